@@ -1,0 +1,44 @@
+"""Names that more than one program must agree on: group, labels, ports, paths, headers.
+
+A name that only one program uses belongs into that program.
+"""
+
+from typing import Final
+
+GROUP: Final = "moorage.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "LLMDeployment"
+PLURAL: Final = "llmdeployments"
+
+# Labels of everything that the operator renders.
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+MANAGED_BY: Final = "moorage"
+DEPLOYMENT_LABEL: Final = f"{GROUP}/deployment"
+REVISION_LABEL: Final = f"{GROUP}/revision"
+"""The number of the revision, in decimal, on its record, its workload and its pods."""
+RANK_LABEL: Final = f"{GROUP}/rank"
+"""On pods: the first rank that the pod runs. The gateway sends requests to rank 0 only."""
+ROLE_LABEL: Final = f"{GROUP}/role"
+"""On revision records: `stable`, `candidate`, `failed` or `retired`."""
+
+FIELD_MANAGER: Final = "moorage-operator"
+
+# A serving pod.
+FETCH_CONTAINER: Final = "fetch"
+SERVER_CONTAINER: Final = "server"
+HTTP_PORT: Final = 8000
+HTTP_PORT_NAME: Final = "http"
+MODEL_PATH: Final = "/model"
+"""Where the fetch container puts the verified files and the server reads them."""
+
+# What every serving pod answers, whatever its engine.
+HEALTH_PATH: Final = "/healthz"
+READY_PATH: Final = "/readyz"
+METRICS_PATH: Final = "/metrics"
+TELEMETRY_PATH: Final = "/telemetry"
+
+LOAD_HEADER: Final = "x-moorage-load"
+"""On a runtime's answers: `running=3,waiting=1`. The gateway takes it off before a client sees it."""
+INTERNAL_HEADER_PREFIX: Final = "x-moorage-"
+"""Headers with this prefix are ours: those that a client sends are dropped."""

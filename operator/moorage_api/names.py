@@ -40,5 +40,7 @@ TELEMETRY_PATH: Final = "/telemetry"
 
 LOAD_HEADER: Final = "x-moorage-load"
 """On a runtime's answers: `running=3,waiting=1`. The gateway takes it off before a client sees it."""
+MODEL_HEADER: Final = "x-moorage-model"
+"""From the gateway: the public name that the client used for the model."""
 INTERNAL_HEADER_PREFIX: Final = "x-moorage-"
 """Headers with this prefix are ours: those that a client sends are dropped."""

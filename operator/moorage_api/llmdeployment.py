@@ -1,0 +1,370 @@
+"""LLMDeployment: one object that says which model to serve, on what, and how many times.
+
+This module is the single source: the CRD, its admission rules, the API reference and the parser follow from it. A
+field's docstring is what `kubectl explain` prints. A field is here only when something acts on it, and every string and
+list of spec is bounded, because CEL's cost is estimated from the bounds.
+"""
+
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, StringConstraints
+
+from moorage_api.base import ApiModel
+from moorage_api.conditions import ConditionStatus
+from moorage_api.lists import SET, map_by
+from moorage_api.quantity import MemorySize, Quantity
+from moorage_api.rules import Matches, Rule
+from moorage_api.source import ModelSource
+
+MAX_NAME_LENGTH = 40
+"""Children add suffixes to the name and must stay below 63 characters."""
+
+_Count = Annotated[int, Field(ge=0, json_schema_extra={"format": "int32"})]
+_Digest = Annotated[
+    str,
+    StringConstraints(max_length=71),
+    Matches("sha256:[0-9a-f]{64}", "write a digest as sha256: and 64 hexadecimal digits"),
+]
+
+
+class Credentials(ApiModel):
+    """Where the token for the model's source is kept."""
+
+    secret_name: Annotated[
+        str,
+        StringConstraints(max_length=253),
+        Matches(
+            "[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?",
+            "write the name of a Secret of the same namespace, in lower case, such as hf-token",
+        ),
+    ]
+    """Name of a Secret in the same namespace with the token under the key `token`. Only the container that fetches the
+    model sees it."""
+
+
+class Model(ApiModel):
+    """The model to serve."""
+
+    source: ModelSource
+    """Where the model comes from: `hf://ORGANISATION/NAME[@REVISION]` (Hugging Face Hub), `pvc://CLAIM/PATH` (files on
+    a PersistentVolumeClaim of the same namespace) or `python://PACKAGE[==VERSION]` (shipped in a Python package).
+    Example: `hf://HuggingFaceTB/SmolLM2-135M-Instruct`."""
+
+    served_name: (
+        Annotated[
+            str,
+            StringConstraints(max_length=100),
+            Matches(
+                "[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?",
+                "write a name of letters, digits, `.`, `_` and `-` that begins and ends with a letter or digit, "
+                "such as SmolLM2-135M",
+            ),
+        ]
+        | None
+    ) = None
+    """What clients put into the field `model` of a request. Default: the name of the object. Changing it restarts
+    nothing."""
+
+    digest: _Digest | None = None
+    """Pin of the model's content, `sha256:` and 64 hexadecimal digits: other content is refused instead of served.
+    status.revisions shows the digest of what was fetched."""
+
+    context_length: Annotated[int, Field(ge=1, json_schema_extra={"format": "int32"})] | None = None
+    """Most tokens of prompt and answer together. Default: what the model was trained for. A smaller one needs less
+    memory."""
+
+    credentials: Credentials | None = None
+    """What to show to a source that asks who you are."""
+
+
+class EnvVar(ApiModel):
+    """One environment variable."""
+
+    name: Annotated[
+        str,
+        StringConstraints(max_length=253),
+        Matches("[A-Za-z_][A-Za-z0-9_]*", "write a name of letters, digits and `_` that does not begin with a digit"),
+    ]
+    """Name of the variable."""
+
+    value: Annotated[str, StringConstraints(max_length=4096)]
+    """Its value, as it is. Everyone who can read this object can read it."""
+
+
+class Scheduling(ApiModel):
+    """How the engine shares itself among requests."""
+
+    max_running: Annotated[int, Field(ge=1, le=4096, json_schema_extra={"format": "int32"})] = 64
+    """Most requests that one replica computes at the same time; more wait their turn. Higher: more tokens per second in
+    all, slower each."""
+
+
+class Engine(ApiModel):
+    """The inference engine."""
+
+    image: (
+        Annotated[
+            str,
+            StringConstraints(max_length=512),
+            Matches(
+                "[a-zA-Z0-9][a-zA-Z0-9._:/@-]*",
+                "write an image as REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, without spaces",
+            ),
+        ]
+        | None
+    ) = None
+    """Container image of the engine. Default: the image that belongs to the operator's version when a revision is made,
+    so that an upgrade of the operator restarts nothing."""
+
+    env: Annotated[tuple[EnvVar, ...], Field(max_length=64), map_by("name")] = ()
+    """Environment variables of the engine, besides its own."""
+
+    scheduling: Scheduling = Scheduling()
+    """How the engine shares itself among requests."""
+
+
+class Accelerator(ApiModel):
+    """Accelerators of one replica."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!(has(self.products) || has(self.minMemory)) || self.resource.startsWith('nvidia.com/')",
+            "products and minMemory are read from NVIDIA's node labels, so they need a resource of nvidia.com; "
+            "remove them, or set spec.accelerator.resource to nvidia.com/gpu",
+        ),
+    )
+
+    resource: Annotated[
+        str,
+        StringConstraints(max_length=253),
+        Matches(
+            "[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?",
+            "write the extended resource that the nodes offer, such as nvidia.com/gpu; "
+            "`kubectl describe node` lists it under Allocatable",
+        ),
+    ] = "nvidia.com/gpu"
+    """Extended resource that the device plugin of the nodes offers."""
+
+    count: Annotated[int, Field(ge=1, le=64, json_schema_extra={"format": "int32"})] = 1
+    """How many each replica gets."""
+
+    products: Annotated[
+        tuple[
+            Annotated[
+                str,
+                StringConstraints(max_length=63),
+                Matches(
+                    "[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?",
+                    "write a product as the node label nvidia.com/gpu.product spells it, such as NVIDIA-H100-80GB-HBM3",
+                ),
+            ],
+            ...,
+        ],
+        Field(max_length=16),
+        SET,
+    ] = ()
+    """Products that will do, as the node label `nvidia.com/gpu.product` spells them, such as `NVIDIA-H100-80GB-HBM3`.
+    Default: any."""
+
+    min_memory: MemorySize | None = None
+    """Least memory of one device, such as `40Gi`; compared with the node label `nvidia.com/gpu.memory`.
+    Default: any."""
+
+
+class ResourceAmounts(ApiModel):
+    """Amounts of a node's resources. Accelerators are asked for in spec.accelerator."""
+
+    cpu: Quantity | None = None
+    """Cores, such as `2` or `500m`."""
+
+    memory: Quantity | None = None
+    """Bytes, such as `4Gi`."""
+
+    ephemeral_storage: Annotated[Quantity | None, Field(alias="ephemeral-storage")] = None
+    """Bytes of the node's disk, such as `20Gi`; a fetched model lies there."""
+
+
+def _within_limit(resource: str, key: str) -> Rule:
+    """A request above its limit would be refused later, where the user does not look."""
+    held = " || ".join(f"!has(self.{place}) || !has(self.{place}.{key})" for place in ("requests", "limits"))
+    request, limit = (f"quantity(string(self.{place}.{key}))" for place in ("requests", "limits"))
+    return Rule(
+        f"{held} || {request}.compareTo({limit}) <= 0",
+        f"requests.{resource} is more than limits.{resource}; raise the limit or lower the request",
+    )
+
+
+class Resources(ApiModel):
+    """What one replica gets of its node."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        _within_limit("cpu", "cpu"),
+        _within_limit("memory", "memory"),
+        _within_limit("ephemeral-storage", "ephemeral__dash__storage"),  # CEL's spelling of a key with a dash
+    )
+
+    requests: ResourceAmounts | None = None
+    """What a replica is promised; the scheduler looks for a node that has it. Default: the limits."""
+
+    limits: ResourceAmounts | None = None
+    """What a replica may take at most. Above its memory limit a container is killed."""
+
+
+class Spec(ApiModel):
+    """What is wanted."""
+
+    model: Model
+    """The model to serve."""
+
+    engine: Engine = Engine()
+    """The inference engine that serves it."""
+
+    accelerator: Accelerator | None = None
+    """Accelerators of one replica. Leave it out to serve on CPU."""
+
+    resources: Resources | None = None
+    """CPU, memory and disk of one replica."""
+
+    replicas: _Count = 1
+    """How many replicas serve. 0 stops the model and keeps its settings. `kubectl scale` and autoscalers write it
+    through the scale subresource."""
+
+
+class Condition(ApiModel):
+    """One statement of the operator, after Kubernetes' API conventions."""
+
+    type: Annotated[str, StringConstraints(max_length=316)]
+    """What the statement is about: Accepted, Available, Progressing or Ready."""
+
+    status: ConditionStatus
+    """True, False or Unknown."""
+
+    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+    """The metadata.generation that the statement is about."""
+
+    last_transition_time: datetime
+    """When status last changed."""
+
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    """Why, in one word that programs can compare."""
+
+    message: Annotated[str, StringConstraints(max_length=32768)]
+    """Why, and what to do next, for people."""
+
+
+class RevisionPointers(ApiModel):
+    """Which revisions matter now."""
+
+    stable: _Count | None = None
+    """Number of the revision that has the traffic."""
+
+    candidate: _Count | None = None
+    """Number of the revision that is being rolled out."""
+
+
+class RevisionStatus(ApiModel):
+    """One revision that has, or may soon have, replicas."""
+
+    number: _Count
+    """The revision's number; it never changes."""
+
+    weight: Annotated[int, Field(ge=0, le=100, json_schema_extra={"format": "int32"})]
+    """Its share of new requests, in percent."""
+
+    replicas: _Count = 0
+    """Replicas it shall have now."""
+
+    ready: _Count = 0
+    """Replicas of it that answer requests."""
+
+    model_digest: str | None = None
+    """Digest of the model's content."""
+
+    image: str | None = None
+    """The engine's image."""
+
+    created: datetime
+    """When the revision was made."""
+
+
+class Rollout(ApiModel):
+    """What a rollout is doing."""
+
+    reason: str
+    """In one word."""
+
+    message: str
+    """For people."""
+
+
+class Status(ApiModel):
+    """What is; written by the operator only."""
+
+    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    """The metadata.generation that this status is about."""
+
+    conditions: Annotated[tuple[Condition, ...], map_by("type")] = ()
+    """Accepted, Available, Progressing and Ready; Ready sums up the others."""
+
+    url: str | None = None
+    """Base URL for OpenAI clients inside the cluster."""
+
+    ready: str | None = None
+    """Ready replicas of those wanted, such as `2/2`, for people."""
+
+    replicas: _Count | None = None
+    """Replicas that exist."""
+
+    ready_replicas: _Count | None = None
+    """Replicas that answer requests."""
+
+    selector: str | None = None
+    """Label selector of the pods, for the scale subresource."""
+
+    revision: RevisionPointers | None = None
+    """Which revisions matter now."""
+
+    revisions: Annotated[tuple[RevisionStatus, ...], map_by("number")] = ()
+    """Revisions that have, or may soon have, replicas; their weights sum to 100 once something serves."""
+
+    rollout: Rollout | None = None
+    """What the rollout is doing; absent when none is under way."""
+
+
+class Metadata(ApiModel):
+    """The part of an object's metadata that we read."""
+
+    name: str
+    namespace: str
+    uid: str = ""
+    generation: int = 0
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+
+
+class LLMDeployment(ApiModel):
+    """A large language model that is served: which model, with which engine, on what, how many times."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "metadata.name must begin with a letter and have only lower-case letters, digits and `-` (no dots); "
+            "to serve under another name, such as llama-3.1, set spec.model.servedName",
+        ),
+        Rule(
+            f"size(self.metadata.name) <= {MAX_NAME_LENGTH}",
+            f"metadata.name must have at most {MAX_NAME_LENGTH} characters, because pods add to it; "
+            "to serve under a longer name, set spec.model.servedName",
+        ),
+    )
+
+    api_version: Literal["moorage.dev/v1alpha1"] = "moorage.dev/v1alpha1"
+    kind: Literal["LLMDeployment"] = "LLMDeployment"
+    metadata: Metadata
+
+    spec: Spec
+    """What is wanted."""
+
+    status: Status = Status()
+    """What is; written by the operator."""

@@ -1,0 +1,98 @@
+"""Objects of the API server -> models, lenient: what is unknown is ignored and named, what is unusable is explained.
+
+The API server has checked an object when it was admitted, by the schema of that day. An older or newer schema may have
+let through what this version does not know; that must become a condition for the user, never a crash.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from moorage_api.llmdeployment import LLMDeployment, Metadata, Spec, Status
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class InvalidObjectError(ValueError):
+    """The object cannot be used; the text says which field is wrong and how, on one line."""
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A deployment, and what was left aside on the way."""
+
+    deployment: LLMDeployment
+    unknown_fields: tuple[str, ...] = ()
+    """Paths in spec that this version does not know, such as `spec.model.adapters`; they were ignored."""
+    status_error: str | None = None
+    """Why the stored status could not be read; it then counts as empty, and the operator writes it anew."""
+
+
+def parse(raw: Mapping[str, Any]) -> Parsed:
+    """Read an LLMDeployment as the API server gives it.
+
+    Raises:
+        InvalidObjectError: spec (or metadata) cannot be used.
+    """
+    status, status_error = _status(raw.get("status") or {})
+    deployment = LLMDeployment(
+        metadata=_validated(Metadata, raw.get("metadata"), "metadata"),
+        spec=_validated(Spec, raw.get("spec"), "spec"),
+        status=status,
+    )
+    return Parsed(deployment, tuple(_unknown(Spec, raw["spec"], "spec")), status_error)
+
+
+def _status(raw: Any) -> tuple[Status, str | None]:
+    """A status is only a report: an unreadable one must not keep a good spec from being served."""
+    try:
+        return _validated(Status, raw, "status"), None
+    except InvalidObjectError as error:
+        return Status(), str(error)
+
+
+def _validated(model: type[ModelT], raw: Any, path: str) -> ModelT:
+    try:
+        return model.model_validate(raw, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise InvalidObjectError("; ".join(_explained(error, path))) from error
+
+
+def _explained(error: ValidationError, path: str) -> Iterator[str]:
+    """Each problem as `spec.replicas: Input should be greater than or equal to 0`.
+
+    Without the value: one that is refused for carrying a credential must not be repeated in a status or a log.
+    """
+    for problem in error.errors(include_url=False):
+        place = path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+        yield f"{place}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _unknown(model: type[BaseModel], raw: Mapping[str, Any], path: str) -> Iterator[str]:
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    for key, value in raw.items():
+        if key not in fields:
+            yield f"{path}.{key}"
+            continue
+        for inner in _models_in(fields[key].annotation):
+            for place, item in _items(value, f"{path}.{key}"):
+                yield from _unknown(inner, item, place)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models inside an annotation such as `tuple[EnvVar, ...]` or `Engine | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _items(value: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The objects in a value: itself, or those of a list."""
+    if isinstance(value, Mapping):
+        yield path, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _items(item, f"{path}[{index}]")

@@ -1,0 +1,122 @@
+"""From nothing to a streamed answer: a cluster, the images, the chart, one LLMDeployment, one question.
+
+    make demo
+
+Everything that is shown here is a command that a person can run; the last lines say which.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from openai import OpenAI
+
+from e2e.cluster.choose import choose
+from e2e.cluster.progress import Progress, Step
+from e2e.cluster.provider import DEFAULT_NAME, ClusterError
+from e2e.stack import GATEWAY_PORT, GATEWAY_SERVICE, ROOT, SYSTEM_NAMESPACE, Stack, bring_up
+
+MANIFEST: Final = ROOT / "examples" / "quickstart.yaml"
+MODEL: Final = "chat"
+QUESTION: Final = "What is a harbour? Answer in two sentences."
+READY_DEADLINE_S: Final = 300.0
+
+
+def main() -> int:
+    """Run the demo; 0 when the answer was streamed."""
+    arguments = _parse()
+    progress = Progress()
+    started = time.monotonic()
+    try:
+        cluster = choose(arguments.name, arguments.provider)
+        stack = bring_up(cluster, progress)
+        serve(stack, progress)
+        print(stack.kubectl("get", "llmdeployments"), flush=True)
+        stream_answer(stack)
+    except ClusterError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted; `make demo` goes on from here, `make down` removes everything", file=sys.stderr)
+        return 130
+    print(_what_next(arguments.name, time.monotonic() - started))
+    return 0
+
+
+def serve(stack: Stack, progress: Progress) -> None:
+    """Apply the example and follow its status until it serves.
+
+    Raises:
+        ClusterError: it does not serve within the deadline; the message is the object's own.
+    """
+    stack.kubectl("apply", "--filename", str(MANIFEST))
+    with progress.step(f"{MANIFEST.relative_to(ROOT)} serves") as step:
+        deadline = time.monotonic() + READY_DEADLINE_S
+        while not _is_ready(stack, step):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{MODEL} does not serve: {_summary(stack)}; see `kubectl describe llmdep {MODEL}`")
+            time.sleep(0.5)  # a person reads this, and the status is a small object
+
+
+def _is_ready(stack: Stack, step: Step) -> bool:
+    llmdep = stack.get("llmdeployment", MODEL)
+    ready = _ready_condition(llmdep)
+    step.note(f"{ready.get('reason', 'Pending')}: {ready.get('message', 'the operator has not seen it yet')}")
+    current = llmdep.get("status", {}).get("observedGeneration") == llmdep["metadata"]["generation"]
+    return current and ready.get("status") == "True"
+
+
+def _summary(stack: Stack) -> str:
+    ready = _ready_condition(stack.get("llmdeployment", MODEL))
+    return f"{ready.get('reason', 'no status')}: {ready.get('message', 'is the operator running?')}"
+
+
+def _ready_condition(llmdep: dict[str, Any]) -> dict[str, Any]:
+    conditions = llmdep.get("status", {}).get("conditions", [])
+    return next((condition for condition in conditions if condition["type"] == "Ready"), {})
+
+
+def stream_answer(stack: Stack) -> None:
+    """Ask one question through the gateway and print the answer as it comes."""
+    with stack.cluster.forward(SYSTEM_NAMESPACE, GATEWAY_SERVICE, GATEWAY_PORT) as gateway:
+        client = OpenAI(base_url=f"{gateway.url}/v1", api_key="none")
+        print(f"> {QUESTION}", flush=True)
+        for piece in _pieces(client):
+            print(piece, end="", flush=True)
+        print(flush=True)
+
+
+def _pieces(client: OpenAI) -> Iterator[str]:
+    stream = client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": QUESTION}], max_tokens=96, temperature=0, stream=True
+    )
+    for chunk in stream:
+        if chunk.choices and chunk.choices[0].delta.content:
+            yield chunk.choices[0].delta.content
+
+
+def _what_next(name: str, seconds: float) -> str:
+    tool = f"{Path(sys.executable).relative_to(ROOT) if Path(sys.executable).is_relative_to(ROOT) else 'python'}"
+    return f"""
+Done in {seconds:.0f} s. The cluster stays up; try:
+  eval "$({tool} -m e2e.cluster env --name {name})"     # kubectl and helm of this cluster
+  kubectl get llmdeployments --watch
+  kubectl scale llmdep/{MODEL} --replicas=2
+  kubectl explain llmdeployment.spec.model
+  kubectl describe llmdep {MODEL}
+Remove everything:
+  make down"""
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m e2e.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--name", default=DEFAULT_NAME, help="name of the cluster (default: %(default)s)")
+    parser.add_argument("--provider", choices=("local", "kind"), help="default: what works on this machine")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -69,7 +69,7 @@ class Stack:
 
 
 def bring_up(cluster: Provider, progress: Progress) -> Stack:
-    """Bring the cluster up, build and load what the code says now, and install the chart; quick when nothing changed."""
+    """Bring the cluster up, load what the code says now, and install the chart; quick when nothing changed."""
     images = build_images(progress)
     cluster.up(progress)
     cluster.load_images(list(images.values()), progress)

@@ -1,0 +1,101 @@
+"""OpenAI's own client as a user inside the cluster would run it: one question, or a load that runs until told to stop.
+
+    python -m e2e.client BASE_URL MODEL ask [--stream]
+    python -m e2e.client BASE_URL MODEL load --workers 2      # ends when standard input ends, or after --seconds
+
+The answer is JSON on standard output, so that a test reads what a user saw.
+"""
+
+import argparse
+import json
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from openai import OpenAI, OpenAIError
+
+QUESTION: Final = [{"role": "user", "content": "What is the capital of France?"}]
+MAX_LOAD_SECONDS: Final = 300.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One request of a load. Times are of the wall clock, to be compared with what a test did meanwhile."""
+
+    started: float
+    ended: float
+    error: str | None
+
+
+def main() -> None:
+    """Do what the command line says and print the answer as JSON."""
+    arguments = _parse()
+    # The client's own retries would hide a lost request.
+    client = OpenAI(base_url=arguments.base_url, api_key="none", max_retries=0, timeout=120)
+    if arguments.verb == "ask":
+        print(json.dumps(ask(client, arguments.model, stream=arguments.stream)))
+    else:
+        print(json.dumps([asdict(r) for r in load(client, arguments.model, arguments.workers, arguments.seconds)]))
+
+
+def ask(client: OpenAI, model: str, *, stream: bool) -> dict[str, object]:
+    """Ask one question; with `stream` the answer's pieces stay apart."""
+    if not stream:
+        answer = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=16, temperature=0)
+        return {"pieces": [answer.choices[0].message.content], "finish_reason": answer.choices[0].finish_reason}
+    pieces, finish_reason = [], None
+    chunks = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=16, temperature=0, stream=True)
+    for chunk in chunks:
+        for choice in chunk.choices:
+            pieces += [choice.delta.content] if choice.delta.content else []
+            finish_reason = choice.finish_reason or finish_reason
+    return {"pieces": pieces, "finish_reason": finish_reason}
+
+
+def load(client: OpenAI, model: str, workers: int, seconds: float) -> list[Record]:
+    """Ask again and again from `workers` threads until standard input ends, at most for `seconds`."""
+    stop = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    threading.Timer(seconds, stop.set).start()
+    records: list[Record] = []
+
+    def work() -> None:
+        while not stop.is_set():
+            records.append(_request(client, model))
+
+    threads = [threading.Thread(target=work) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    print("loading", file=sys.stderr, flush=True)
+    for thread in threads:
+        thread.join()
+    return records
+
+
+def _request(client: OpenAI, model: str) -> Record:
+    started, error = time.time(), None
+    try:
+        answer = ask(client, model, stream=True)
+        # A stream that simply ends was cut.
+        error = None if answer["finish_reason"] in ("stop", "length") else f"cut after {answer['pieces']}"
+    except OpenAIError as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    return Record(started, time.time(), error)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m e2e.client", description=__doc__.splitlines()[0])
+    parser.add_argument("base_url", help="http://HOST[:PORT]/v1")
+    parser.add_argument("model", help="the model's public name")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("ask").add_argument("--stream", action="store_true")
+    loader = verbs.add_parser("load")
+    loader.add_argument("--workers", type=int, default=2)
+    loader.add_argument("--seconds", type=float, default=MAX_LOAD_SECONDS, help="at most (default: %(default)s)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""One cluster with Moorage on it for the whole session, and a namespace of its own for each case."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.cluster.choose import choose
+from e2e.cluster.progress import Progress
+from e2e.kit import Kit
+from e2e.stack import Stack, bring_up
+
+CLUSTER = "moorage-e2e"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here, so that `-m 'not e2e'` leaves it out."""
+    for item in items:
+        item.add_marker(pytest.mark.e2e)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """A cluster of the provider that MOORAGE_PROVIDER names (or that works here); MOORAGE_KEEP=1 leaves it up."""
+    progress = Progress()
+    cluster = choose(CLUSTER)
+    try:
+        yield bring_up(cluster, progress)
+    finally:
+        if not os.environ.get("MOORAGE_KEEP"):
+            cluster.down(progress)
+
+
+@pytest.fixture(scope="module")
+def kit(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Kit]:
+    """A namespace named after the case, and the verbs that cases are written in."""
+    kit = Kit(stack, namespace=request.path.parent.name.replace("_", "-"), directory=request.path.parent)
+    kit.create_namespace()
+    yield kit
+    kit.delete_namespace()

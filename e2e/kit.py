@@ -1,0 +1,127 @@
+"""The verbs that end-to-end cases are written in: apply, wait for a condition with a deadline, ask, load."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from e2e.client import Record
+from e2e.stack import GATEWAY_PORT, GATEWAY_SERVICE, ROOT, SYSTEM_NAMESPACE, CommandError, Stack
+
+CHILDREN: Final = "deployments,replicasets,pods,services,controllerrevisions,poddisruptionbudgets"
+MANAGED: Final = "app.kubernetes.io/managed-by=moorage"
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Load:
+    """A load that goes on while a test does something; `records` is filled once it has ended."""
+
+    records: list[Record] = field(default_factory=list)
+
+    def failures(self) -> list[Record]:
+        """Return the requests that were not answered in full."""
+        return [record for record in self.records if record.error]
+
+
+@dataclass(frozen=True)
+class Kit:
+    """One case's namespace on the stack."""
+
+    stack: Stack
+    namespace: str
+    directory: Path
+
+    def create_namespace(self) -> None:
+        """Make the case's namespace, fresh: what an interrupted run left behind goes first."""
+        self.delete_namespace()
+        self.stack.kubectl("create", "namespace", self.namespace)
+
+    def delete_namespace(self) -> None:
+        """Remove the namespace with everything in it."""
+        self.stack.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s")
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl in the case's namespace."""
+        return self.stack.kubectl("--namespace", self.namespace, *arguments, stdin=stdin)
+
+    def apply(self, manifest: str) -> str:
+        """Apply a manifest of the case's folder, or one given as YAML text."""
+        text = manifest if "\n" in manifest else (self.directory / manifest).read_text()
+        return self.kubectl("apply", "--filename=-", stdin=text)
+
+    def refused(self, manifest: str) -> str:
+        """Apply a manifest that must be refused, and return what the person reads."""
+        try:
+            self.apply(manifest)
+        except CommandError as error:
+            return str(error)
+        raise AssertionError("the API server took it")
+
+    def get(self, *arguments: str) -> Any:
+        """Return `kubectl get` as JSON."""
+        return json.loads(self.kubectl("get", *arguments, "--output=json"))
+
+    def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
+        """Return a condition of an LLMDeployment at its current generation; empty while there is none."""
+        llmdep = self.get("llmdeployment", name)
+        conditions = llmdep.get("status", {}).get("conditions", [])
+        current = [c for c in conditions if c["observedGeneration"] == llmdep["metadata"]["generation"]]
+        return next((c for c in current if c["type"] == kind), {})
+
+    def wait_ready(self, name: str, seconds: int = 240) -> None:
+        """Wait as a person would, with `kubectl wait`."""
+        self.kubectl("wait", "--for=condition=Ready", f"llmdeployment/{name}", f"--timeout={seconds}s")
+
+    def eventually(self, look: Callable[[], _T], accept: Callable[[_T], bool], seconds: float = 120) -> _T:
+        """Look again until what is seen is accepted, and return it; fails with what was seen last."""
+        deadline = time.monotonic() + seconds
+        while not accept(seen := look()):
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not within {seconds:.0f} s; last seen: {seen}")
+            time.sleep(0.25)  # between two looks at the API server
+        return seen
+
+    def children(self) -> list[str]:
+        """Return the names of everything that the operator or its workloads made in the namespace."""
+        return self.kubectl("get", CHILDREN, "--selector", MANAGED, "--output=name").split()
+
+    @property
+    def gateway(self) -> str:
+        """The gateway's base address inside the cluster."""
+        service = self.stack.get("service", GATEWAY_SERVICE, f"--namespace={SYSTEM_NAMESPACE}")
+        return f"http://{service['spec']['clusterIP']}:{GATEWAY_PORT}/v1"
+
+    def ask(self, model: str, *, stream: bool) -> dict[str, Any]:
+        """Ask one question with the official client, in the cluster's network."""
+        argv = self._client(model, "ask", *(["--stream"] if stream else []))
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    @contextmanager
+    def load(self, model: str, workers: int = 2) -> Iterator[Load]:
+        """Run a load with the official client in the cluster's network for as long as the context lasts."""
+        process = subprocess.Popen(
+            self._client(model, "load", f"--workers={workers}"),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        load = Load()
+        try:
+            yield load
+        finally:
+            out, _ = process.communicate()
+            load.records += [Record(**record) for record in json.loads(out)]
+
+    def _client(self, model: str, *arguments: str) -> list[str]:
+        program = [sys.executable, "-m", "e2e.client", self.gateway, model, *arguments]
+        return self.stack.cluster.inside(program)

@@ -1,4 +1,4 @@
-"""Which provider runs a cluster: the one that was asked for, else the one whose cluster is there, else what works here."""
+"""Which provider runs a cluster: the one asked for, else the one whose cluster is there, else what works here."""
 
 import os
 from typing import Final, get_args

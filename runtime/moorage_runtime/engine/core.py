@@ -1,0 +1,141 @@
+"""The engine: requests in, tokens out, one step after another.
+
+Each request ends exactly once, with one output that carries its finish reason. The engine does no I/O and reads no
+clock, so a test can drive it through a million steps; the process around it (`moorage_runtime.model.process`) has both.
+"""
+
+from dataclasses import dataclass
+
+from moorage_runtime.engine.admission import problem
+from moorage_runtime.engine.blocks import BlockManager
+from moorage_runtime.engine.messages import FinishReason, Output, Submit
+from moorage_runtime.engine.plan import Chunk, Limits, Runner, Sampled, StepPlan
+from moorage_runtime.engine.scheduler import Scheduler
+from moorage_runtime.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What a step brought."""
+
+    outputs: list[Output]
+    prompt_tokens: int
+    generated_tokens: int
+    preemptions: int
+
+
+class Engine:
+    """A batch of requests over one model."""
+
+    def __init__(self, runner: Runner, limits: Limits) -> None:
+        self._runner = runner
+        self._limits = limits
+        self._blocks = BlockManager(limits.total_blocks)
+        self._scheduler = Scheduler(self._blocks, limits)
+        self._sequences: dict[str, Sequence] = {}
+        self._ended: list[Output] = []
+        """Requests that ended between two steps; the next step reports them."""
+        self._arrivals = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would compute or report anything."""
+        return bool(self._sequences or self._ended)
+
+    @property
+    def running(self) -> int:
+        """Requests that hold blocks."""
+        return len(self._scheduler.running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return len(self._scheduler.waiting)
+
+    @property
+    def kv_utilization(self) -> float:
+        """Share of the KV blocks in use."""
+        return self._blocks.used / self._blocks.total
+
+    def submit(self, request: Submit) -> None:
+        """Take a request; one that can never be computed ends with `error` in the next step.
+
+        Raises:
+            ValueError: the id is that of a request that has not ended.
+        """
+        if request.id in self._sequences:
+            raise ValueError(f"request {request.id!r} was submitted twice")
+        if reason := problem(request, self._limits):
+            self._ended.append(Output(request.id, [], finish_reason="error", error=reason))
+            return
+        self._arrivals += 1
+        sequence = Sequence.of(request, self._arrivals, self._limits.context_length)
+        self._sequences[sequence.id] = sequence
+        self._scheduler.add(sequence)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request with `abort` and free what it holds at once; unknown and ended ones are left alone."""
+        if sequence := self._sequences.get(request_id):
+            self._end(sequence)
+            self._ended.append(Output(request_id, [], finish_reason="abort"))
+
+    def cancel_all(self) -> None:
+        """End every request with `abort`."""
+        for request_id in list(self._sequences):
+            self.cancel(request_id)
+
+    def step(self) -> StepReport:
+        """Schedule, execute, update, emit, free."""
+        plan = self._scheduler.schedule()
+        sampled = self._runner.execute(plan) if plan.chunks else []
+        prompt_tokens = self._update(plan, sampled)
+        outputs = self._emit(plan, sampled)
+        self._free(outputs)
+        return StepReport(outputs, prompt_tokens, sum(len(output.token_ids) for output in outputs), len(plan.preempted))
+
+    def check(self) -> None:
+        """Compare blocks, queues and requests with one another; meant for an idle moment.
+
+        Raises:
+            IntegrityError: they do not add up.
+        """
+        self._blocks.check(sequence.blocks for sequence in self._sequences.values())
+
+    def _update(self, plan: StepPlan, sampled: list[Sampled]) -> int:
+        """Advance the sequences by what was computed; the number of prompt tokens in it."""
+        prompt_tokens = 0
+        for chunk in plan.chunks:
+            chunk.sequence.computed += chunk.count
+            prompt_tokens += max(0, min(chunk.count, chunk.sequence.prompt_length - chunk.start))
+        for chunk, result in zip(_sampling(plan), sampled, strict=True):
+            if result.token_id is not None:
+                chunk.sequence.tokens.append(result.token_id)
+        return prompt_tokens
+
+    def _emit(self, plan: StepPlan, sampled: list[Sampled]) -> list[Output]:
+        outputs, self._ended = self._ended, []
+        outputs += [_output(chunk.sequence, result) for chunk, result in zip(_sampling(plan), sampled, strict=True)]
+        return outputs
+
+    def _free(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if output.finish_reason and (sequence := self._sequences.get(output.id)):
+                self._end(sequence)
+
+    def _end(self, sequence: Sequence) -> None:
+        del self._sequences[sequence.id]
+        self._scheduler.remove(sequence)
+
+
+def _sampling(plan: StepPlan) -> list[Chunk]:
+    return [chunk for chunk in plan.chunks if chunk.samples]
+
+
+def _output(sequence: Sequence, result: Sampled) -> Output:
+    if result.token_id is None:
+        return Output(
+            sequence.id, [], finish_reason="error", error="the model computed no finite number for this request"
+        )
+    reason: FinishReason | None = sequence.finish_reason()
+    logprobs = None if result.logprobs is None else [result.logprobs]
+    return Output(sequence.id, [result.token_id], logprobs, reason)

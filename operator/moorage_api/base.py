@@ -40,7 +40,8 @@ class ApiModel(BaseModel):
 
     def to_api(self) -> dict[str, Any]:
         """The value as it is written to the API server: camelCase, without what is absent."""
-        return _without_empty_lists(self.model_dump(mode="json", exclude_none=True))
+        written: dict[str, Any] = _without_empty_lists(self.model_dump(mode="json", exclude_none=True))
+        return written
 
 
 def _without_empty_lists(value: Any) -> Any:

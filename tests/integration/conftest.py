@@ -1,0 +1,120 @@
+"""A real API server, etcd and controller manager for the whole session; a fresh namespace for each test.
+
+Nothing is skipped: when the binary is not there yet it is built, and when it cannot be built these tests fail.
+"""
+
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import kubernetes.client
+import kubernetes.config
+import pytest
+
+from e2e.cluster.controlplane import ControlPlane, control_plane
+
+CRD_NAME: Final = "llmdeployments.moorage.dev"
+
+_T = TypeVar("_T")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything in this folder, so that `-m 'not integration'` leaves it out."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.integration)
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl, as a person at a terminal uses it."""
+
+    plane: ControlPlane
+
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run it and return whatever comes; stderr is what the person reads when it is refused."""
+        command = [str(self.plane.binaries / "kubectl"), f"--kubeconfig={self.plane.kubeconfig}", *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run it and return what it prints; it must succeed."""
+        done = self.run(*arguments, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def get(self, *arguments: str) -> Any:
+        """Return `kubectl get` as JSON."""
+        return json.loads(self("get", *arguments, "--output=json"))
+
+
+def look_until(look: Callable[[], _T], accept: Callable[[_T], bool], seconds: float = 30) -> _T:
+    """Look again until what is seen is accepted, and return it; fails with what was seen last."""
+    deadline = time.monotonic() + seconds
+    while not accept(seen := look()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {seconds:.0f} s; last seen: {seen}")
+        time.sleep(0.05)  # between two looks
+    return seen
+
+
+@pytest.fixture(scope="session")
+def bare_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """The control plane as it comes up."""
+    with control_plane(tmp_path_factory.mktemp("control-plane")) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def plane(bare_plane: ControlPlane, checkout: Path) -> ControlPlane:
+    """The control plane with our CustomResourceDefinition installed, served and published for `kubectl explain`."""
+    kubectl = Kubectl(bare_plane)
+    kubectl("apply", "--server-side", f"--filename={checkout / 'crds'}")
+    kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    published = ("get", "--raw", "/openapi/v3/apis/moorage.dev/v1alpha1")
+    look_until(lambda: kubectl.run(*published).stdout, lambda text: "servedName" in text)
+    return bare_plane
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(plane: ControlPlane) -> Path:
+    """The administrator's configuration."""
+    return plane.kubeconfig
+
+
+@pytest.fixture(scope="session")
+def kubectl(plane: ControlPlane) -> Kubectl:
+    """kubectl of that control plane."""
+    return Kubectl(plane)
+
+
+@pytest.fixture(scope="session")
+def api_client(plane: ControlPlane) -> Iterator[kubernetes.client.ApiClient]:
+    """The official client, where a test makes many calls or reads an error's parts."""
+    configuration = kubernetes.client.Configuration()
+    kubernetes.config.load_kube_config(str(plane.kubeconfig), client_configuration=configuration)
+    with kubernetes.client.ApiClient(configuration) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Any]:
+    """`eventually(look, accept, seconds=30)`: see `look_until`."""
+    return look_until
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def namespace(kubectl: Kubectl) -> Iterator[str]:
+    """A namespace of the test's own, with its default ServiceAccount."""
+    name = f"test-{next(_numbers)}"
+    kubectl("create", "namespace", name)
+    yield name
+    kubectl("delete", "namespace", name, "--wait=false")

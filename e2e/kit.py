@@ -41,7 +41,7 @@ class Kit:
     def create_namespace(self) -> None:
         """Make the case's namespace, fresh: what an interrupted run left behind goes first."""
         self.delete_namespace()
-        self.stack.kubectl("create", "namespace", self.namespace)
+        self.stack.namespace(self.namespace)
 
     def delete_namespace(self) -> None:
         """Remove the namespace with everything in it."""

@@ -57,6 +57,12 @@ class Stack:
         """Return `kubectl get ARGUMENTS` as parsed JSON."""
         return json.loads(self.kubectl("get", *arguments, "--output=json"))
 
+    def namespace(self, name: str) -> None:
+        """Make a namespace in which the API server refuses every pod that is not Pod Security "restricted"."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        self.kubectl("apply", "--filename=-", stdin=json.dumps(manifest))
+
     def _run(self, argv: Sequence[str], stdin: str | None) -> str:
         # The child's PATH finds the program too, hence the absolute path.
         program = str(self.cluster.binaries / argv[0])
@@ -75,6 +81,7 @@ def bring_up(cluster: Provider, progress: Progress) -> Stack:
     cluster.load_images(list(images.values()), progress)
     stack = Stack(cluster)
     with progress.step("chart moorage"):
+        stack.namespace(SYSTEM_NAMESPACE)
         stack.helm(*_install_arguments({name: image.reference for name, image in images.items()}))
     return stack
 
@@ -87,6 +94,6 @@ def _install_arguments(references: Mapping[str, str]) -> list[str]:
     ]
     return [
         *("upgrade", "--install", "moorage", str(ROOT / "charts" / "moorage")),
-        *("--namespace", SYSTEM_NAMESPACE, "--create-namespace", "--wait", "--timeout=3m"),
+        *("--namespace", SYSTEM_NAMESPACE, "--wait", "--timeout=3m"),
         *values,
     ]

@@ -1,0 +1,98 @@
+"""The chart as real Helm renders it and a real API server takes it."""
+
+import json
+import re
+import subprocess
+
+import pytest
+import yaml
+
+KUBE_VERSION = "1.34.0"
+
+
+@pytest.fixture(scope="session")
+def helm(plane, checkout):
+    def template(*arguments: str) -> subprocess.CompletedProcess[str]:
+        program = [str(plane.binaries / "helm"), "template", "moorage", str(checkout / "charts/moorage")]
+        options = ["--namespace=moorage-system", f"--kube-version={KUBE_VERSION}", *arguments]
+        return subprocess.run([*program, *options], capture_output=True, text=True, check=False, timeout=60)
+
+    return template
+
+
+@pytest.fixture(scope="session")
+def render(helm):
+    def objects(*arguments: str) -> list[dict]:
+        done = helm(*arguments)
+        assert done.returncode == 0, done.stderr
+        return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+    return objects
+
+
+@pytest.mark.parametrize("scope", ["cluster", "namespace"])
+def test_the_api_server_takes_every_object(render, kubectl, namespace, scope):
+    objects = render(f"--set=scope={scope}", f"--namespace={namespace}", "--set=crds.install=false")
+    everything = {"apiVersion": "v1", "kind": "List", "items": objects}
+    kubectl("apply", "--dry-run=server", "--validate=strict", "--filename=-", stdin=json.dumps(everything))
+
+
+def test_every_pod_passes_pod_security_restricted(render, kubectl, namespace):
+    kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    deployments = [o for o in render(f"--namespace={namespace}") if o["kind"] == "Deployment"]
+    assert len(deployments) == 2
+    for deployment in deployments:
+        name = deployment["spec"]["template"]["spec"]["serviceAccountName"]
+        kubectl("create", "serviceaccount", name, f"--namespace={namespace}")
+        metadata = {"name": deployment["metadata"]["name"], "namespace": namespace}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": deployment["spec"]["template"]["spec"]}
+        kubectl("create", "--dry-run=server", "--filename=-", stdin=json.dumps(pod))
+        for container in pod["spec"]["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_a_namespaced_installation_asks_for_nothing_of_the_cluster_but_the_definitions(render):
+    kinds = {o["kind"] for o in render("--set=scope=namespace")}
+    assert not {kind for kind in kinds if kind.startswith("Cluster")}
+
+
+@pytest.mark.parametrize("scope", ["cluster", "namespace"])
+def test_no_rule_grants_more_than_it_names(render, scope):
+    rules = [rule for o in render(f"--set=scope={scope}") for rule in o.get("rules", [])]
+    assert rules
+    granted = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert not {pair for pair in granted if "*" in pair}
+    assert not {resource for resource, _ in granted if resource.startswith(("secrets", "pods/"))}
+    assert not {verb for _, verb in granted if verb in ("escalate", "bind", "impersonate", "deletecollection")}
+    assert not {verb for resource, verb in granted if resource == "llmdeployments" and verb not in _READING}
+
+
+_READING = ("get", "list", "watch")
+
+
+@pytest.mark.parametrize("component", ["operator", "gateway"])
+def test_every_rule_says_its_reason(checkout, component):
+    lines = (checkout / f"charts/moorage/templates/{component}/rbac.yaml").read_text().splitlines()
+    rules = [number for number, line in enumerate(lines) if re.match(r"\s*- apiGroups:", line)]
+    assert rules
+    assert all(lines[number - 1].lstrip().startswith("# ") for number in rules)
+
+
+def test_definitions_are_left_out_when_told_so_and_kept_on_removal(render):
+    definition = next(o for o in render() if o["kind"] == "CustomResourceDefinition")
+    assert definition["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    assert not [o for o in render("--set=crds.install=false") if o["kind"] == "CustomResourceDefinition"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("operator.replica=2", "additional properties 'replica' not allowed"),
+        ("scope=everything", "value must be one of 'cluster', 'namespace'"),
+        ("gateway.drainSeconds=-1", "minimum: got -1, want 0"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(helm, value, words):
+    done = helm(f"--set={value}")
+    assert done.returncode != 0
+    assert words in done.stderr

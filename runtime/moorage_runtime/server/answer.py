@@ -1,0 +1,134 @@
+"""The answer to one HTTP request while it grows: one or several sequences, as text."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from tokenizers import Tokenizer
+
+from moorage_runtime.engine.messages import TokenLogprobs
+from moorage_runtime.server.detokenize import TextStream
+from moorage_runtime.server.engine_client import EngineClient
+from moorage_runtime.server.errors import EngineFailedError
+from moorage_runtime.server.metrics import Metrics
+from moorage_runtime.server.outputs import Arrival, OutputStream
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What is new about one sequence (`index`: the choice's)."""
+
+    index: int
+    text: str
+    token_ids: Sequence[int] = ()
+    """Tokens to show log-probabilities of: those of the text, without the token that ended it."""
+    logprobs: Sequence[TokenLogprobs] = ()
+    finish_reason: str | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """OpenAI's `usage`, counted as outputs arrive."""
+
+    prompt_tokens: int
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(slots=True)
+class _Sequence:
+    prompt_tokens: int
+    text: TextStream
+    generated: int = 0
+    last_at: float | None = None
+    done: bool = False
+
+
+@dataclass(kw_only=True)
+class Answer:
+    """Iterate over `deltas` to its end, and `close` it whatever happens; `usage` is complete at the end."""
+
+    client: EngineClient
+    stream: OutputStream
+    metrics: Metrics
+    tokenizer: Tokenizer
+    stops: Sequence[str]
+    prompt_tokens: Sequence[int]
+    """Of each sequence."""
+    distinct_prompt_tokens: int
+    """Of all prompts: those of a prompt with several choices count once."""
+    ending_ids: frozenset[int]
+    arrived: float
+    usage: Usage = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing generated."""
+        self.usage = Usage(self.distinct_prompt_tokens)
+        self._sequences = [_Sequence(count, TextStream(self.tokenizer, self.stops)) for count in self.prompt_tokens]
+
+    async def deltas(self) -> AsyncIterator[list[Delta]]:
+        """What is new, several sequences and tokens at a time when the reader is slower than the engine.
+
+        Raises:
+            EngineFailedError: the engine gave a sequence up.
+        """
+        left = len(self._sequences)
+        while left:
+            batch = [
+                delta
+                for arrival in await self.stream.take()
+                if not self._sequences[arrival.choice].done and (delta := self._delta(arrival)) is not None
+            ]
+            left -= sum(delta.finish_reason is not None for delta in batch)
+            if batch:
+                yield batch
+
+    def close(self) -> None:
+        """Cancel what still runs: the client left, a stop string was found, or an error ended the answer."""
+        now = time.monotonic()
+        for sequence in self._sequences:
+            if not sequence.done:
+                self._finish(sequence, "abort", now)
+        self.client.cancel(self.stream.open_ids)
+
+    def _delta(self, arrival: Arrival) -> Delta | None:
+        output, sequence = arrival.output, self._sequences[arrival.choice]
+        self._count(sequence, arrival)
+        if output.finish_reason in ("error", "abort"):
+            self._finish(sequence, output.finish_reason, arrival.at)
+            raise EngineFailedError(output.error or "The server ended before the answer was complete.")
+        reason: str | None = output.finish_reason
+        text = sequence.text.push(output.token_ids)
+        if reason is not None:
+            text += sequence.text.finish()
+        if sequence.text.stopped:
+            reason = "stop"
+            self.client.cancel([self.stream.ids[arrival.choice]])
+        if reason is not None:
+            self._finish(sequence, reason, arrival.at)
+        shown = len(output.token_ids)
+        if reason == "stop" and shown and output.token_ids[-1] in self.ending_ids:
+            shown -= 1
+        logprobs = (output.logprobs or [])[:shown]
+        if not text and not logprobs and reason is None:
+            return None
+        return Delta(arrival.choice, text, output.token_ids[:shown], logprobs, reason)
+
+    def _count(self, sequence: _Sequence, arrival: Arrival) -> None:
+        new = len(arrival.output.token_ids)
+        self.usage.cached_tokens += arrival.output.cached_prompt_tokens
+        if not new:
+            return
+        self.usage.completion_tokens += new
+        sequence.generated += new
+        if sequence.last_at is None:
+            self.metrics.first_token(arrival.at - self.arrived)
+        else:
+            self.metrics.next_token((arrival.at - sequence.last_at) / new)
+        sequence.last_at = arrival.at
+
+    def _finish(self, sequence: _Sequence, reason: str, at: float) -> None:
+        sequence.done = True
+        self.metrics.finished(
+            reason, seconds=at - self.arrived, prompt_tokens=sequence.prompt_tokens, generated=sequence.generated
+        )

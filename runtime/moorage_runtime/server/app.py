@@ -1,0 +1,199 @@
+"""The HTTP surface: OpenAI's routes, and those that Kubernetes, Prometheus and the gateway ask.
+
+Bodies are parsed by `requests`, not by FastAPI's models: clients of OpenAI's API expect its own errors.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Mapping
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from moorage_runtime.server.answer import Answer, Delta
+from moorage_runtime.server.errors import ApiError, BodyTooLargeError, InvalidRequestError
+from moorage_runtime.server.formats import ChatFormat, CompletionFormat, Format
+from moorage_runtime.server.gpu import GpuMonitor
+from moorage_runtime.server.requests import Generation, parse_body, parse_chat, parse_completion
+from moorage_runtime.server.service import Service
+from moorage_runtime.server.sse import DONE, ClientLeftError, EventStream, event, unless_client_leaves
+
+log = logging.getLogger(__name__)
+_LOAD_HEADER = b"x-moorage-load"
+_MODEL_HEADER = "x-moorage-model"
+_COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
+_CLIENT_CLOSED_REQUEST = 499
+
+
+def create_app(service: Service, gpus: GpuMonitor, *, max_body: int) -> FastAPI:
+    """The application. `max_body`: bytes of a request's body at most."""
+    app = FastAPI(title="Moorage runtime", docs_url=None, redoc_url=None, openapi_url=None)
+    _add_openai_routes(app, service, max_body)
+    _add_status_routes(app, service, gpus)
+    _add_error_handlers(app)
+    app.add_middleware(InFlight, service=service)
+    return app
+
+
+class InFlight:
+    """Counts requests until their last byte, and says on each answer how busy the server is."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["path"] not in _COMPLETIONS:
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_load(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                load = self._service.load()
+                value = f"running={load.running},waiting={load.waiting}".encode()
+                message["headers"] = [*message["headers"], (_LOAD_HEADER, value)]
+            await send(message)
+
+        with self._service.state.request():
+            await self._app(scope, receive, send_with_load)
+
+
+def _add_openai_routes(app: FastAPI, service: Service, max_body: int) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        service.state.require_ready()
+        asked = parse_chat(parse_body(await _read(request, max_body)))
+        name = service.public_name(asked.model, request.headers.get(_MODEL_HEADER))
+        how = asked.generation
+        form = ChatFormat(name, service.names, how.logprobs is not None, how.include_usage)
+        return await _respond(request, await service.chat(asked), form, how)
+
+    @app.post("/v1/completions")
+    async def complete(request: Request) -> Response:
+        service.state.require_ready()
+        asked = parse_completion(parse_body(await _read(request, max_body)))
+        name = service.public_name(asked.model, request.headers.get(_MODEL_HEADER))
+        how = asked.generation
+        form = CompletionFormat(name, service.names, how.logprobs is not None, how.include_usage)
+        return await _respond(request, await service.complete(asked), form, how)
+
+    @app.get("/v1/models")
+    async def models() -> Response:
+        card = {"id": service.name, "object": "model", "created": service.started_at, "owned_by": "moorage"}
+        engine = service.state.engine
+        if engine is not None:
+            card["max_model_len"] = engine.context_length
+        return _json({"object": "list", "data": [card]})
+
+
+def _add_status_routes(app: FastAPI, service: Service, gpus: GpuMonitor) -> None:
+    state = service.state
+
+    @app.get("/healthz")
+    async def healthz() -> Response:
+        if state.alive:
+            return _json({"status": "ok"})
+        return _json({"reason": state.phase, "message": state.message}, 503)
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        if state.phase == "Ready":
+            return _json({"status": "ok"})
+        return _json({"reason": state.phase, "message": state.message}, 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        load = service.load()
+        text = service.metrics.render(
+            running=load.running, waiting=load.waiting, kv_utilization=service.client.stats.kv_utilization
+        )
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/telemetry")
+    async def telemetry() -> Response:
+        load, stats = service.load(), service.client.stats
+        return _json(
+            {
+                "running": load.running,
+                "waiting": load.waiting,
+                "kvCacheUtilization": round(stats.kv_utilization, 4),
+                "tokensPerSecond": round(stats.tokens_per_second, 2),
+                "phase": state.phase,
+                "message": state.message,
+                "kernels": state.engine.kernels if state.engine else None,
+                "gpu": gpus.latest(),
+            }
+        )
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def refuse(_request: Request, error: ApiError) -> Response:
+        return _error(error)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        refusal = InvalidRequestError(f"{error.detail}: {request.method} {request.url.path}", code="unknown_url")
+        return _json(refusal.body(), error.status_code, error.headers)
+
+    @app.exception_handler(ClientLeftError)
+    async def nobody_reads(_request: Request, _error: ClientLeftError) -> Response:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> Response:
+        log.error("fault while answering %s", request.url.path, exc_info=error)
+        return _error(ApiError("An internal error happened; it is in the server's log.", code="internal_error"))
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    """The body, refused as soon as it is known to be too large."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > limit:
+        raise BodyTooLargeError(limit)
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise BodyTooLargeError(limit)
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def _respond(request: Request, answer: Answer, form: Format, how: Generation) -> Response:
+    if how.stream:
+        return EventStream(_events(answer, form, include_usage=how.include_usage), {}, _error)
+    return _json(await unless_client_leaves(request.receive, _whole(answer, form)))
+
+
+async def _events(answer: Answer, form: Format, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
+    """The answer's events; all that one step of the engine brought leaves in one write."""
+    try:
+        before = b"".join(event(chunk) for chunk in form.first(len(answer.prompt_tokens)))
+        async for batch in answer.deltas():
+            yield before + b"".join(event(form.chunk(delta)) for delta in batch)
+            before = b""
+        yield (event(form.usage(answer.usage)) if include_usage else b"") + DONE
+    finally:
+        answer.close()
+
+
+async def _whole(answer: Answer, form: Format) -> Mapping[str, object]:
+    choices: list[list[Delta]] = [[] for _ in answer.prompt_tokens]
+    try:
+        async for batch in answer.deltas():
+            for delta in batch:
+                choices[delta.index].append(delta)
+    finally:
+        answer.close()
+    return form.whole(choices, answer.usage)
+
+
+def _json(value: Mapping[str, object], status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(value), status, headers, media_type="application/json")
+
+
+def _error(error: ApiError) -> Response:
+    return _json(error.body(), error.status, error.headers)

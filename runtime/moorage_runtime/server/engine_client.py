@@ -1,0 +1,175 @@
+"""Talks to the engine process: sends requests, hands its outputs to whom they belong, notices its end."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import zmq
+import zmq.asyncio
+
+from moorage_runtime.engine.messages import (
+    Cancel,
+    Command,
+    Drain,
+    Event,
+    Failed,
+    Loading,
+    Output,
+    SamplingParams,
+    Shutdown,
+    Started,
+    Stats,
+    Step,
+    Submit,
+    decode_events,
+    encode_commands,
+)
+from moorage_runtime.server.outputs import OutputStream
+
+IDLE = Stats(
+    running=0,
+    waiting=0,
+    kv_utilization=0.0,
+    tokens_per_second=0.0,
+    step_seconds=0.0,
+    prompt_tokens=0,
+    generated_tokens=0,
+    preemptions=0,
+)
+
+
+class Listener(Protocol):
+    """Who wants to know how the engine does."""
+
+    def loading(self, event: Loading) -> None:
+        """The engine is on its way."""
+
+    def started(self, event: Started) -> None:
+        """The engine has generated its first token."""
+
+    def failed(self, event: Failed) -> None:
+        """The engine says that it cannot go on."""
+
+    def stepped(self, stats: Stats) -> None:
+        """The engine has made a step."""
+
+
+class EngineClient:
+    """The API process's end of the socket. All methods belong to the event loop's thread."""
+
+    def __init__(self, address: str, listener: Listener) -> None:
+        """Bind `address`; the engine connects to it."""
+        self._listener = listener
+        self._context = zmq.asyncio.Context()
+        self._socket = self._context.socket(zmq.PAIR)
+        # Admission bounds what is in flight, so the socket need neither drop nor block.
+        self._socket.set(zmq.SNDHWM, 0)
+        self._socket.set(zmq.LINGER, 1000)
+        self._socket.bind(address)
+        self._streams: dict[str, OutputStream] = {}
+        self._commands: list[Command] = []
+        self._numbers = itertools.count(1)
+        self._failure: str | None = None
+        self.stats = IDLE
+
+    @property
+    def open_sequences(self) -> int:
+        """Sequences that were submitted and have not ended."""
+        return len(self._streams)
+
+    def submit(
+        self,
+        prompts: Sequence[list[int]],
+        max_tokens: int,
+        sampling: Sequence[SamplingParams],
+        stop_token_ids: Sequence[int],
+    ) -> OutputStream:
+        """Submit one sequence per prompt and sampling; their outputs come through one stream."""
+        number = next(self._numbers)
+        ids = [f"{number}.{index}" for index in range(len(prompts))]
+        stream = OutputStream(ids)
+        if self._failure is not None:
+            stream.fail(self._failure, time.monotonic())
+            return stream
+        for identifier, prompt, how in zip(ids, prompts, sampling, strict=True):
+            self._streams[identifier] = stream
+            self._send(
+                Submit(
+                    id=identifier,
+                    prompt=prompt,
+                    max_tokens=max_tokens,
+                    sampling=how,
+                    stop_token_ids=list(stop_token_ids),
+                )
+            )
+        return stream
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        """End these sequences; those that have ended already are left alone."""
+        for identifier in ids:
+            if identifier in self._streams:
+                self._send(Cancel(id=identifier))
+
+    def drain(self) -> None:
+        """Let the engine finish what it has, then end."""
+        self._send(Drain())
+
+    def shutdown(self) -> None:
+        """Let the engine abort what it has, then end."""
+        self._send(Shutdown())
+
+    def fail(self, message: str) -> None:
+        """The engine is gone: every open request, and every later one, ends with this error."""
+        self._failure = message
+        now = time.monotonic()
+        streams, self._streams = set(self._streams.values()), {}
+        for stream in streams:
+            stream.fail(message, now)
+
+    async def receive(self) -> None:
+        """Handle the engine's messages until cancelled."""
+        while True:
+            for event in decode_events(await self._socket.recv()):
+                self._handle(event)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+        self._context.term()
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Step(outputs=outputs, stats=stats):
+                self.stats = stats
+                now = time.monotonic()
+                for output in outputs:
+                    self._deliver(output, now)
+                self._listener.stepped(stats)
+            case Loading():
+                self._listener.loading(event)
+            case Started():
+                self._listener.started(event)
+            case Failed():
+                self._listener.failed(event)
+
+    def _deliver(self, output: Output, now: float) -> None:
+        stream = self._streams.get(output.id)
+        if stream is None:
+            return
+        if output.finish_reason is not None:
+            del self._streams[output.id]
+        if not stream.put(output, now):
+            self.cancel(stream.open_ids)
+            stream.fail("The client reads too slowly: its tokens were given up.", now)
+
+    def _send(self, command: Command) -> None:
+        """Queue a command; all of one turn of the event loop leave in one frame."""
+        if not self._commands:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._commands.append(command)
+
+    def _flush(self) -> None:
+        commands, self._commands = self._commands, []
+        self._socket.send(encode_commands(commands))

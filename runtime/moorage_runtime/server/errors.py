@@ -1,0 +1,123 @@
+"""Every way in which a request can fail, in OpenAI's shape.
+
+    ApiError                     status  type                    code
+    ├── InvalidRequestError      400     invalid_request_error   (given)
+    │   ├── ContextTooLongError  400     invalid_request_error   context_length_exceeded
+    │   ├── ModelNotFoundError   404     invalid_request_error   model_not_found
+    │   └── BodyTooLargeError    413     invalid_request_error   request_too_large
+    ├── QueueFullError           429     rate_limit_error        queue_full
+    ├── EngineFailedError        500     server_error            engine_failed
+    └── NotReadyError            503     server_error            (the reason)
+
+Source: OpenAI's error object, ``{"error": {"message", "type", "param", "code"}}``.
+"""
+
+from typing import Any, ClassVar
+
+
+class ApiError(Exception):
+    """A failure that the client is told about; each subclass fixes the HTTP status and OpenAI's `type`."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code
+
+    def body(self) -> dict[str, Any]:
+        """The error as OpenAI's clients read it."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Extra headers of the answer."""
+        return {}
+
+
+class InvalidRequestError(ApiError):
+    """The request itself is wrong: the client must change it."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextTooLongError(InvalidRequestError):
+    """Prompt, or prompt plus the tokens asked for, do not fit the model's context."""
+
+    def __init__(self, *, context: int, prompt: int, asked: int | None, param: str) -> None:
+        if asked is None:
+            wants = f"your prompt has {prompt} tokens and leaves no room for an answer"
+        else:
+            wants = f"you asked for {prompt + asked} tokens ({prompt} in the prompt, {asked} in the completion)"
+        super().__init__(
+            f"This model's maximum context length is {context} tokens, but {wants}. "
+            "Shorten the prompt or ask for fewer tokens.",
+            param=param,
+            code="context_length_exceeded",
+        )
+
+
+class ModelNotFoundError(InvalidRequestError):
+    """`model` names something that is not served here."""
+
+    status = 404
+
+    def __init__(self, asked: str, served: str) -> None:
+        super().__init__(
+            f"The model '{asked}' does not exist here. This server has '{served}'.",
+            param="model",
+            code="model_not_found",
+        )
+
+
+class BodyTooLargeError(InvalidRequestError):
+    """The body is over the limit of `--max-body-mib`."""
+
+    status = 413
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"The request's body is larger than {limit} bytes.", code="request_too_large")
+
+
+class QueueFullError(ApiError):
+    """More requests wait than the queue holds."""
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, waiting: int, retry_after: int = 1) -> None:
+        super().__init__(
+            f"The model is busy: {waiting} requests already wait. Try again in a moment.", code="queue_full"
+        )
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come back."""
+        return {"retry-after": str(self.retry_after)}
+
+
+class EngineFailedError(ApiError):
+    """The engine ended, or gave this request up; the client may try again elsewhere."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="engine_failed")
+
+
+class NotReadyError(ApiError):
+    """The server takes no requests now: it loads, warms up or drains."""
+
+    status = 503
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, code=reason)
+        self.reason = reason
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come back."""
+        return {"retry-after": "1"}

@@ -1,0 +1,79 @@
+"""Prometheus metrics under vLLM's names and buckets, so that dashboards and autoscalers made for vLLM read them.
+
+Source: `vllm/v1/metrics/loggers.py`.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from moorage_runtime.engine.messages import Stats
+
+_TTFT = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560,
+)  # fmt: skip
+_ITL = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
+_LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+_TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+
+
+class Metrics:
+    """All metrics of one server; its own registry, so that two servers in one process do not mix."""
+
+    def __init__(self, model_name: str) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._labels = {"model_name": model_name, "engine": "0"}
+        self._running = self._gauge("num_requests_running", "Requests that are computed.")
+        self._waiting = self._gauge("num_requests_waiting", "Requests that wait to be computed.")
+        self._cache = self._gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it.")
+        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens processed.")
+        self._generated = self._counter("generation_tokens", "Tokens generated.")
+        self._preemptions = self._counter("num_preemptions", "Requests that lost their place to others.")
+        self._ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token.", _TTFT)
+        self._itl = self._histogram("inter_token_latency_seconds", "Between tokens of one request.", _ITL)
+        self._e2e = self._histogram("e2e_request_latency_seconds", "Arrival to last token.", _LATENCY)
+        self._request_prompt = self._histogram("request_prompt_tokens", "Prompt tokens of a request.", _TOKENS)
+        self._request_output = self._histogram("request_generation_tokens", "Tokens generated for it.", _TOKENS)
+        self._finished = Counter(
+            "vllm:request_success",
+            "Requests that ended, by reason.",
+            (*self._labels, "finished_reason"),
+            registry=self._registry,
+        )
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"vllm:{name}", text, tuple(self._labels), registry=self._registry).labels(**self._labels)
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"vllm:{name}", text, tuple(self._labels), registry=self._registry).labels(**self._labels)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        metric = Histogram(f"vllm:{name}", text, tuple(self._labels), registry=self._registry, buckets=buckets)
+        return metric.labels(**self._labels)
+
+    def stepped(self, stats: Stats) -> None:
+        """The engine has made a step."""
+        self._prompt_tokens.inc(stats.prompt_tokens)
+        self._generated.inc(stats.generated_tokens)
+        self._preemptions.inc(stats.preemptions)
+
+    def first_token(self, seconds: float) -> None:
+        """A sequence has its first token, this long after its request arrived."""
+        self._ttft.observe(seconds)
+
+    def next_token(self, seconds: float) -> None:
+        """A sequence has another token, this long after the one before."""
+        self._itl.observe(seconds)
+
+    def finished(self, reason: str, *, seconds: float, prompt_tokens: int, generated: int) -> None:
+        """A sequence has ended."""
+        self._finished.labels(**self._labels, finished_reason=reason).inc()
+        self._e2e.observe(seconds)
+        self._request_prompt.observe(prompt_tokens)
+        self._request_output.observe(generated)
+
+    def render(self, *, running: int, waiting: int, kv_utilization: float) -> bytes:
+        """The text format of Prometheus, with these current values."""
+        self._running.set(running)
+        self._waiting.set(waiting)
+        self._cache.set(kv_utilization)
+        return generate_latest(self._registry)

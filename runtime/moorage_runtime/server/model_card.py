@@ -1,0 +1,151 @@
+"""What a checkpoint on disk tells the API process: tokenizer, chat template, generation defaults.
+
+The engine process reads the same folder for weights and architecture; neither passes the other what it can read itself.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from moorage_runtime.server.chat_template import ChatTemplate, TemplateError
+from moorage_runtime.server.gguf_metadata import GgufError, read_metadata
+from moorage_runtime.server.tokenizer import TokenizerError, adds_bos, gguf_tokenizer, load_tokenizer_json
+
+
+class ModelCardError(ValueError):
+    """The folder holds no model that can be served; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingDefaults:
+    """What `generation_config.json` recommends; the neutral value where it says nothing."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """Everything about a model but its weights."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    defaults: SamplingDefaults
+    eos_token_ids: frozenset[int]
+    """Tokens that end an answer, as far as this process knows; the engine may know more."""
+    bos_token_id: int | None
+    """Goes in front of a plain prompt; None where the tokenizer adds it itself, or the model has none."""
+
+
+def load_card(folder: Path) -> ModelCard:
+    """Read the model in `folder` (or the GGUF file that `folder` is).
+
+    Raises:
+        ModelCardError: something is missing or cannot be used.
+    """
+    try:
+        return _load(folder)
+    except (TokenizerError, TemplateError, GgufError, OSError, json.JSONDecodeError) as error:
+        raise ModelCardError(str(error)) from error
+
+
+def _load(folder: Path) -> ModelCard:
+    gguf = _gguf_file(folder)
+    metadata = read_metadata(gguf) if gguf is not None else {}
+    beside = folder if folder.is_dir() else folder.parent
+    own = beside / "tokenizer.json"
+    if own.is_file():
+        tokenizer, bos = load_tokenizer_json(own), None
+    elif metadata:
+        tokenizer = gguf_tokenizer(metadata)
+        bos = metadata.get("tokenizer.ggml.bos_token_id") if adds_bos(metadata) else None
+    else:
+        raise ModelCardError(f"there is neither a tokenizer.json nor a GGUF file in {folder}")
+    generation = _json(beside / "generation_config.json")
+    return ModelCard(
+        tokenizer=tokenizer,
+        template=_template(beside, metadata),
+        defaults=_defaults(generation),
+        eos_token_ids=_eos(generation, _json(beside / "config.json"), metadata),
+        bos_token_id=bos,
+    )
+
+
+def _gguf_file(folder: Path) -> Path | None:
+    if folder.is_file():
+        return folder
+    if not folder.is_dir():
+        raise ModelCardError(f"there is no folder {folder}")
+    return min(folder.glob("*.gguf"), default=None)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ModelCardError(f"{path.name} does not hold a JSON object")
+    return value
+
+
+def _template(folder: Path, metadata: Mapping[str, Any]) -> ChatTemplate | None:
+    config = _json(folder / "tokenizer_config.json")
+    source = _template_source(folder, config) or metadata.get("tokenizer.chat_template")
+    if source is None:
+        return None
+    return ChatTemplate(source, _special_tokens(config, metadata))
+
+
+def _template_source(folder: Path, config: Mapping[str, Any]) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    source = config.get("chat_template")
+    if isinstance(source, list):  # several templates by name; `default` is the plain conversation
+        source = next((item["template"] for item in source if item["name"] == "default"), None)
+    return source
+
+
+def _special_tokens(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> dict[str, str]:
+    tokens: list[str] = metadata.get("tokenizer.ggml.tokens", [])
+    found = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        value = config.get(name)
+        index = metadata.get(f"tokenizer.ggml.{name.replace('unk', 'unknown').replace('pad', 'padding')}_id")
+        if isinstance(value, dict):  # an AddedToken, written out
+            value = value.get("content")
+        if value is None and index is not None and index < len(tokens):
+            value = tokens[index]
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _defaults(generation: Mapping[str, Any]) -> SamplingDefaults:
+    neutral = SamplingDefaults()
+    if generation.get("do_sample") is False:
+        return SamplingDefaults(temperature=0.0)
+    known = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    said = {name: generation[name] for name in known if generation.get(name) is not None}
+    for name, value in said.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ModelCardError(f"generation_config.json: '{name}' is not a number but {value!r}")
+    return SamplingDefaults(**{**vars(neutral), **said})
+
+
+def _eos(generation: Mapping[str, Any], config: Mapping[str, Any], metadata: Mapping[str, Any]) -> frozenset[int]:
+    ids: set[int] = set()
+    for source in (generation.get("eos_token_id"), config.get("eos_token_id")):
+        ids.update([source] if isinstance(source, int) else source or [])
+    for name in ("eos", "eot"):
+        index = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        if index is not None:
+            ids.add(index)
+    return frozenset(ids)

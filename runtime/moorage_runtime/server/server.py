@@ -1,0 +1,164 @@
+"""One server from its start to its exit code: HTTP listener, engine process, signals."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+
+from moorage_runtime.engine.messages import Failed, Loading, Started, Stats
+from moorage_runtime.server.app import create_app
+from moorage_runtime.server.engine_client import EngineClient
+from moorage_runtime.server.engine_process import EngineProcess, describe_exit, reap_orphans
+from moorage_runtime.server.gpu import GpuMonitor
+from moorage_runtime.server.listener import HttpServer
+from moorage_runtime.server.metrics import Metrics
+from moorage_runtime.server.model_card import ModelCard
+from moorage_runtime.server.options import Options
+from moorage_runtime.server.progress import Progress
+from moorage_runtime.server.service import Service
+from moorage_runtime.server.state import ServerState
+from moorage_runtime.server.termination import report_failure
+
+# After the engine's end, clients get their error events; one that does not read is not waited for longer.
+_FLUSH_SECONDS = 5.0
+# What the engine sent before it ended may still be on its way through the socket.
+_LAST_WORDS_SECONDS = 0.5
+_INIT = 1
+
+
+class Server:
+    """Owns everything that must be given back at the end."""
+
+    def __init__(self, options: Options, card: ModelCard, command: Sequence[str]) -> None:
+        """`command`: the engine's command line, without the address of the socket."""
+        self._options = options
+        self._card = card
+        self._command = command
+        self._state = ServerState()
+        self._metrics = Metrics(options.served_name)
+        self._progress = Progress(sys.stderr)
+        self._failure: Failed | None = None
+        self._said_why = asyncio.Event()
+        self._port = options.port
+        self._stop = asyncio.Event()
+        self._abort = asyncio.Event()
+
+    def loading(self, event: Loading) -> None:
+        """The engine is on its way."""
+        self._state.loading(event.phase, event.message)
+        self._progress.show(event.phase, event.fraction, event.message)
+
+    def started(self, event: Started) -> None:
+        """The engine has generated its first token."""
+        self._state.ready(event)
+        self._progress.ready(event, self._options, self._port)
+
+    def failed(self, event: Failed) -> None:
+        """The engine says why it ends; its end itself is seen by `_live`."""
+        self._failure = event
+        self._said_why.set()
+
+    def stepped(self, stats: Stats) -> None:
+        """The engine has made a step."""
+        self._metrics.stepped(stats)
+
+    async def run(self, listener: socket.socket) -> int:
+        """Serve until a signal or the engine's end; the exit code."""
+        self._port = listener.getsockname()[1]
+        gpus = GpuMonitor()
+        gpus.start()
+        with tempfile.TemporaryDirectory(prefix="moorage-") as folder:
+            address = f"ipc://{folder}/engine.sock"
+            client = EngineClient(address, self)
+            engine = EngineProcess([*self._command, "--socket", address])
+            self._take_signals(engine)
+            http = HttpServer(self._app(client, gpus))
+            tasks = [asyncio.create_task(http.serve(sockets=[listener])), asyncio.create_task(client.receive())]
+            try:
+                return await self._live(engine, client, tasks)
+            finally:
+                http.should_exit = True
+                client.shutdown()
+                await engine.end()
+                await asyncio.wait(tasks[:1])
+                tasks[1].cancel()
+                await asyncio.wait(tasks[1:])
+                client.close()
+                gpus.stop()
+                self._progress.close()
+
+    def _app(self, client: EngineClient, gpus: GpuMonitor) -> FastAPI:
+        service = Service(
+            name=self._options.served_name,
+            card=self._card,
+            client=client,
+            state=self._state,
+            metrics=self._metrics,
+            max_waiting=self._options.max_waiting,
+        )
+        return create_app(service, gpus, max_body=self._options.max_body)
+
+    async def _live(self, engine: EngineProcess, client: EngineClient, tasks: Sequence[asyncio.Task[None]]) -> int:
+        """Wait for what comes first: a signal, the engine's end, or a fault of the server itself."""
+        stopped = asyncio.create_task(self._stop.wait())
+        await _first([stopped, engine.exited, *tasks])
+        if self._stop.is_set():
+            return await self._drain(engine, client)
+        stopped.cancel()
+        for task in tasks:
+            if task.done():
+                task.result()
+        return await self._give_up(await engine.exited, client)
+
+    async def _drain(self, engine: EngineProcess, client: EngineClient) -> int:
+        """Finish what runs, take nothing new. A second signal, or the engine's end, cuts it short."""
+        self._state.drain()
+        idle = asyncio.create_task(self._state.idle())
+        aborted = asyncio.create_task(self._abort.wait())
+        await _first([idle, aborted, engine.exited])
+        complete = idle.done()
+        idle.cancel()
+        aborted.cancel()
+        if complete:
+            return 0
+        if engine.exited.done():
+            return await self._give_up(engine.exited.result(), client)
+        client.fail("The server was told to stop at once.")
+        await self._flush()
+        return 1
+
+    async def _give_up(self, code: int, client: EngineClient) -> int:
+        """The engine has ended by itself: say so to everyone who waits, and to Kubernetes."""
+        await asyncio.wait([asyncio.create_task(self._said_why.wait())], timeout=_LAST_WORDS_SECONDS)
+        reason = self._failure.reason if self._failure else "EngineFailed"
+        message = self._failure.message if self._failure else f"The engine {describe_exit(code)}."
+        self._state.fail(message)
+        client.fail(message)
+        report_failure(self._options.termination_log, reason, message)
+        await self._flush()
+        return 1
+
+    async def _flush(self) -> None:
+        """Let open requests write their errors."""
+        await asyncio.wait([asyncio.create_task(self._state.idle())], timeout=_FLUSH_SECONDS)
+
+    def _take_signals(self, engine: EngineProcess) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        if os.getpid() == _INIT:
+            loop.add_signal_handler(signal.SIGCHLD, reap_orphans, engine.pid)
+
+    def _on_signal(self) -> None:
+        (self._abort if self._stop.is_set() else self._stop).set()
+
+
+async def _first(awaited: Sequence[asyncio.Future[Any]]) -> None:
+    """Wait until one of them is done, whatever its result."""
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)

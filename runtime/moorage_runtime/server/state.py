@@ -1,0 +1,74 @@
+"""Where the server is in its life, and how many requests it holds."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from moorage_runtime.engine.messages import Started
+from moorage_runtime.server.errors import NotReadyError
+
+Phase = Literal["LoadingWeights", "WarmingUp", "Ready", "Draining", "Failed"]
+
+
+class ServerState:
+    """The phase, in the words of `/telemetry` and `/readyz`, and the requests in flight."""
+
+    def __init__(self) -> None:
+        self.phase: Phase = "LoadingWeights"
+        self.message = "The engine is starting."
+        self.engine: Started | None = None
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def loading(self, phase: Literal["LoadingWeights", "WarmingUp"], message: str) -> None:
+        """The engine is on its way."""
+        if self.phase in ("LoadingWeights", "WarmingUp"):
+            self.phase, self.message = phase, message
+
+    def ready(self, engine: Started) -> None:
+        """The engine takes requests."""
+        self.engine = engine
+        if self.phase not in ("Draining", "Failed"):
+            self.phase, self.message = "Ready", "The engine takes requests."
+
+    def drain(self) -> None:
+        """No new requests from here on."""
+        if self.phase != "Failed":
+            self.phase, self.message = "Draining", "The server is shutting down; running requests finish."
+
+    def fail(self, message: str) -> None:
+        """The engine is gone."""
+        self.phase, self.message = "Failed", message
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process and its engine live."""
+        return self.phase != "Failed"
+
+    def require_ready(self) -> Started:
+        """The engine's description.
+
+        Raises:
+            NotReadyError: requests are not taken in this phase.
+        """
+        if self.phase != "Ready" or self.engine is None:
+            raise NotReadyError(self.phase, self.message)
+        return self.engine
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request as in flight, until its last byte is written."""
+        self._in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if self._in_flight == 0:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is in flight."""
+        await self._idle.wait()

@@ -1,0 +1,22 @@
+"""The one JSON object by which a container tells Kubernetes why it ended."""
+
+import sys
+from pathlib import Path
+
+import orjson
+
+DEFAULT_PATH = Path("/dev/termination-log")
+# The kubelet keeps 4,096 bytes of a termination message.
+_MAX_MESSAGE = 3000
+
+
+def report_failure(path: Path, reason: str, message: str) -> None:
+    """Say on standard error, and in the termination message where there is one, why this process ends."""
+    print(f"moorage-runtime: {reason}: {message}", file=sys.stderr, flush=True)  # noqa: T201 - a program's last words
+    write(path, {"error": message[:_MAX_MESSAGE], "reason": reason})
+
+
+def write(path: Path, message: dict[str, object]) -> None:
+    """Write the termination message; outside of Kubernetes there is no such file."""
+    if path.exists():
+        path.write_bytes(orjson.dumps(message))

@@ -1,0 +1,140 @@
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+HERE = Path(__file__).parent
+DEADLINE = 30
+TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if messages[0]['role'] == 'assistant' %}{{ raise_exception('begin with the user') }}{% endif %}"
+)
+
+
+def byte_tokenizer():
+    """A token per byte, and an end token (id 256)."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({char: index for index, char in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<end>", normalized=False)])
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 256, "temperature": 0.25, "top_k": 7}))
+    return folder
+
+
+@dataclass
+class Running:
+    """A server process with the stand-in engine."""
+
+    process: subprocess.Popen
+    port: int
+    folder: Path
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def engine_log(self):
+        lines = (self.folder / "engine.log").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def engine_pid(self):
+        return self.engine_log()[0]["pid"]
+
+    def submitted(self):
+        """The newest request that reached the engine, as [tag, id, prompt, max_tokens, sampling, stops, priority]."""
+        return [entry for entry in self.engine_log() if entry[0] == "submit"][-1]
+
+    def cancelled(self):
+        return [entry[1] for entry in self.engine_log()[1:] if entry[0] == "cancel"]
+
+    def termination(self):
+        return json.loads((self.folder / "termination").read_text())
+
+    async def until(self, condition):
+        """Wait until `condition()` holds."""
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true"
+            await asyncio.sleep(0.01)
+
+    async def get(self, path):
+        async with aiohttp.ClientSession() as session, session.get(self.url + path) as response:
+            return response.status, await response.read()
+
+    async def post(self, path, body, **headers):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        async with aiohttp.ClientSession() as session, session.post(self.url + path, data=data, headers=headers) as got:
+            return got.status, got.headers, await got.json()
+
+    def wait(self):
+        return self.process.wait(DEADLINE)
+
+
+@pytest.fixture
+def serve(tmp_path, model_folder):
+    """Starts servers; those that still run at the end are killed."""
+    started = []
+
+    def start(*engine, max_waiting=1000, model=model_folder):
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        (folder / "termination").touch()
+        arguments = [model, folder / "port", folder / "termination", max_waiting, "--log", folder / "engine.log"]
+        with (folder / "output").open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, HERE / "serve_fake.py", *map(str, arguments), *engine], stdout=output, stderr=output
+            )
+        started.append(process)
+        return folder, process
+
+    async def ready(*engine, wait=True, **options):
+        folder, process = start(*engine, **options)
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            assert time.monotonic() < deadline, (folder / "output").read_text()
+            port = folder / "port"
+            if port.exists() and port.read_text():
+                running = Running(process, int(port.read_text()), folder)
+                try:
+                    status, _ = await running.get("/readyz")
+                except aiohttp.ClientError:
+                    status = 0
+                if status == 200 or not wait:
+                    return running
+            if process.poll() is not None:
+                return Running(process, 0, folder)
+            await asyncio.sleep(0.02)
+
+    yield ready
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def kill():
+    return lambda pid: os.kill(pid, signal.SIGKILL)

@@ -15,8 +15,22 @@ from moorage_api.llmdeployment import LLMDeployment, Metadata, Spec, Status
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one field."""
+
+    field: str
+    """Its path, such as `spec.engine.env[0].name`."""
+    message: str
+    """Without the value: one that is refused for carrying a credential must not be repeated in a status or a log."""
+
+
 class InvalidObjectError(ValueError):
-    """The object cannot be used; the text says which field is wrong and how, on one line."""
+    """The object cannot be used; the text names each wrong field and says how it is wrong, on one line."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("; ".join(f"{problem.field}: {problem.message}" for problem in problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -57,17 +71,13 @@ def _validated(model: type[ModelT], raw: Any, path: str) -> ModelT:
     try:
         return model.model_validate(raw, by_alias=True, by_name=False)
     except ValidationError as error:
-        raise InvalidObjectError("; ".join(_explained(error, path))) from error
+        raise InvalidObjectError(tuple(_problems(error, path))) from None  # its text would repeat the values
 
 
-def _explained(error: ValidationError, path: str) -> Iterator[str]:
-    """Each problem as `spec.replicas: Input should be greater than or equal to 0`.
-
-    Without the value: one that is refused for carrying a credential must not be repeated in a status or a log.
-    """
-    for problem in error.errors(include_url=False):
+def _problems(error: ValidationError, path: str) -> Iterator[Problem]:
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
         place = path + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
-        yield f"{place}: {problem['msg'].removeprefix('Value error, ')}"
+        yield Problem(place, problem["msg"].removeprefix("Value error, "))
 
 
 def _unknown(model: type[BaseModel], raw: Mapping[str, Any], path: str) -> Iterator[str]:

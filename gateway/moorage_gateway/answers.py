@@ -1,0 +1,113 @@
+"""What the gateway itself says to clients: whole answers, errors in OpenAI's shape, and refusals as exceptions.
+
+Refused                   the request ends here, with this answer
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from moorage_gateway.table import Ambiguous, Model
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_JSON: Final = (b"content-type", b"application/json")
+_RETRY_SECONDS: Final = b"5"
+"""A model that is not ready says what it waits for; this only keeps clients from asking in a tight loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; its length header is added when it is sent."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Refused(Exception):  # noqa: N818 - not an error of ours: the outcome of a request
+    """The request ends here. `reason` is a word of a closed set, for the metrics."""
+
+    def __init__(self, reason: str, answer: Answer) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.answer = answer
+
+
+async def send_answer(send: Send, answer: Answer) -> None:
+    """Send a whole answer."""
+    length = (b"content-length", b"%d" % len(answer.body))
+    await send({"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, length]})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def ok(value: object) -> Answer:
+    """200 with JSON."""
+    return Answer(200, [_JSON], orjson.dumps(value))
+
+
+def error_body(message: str, kind: str, *, code: str | None = None, param: str | None = None) -> bytes:
+    """An error in OpenAI's shape."""
+    return orjson.dumps({"error": {"message": message, "type": kind, "param": param, "code": code}})
+
+
+def bad_request(message: str, *, param: str | None = None, status: int = 400, code: str | None = None) -> Refused:
+    """The client's request is wrong and will be wrong again."""
+    return Refused(code or "bad_request", _error(status, message, "invalid_request_error", code=code, param=param))
+
+
+def unknown_path(path: str) -> Refused:
+    """404 for what is no part of the API."""
+    message = f"There is no {path} here. This gateway serves /v1/models, /v1/chat/completions and /v1/completions."
+    return bad_request(message, status=404, code="unknown_path")
+
+
+def wrong_method(method: str, path: str, allowed: str) -> Refused:
+    """405, naming the method that works."""
+    answer = _error(405, f"{path} takes {allowed}, not {method}.", "invalid_request_error", code="method_not_allowed")
+    return Refused("method_not_allowed", Answer(405, [*answer.headers, (b"allow", allowed.encode())], answer.body))
+
+
+def unknown_model(name: str, found: Ambiguous | None) -> Refused:
+    """404: nothing has that name, or several namespaces do."""
+    if found is None:
+        message = f"The model `{name}` does not exist. GET /v1/models lists the models that can serve."
+    else:
+        message = f"The model `{name}` exists in more than one namespace: use {' or '.join(found.full_names)}."
+    return bad_request(message, param="model", status=404, code="model_not_found")
+
+
+def not_ready(model: Model) -> Refused:
+    """503: the model is known, but nothing serves it; its own Ready condition says why."""
+    message = f"The model `{model.full_name}` is not ready: {model.reason}: {model.message}"
+    return Refused("not_ready", _unavailable(message, "model_not_ready"))
+
+
+def no_routes() -> Refused:
+    """503 of a gateway that has just started."""
+    return Refused("starting", _unavailable("This gateway has not read its routes yet.", "gateway_starting"))
+
+
+def upstream_failed(model: Model, what: str) -> Answer:
+    """502: the replica, and the second one where there is one, failed before an answer."""
+    return _error(502, upstream_message(model, what), "server_error", code="replica_failed")
+
+
+def upstream_message(model: Model, what: str) -> str:
+    """The sentence for a client whose replica failed."""
+    return f"The replica of `{model.full_name}` that served this request {what}."
+
+
+def _unavailable(message: str, code: str) -> Answer:
+    answer = _error(503, message, "service_unavailable", code=code)
+    return Answer(503, [*answer.headers, (b"retry-after", _RETRY_SECONDS)], answer.body)
+
+
+def _error(status: int, message: str, kind: str, *, code: str | None, param: str | None = None) -> Answer:
+    return Answer(status, [_JSON], error_body(message, kind, code=code, param=param))

@@ -1,0 +1,105 @@
+"""What the gateway reads out of LLMDeployments and pods. Pure.
+
+Lenient, because the API server has judged these objects already and a newer operator may write more than this gateway
+knows: an object without what routing needs gives None, and no object can stop the others from being served.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from moorage_api import names
+from moorage_gateway.table import Model, Revision, Target
+
+Key = tuple[str, str]
+"""Namespace and name of an LLMDeployment."""
+
+# A public name travels in a header and in messages.
+_PUBLIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,252}")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """The part of an LLMDeployment that routing reads; `weights` maps a revision's number to its share."""
+
+    key: Key
+    public_name: str
+    created: int
+    reason: str
+    message: str
+    weights: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A pod that takes requests, and which revision of which deployment it runs."""
+
+    key: Key
+    revision: int
+    target: Target
+
+
+def deployment(raw: Mapping[str, Any]) -> Deployment | None:
+    """Read an LLMDeployment; None when its public name could not travel in a header."""
+    meta, spec, status = raw["metadata"], raw.get("spec") or {}, raw.get("status") or {}
+    public_name = (spec.get("model") or {}).get("servedName") or meta["name"]
+    if not isinstance(public_name, str) or not _PUBLIC_NAME.fullmatch(public_name):
+        return None
+    ready = _condition(status, "Ready")
+    return Deployment(
+        key=(meta["namespace"], meta["name"]),
+        public_name=public_name,
+        created=_epoch(meta.get("creationTimestamp")),
+        reason=str(ready.get("reason") or "Pending"),
+        message=str(ready.get("message") or "The operator has not reported on this LLMDeployment yet."),
+        weights={
+            revision["number"]: revision.get("weight") or 0
+            for revision in status.get("revisions") or ()
+            if isinstance(revision.get("number"), int)
+        },
+    )
+
+
+def replica(raw: Mapping[str, Any]) -> Replica | None:
+    """Read a pod; None unless requests may be sent to it now: first rank, Ready, an address, not being deleted."""
+    meta, status = raw["metadata"], raw.get("status") or {}
+    labels = meta.get("labels") or {}
+    name, revision = labels.get(names.DEPLOYMENT_LABEL), labels.get(names.REVISION_LABEL, "")
+    address = status.get("podIP")
+    if not name or not revision.isdecimal() or labels.get(names.RANK_LABEL) != "0" or not address:
+        return None
+    if meta.get("deletionTimestamp") or _condition(status, "Ready").get("status") != "True":
+        return None
+    host = f"[{address}]" if ":" in address else address
+    target = Target(key=meta["uid"], pod=meta["name"], address=f"{host}:{names.HTTP_PORT}")
+    return Replica(key=(meta["namespace"], name), revision=int(revision), target=target)
+
+
+def model(source: Deployment, replicas: Iterable[Replica]) -> Model:
+    """Put an LLMDeployment and its replicas together; a revision that only one of the two knows is there as well."""
+    targets: dict[int, list[Target]] = {number: [] for number in source.weights}
+    for each in replicas:
+        targets.setdefault(each.revision, []).append(each.target)
+    namespace, name = source.key
+    return Model(
+        namespace=namespace,
+        deployment=name,
+        name=source.public_name,
+        created=source.created,
+        reason=source.reason,
+        message=source.message,
+        revisions=tuple(
+            Revision(number, source.weights.get(number, 0), tuple(sorted(found, key=lambda target: target.pod)))
+            for number, found in sorted(targets.items())
+        ),
+    )
+
+
+def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    return next((each for each in status.get("conditions") or () if each.get("type") == kind), {})
+
+
+def _epoch(timestamp: str | None) -> int:
+    return int(datetime.fromisoformat(timestamp).timestamp()) if timestamp else 0

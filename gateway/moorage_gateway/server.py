@@ -1,0 +1,123 @@
+"""One gateway process: puts the parts together, runs them, and on SIGTERM lets open streams end."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import uvicorn
+
+from moorage_gateway.api_server import ApiServer
+from moorage_gateway.app import App
+from moorage_gateway.internal import InternalApp
+from moorage_gateway.metrics import Metrics
+from moorage_gateway.protocol import protocol
+from moorage_gateway.proxy import Proxy, new_session
+from moorage_gateway.request import Limits
+from moorage_gateway.routes import Routes
+from moorage_gateway.scrape import Scraper
+from moorage_gateway.settings import Settings
+from moorage_gateway.table import Table
+from moorage_gateway.targets import Targets
+
+log = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server without its signal handling: two of them share this process, which exits 0 once drained."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to `serve`."""
+        yield
+
+
+def public_server(app: App, settings: Settings, limits: Limits) -> Server:
+    """The server towards clients; it stops when its `should_exit` is set, after at most the drain time."""
+    return Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.public_port,
+            http=protocol(limits),
+            loop="none",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.drain_seconds,
+        )
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        kubernetes.aio.config.ConfigException: no API server is configured.
+    """
+    stop = _stop_signal()
+    api = await ApiServer.connect(settings.kubeconfig)
+    routes, targets, metrics = Routes(), Targets(), Metrics()
+    limits = Limits(settings.max_header_bytes, settings.max_body_bytes, settings.client_seconds)
+
+    def table() -> Table | None:
+        return routes.table if routes.synced else None
+
+    def unready() -> str:
+        if stop.is_set():
+            return "draining"
+        return "" if routes.synced else "the routes have not been read yet"
+
+    async with new_session(settings.connect_seconds, settings.idle_seconds) as session:
+        app = App(table, Proxy(session, targets, metrics), metrics, limits)
+        scraper = Scraper(lambda: routes.table, session, targets, metrics)
+        watchers = routes.watchers(api, settings.watch_namespace)
+        background = [scraper.run(), *(watcher.run() for watcher in watchers)]
+        internal = Server(_internal_config(InternalApp(metrics, unready), settings))
+        await _run(public_server(app, settings, limits), internal, background, stop)
+    await api.close()
+
+
+async def _run(
+    public: Server, internal: Server, background: list[Coroutine[Any, Any, None]], stop: asyncio.Event
+) -> None:
+    """Run all of it until told to stop. A part that fails is a defect and ends the process: it is started anew."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in background]
+        serving_internal = group.create_task(internal.serve())
+        serving = group.create_task(public.serve())
+        await stop.wait()
+        log.info("draining: open streams have %s s", public.config.timeout_graceful_shutdown)
+        public.should_exit = True
+        await serving
+        internal.should_exit = True
+        await serving_internal
+        for task in tasks:
+            task.cancel()
+    log.info("drained")
+
+
+def _internal_config(app: InternalApp, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.internal_port,
+        loop="none",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

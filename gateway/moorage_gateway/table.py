@@ -1,0 +1,116 @@
+"""The route table: which public name leads to which model, and where its replicas are. Pure and frozen.
+
+One table is built from the last known objects and swapped in whole, so that a request sees one state from its first
+line to its last byte.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One replica that takes requests.
+
+    Attributes:
+        key: The pod's UID: a new pod at an old address is another target.
+        pod: The pod's name, for people.
+        address: `host:port`, IPv6 in brackets.
+    """
+
+    key: str
+    pod: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One revision of a model: its share of new requests (in all 100) and its replicas by pod name."""
+
+    number: int
+    weight: int
+    targets: tuple[Target, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One LLMDeployment as requests see it.
+
+    Attributes:
+        namespace: Where the object is.
+        deployment: The object's name.
+        name: What clients put in `model`; unique in its namespace once it is in a table.
+        created: Seconds since the epoch; the older of two objects with one name keeps it.
+        reason: The reason of the object's Ready condition.
+        message: The message of the object's Ready condition.
+        revisions: By number, those of weight 0 too.
+    """
+
+    namespace: str
+    deployment: str
+    name: str
+    created: int
+    reason: str
+    message: str
+    revisions: tuple[Revision, ...]
+
+    @property
+    def full_name(self) -> str:
+        """The name that always works."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether a request for it would find a target."""
+        return any(revision.targets for revision in self.revisions)
+
+
+@dataclass(frozen=True, slots=True)
+class Ambiguous:
+    """A plain name that several namespaces use, and the full names that say which is meant."""
+
+    full_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Every name that resolves. A full name is never shadowed by a plain one."""
+
+    full: Mapping[str, Model] = field(default_factory=dict)
+    plain: Mapping[str, Model | Ambiguous] = field(default_factory=dict)
+
+    def resolve(self, name: str) -> Model | Ambiguous | None:
+        """What `name` stands for; None where nothing has that name."""
+        return self.full.get(name) or self.plain.get(name)
+
+    def targets(self) -> Iterator[Target]:
+        """Every target that a request could be sent to."""
+        for model in self.full.values():
+            for revision in model.revisions:
+                yield from revision.targets
+
+    def shortest_name(self, model: Model) -> str:
+        """The plain name where it leads to the model, else the full one."""
+        return model.name if self.resolve(model.name) is model else model.full_name
+
+
+EMPTY: Final = Table()
+
+
+def build(models: Iterable[Model]) -> Table:
+    """Name every model: `namespace/name` always, the plain name while one namespace has it.
+
+    Of two models of one name in one namespace the older wins (then the one whose object's name comes first), so that a
+    newcomer never takes over the requests of a model that serves.
+    """
+    full: dict[str, Model] = {}
+    for model in sorted(models, key=lambda m: (m.created, m.namespace, m.deployment)):
+        full.setdefault(model.full_name, model)
+    uses = Counter(model.name for model in full.values())
+    plain: dict[str, Model | Ambiguous] = {m.name: m for m in full.values() if uses[m.name] == 1}
+    for name, count in uses.items():
+        if count > 1:
+            plain[name] = Ambiguous(tuple(sorted(key for key, model in full.items() if model.name == name)))
+    return Table(full, plain)

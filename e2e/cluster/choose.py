@@ -1,10 +1,10 @@
 """Which provider runs a cluster: the one asked for, else the one whose cluster is there, else what works here."""
 
 import os
+from collections.abc import Iterator
 from typing import Final, get_args
 
-from e2e.cluster.kind import KindProvider
-from e2e.cluster.local import LocalProvider
+from e2e.cluster import kind, local
 from e2e.cluster.provider import ClusterError, Provider, ProviderName
 
 PROVIDER_VARIABLE: Final = "MOORAGE_PROVIDER"
@@ -22,24 +22,25 @@ def choose(name: str, wanted: str | None = None) -> Provider:
     wanted = wanted or os.environ.get(PROVIDER_VARIABLE) or None
     if wanted is not None:
         return _forced(name, wanted)
-    providers: list[Provider] = [KindProvider(name), LocalProvider(name)]
-    obstacles = []
-    for provider in providers:
-        obstacle = provider.obstacle()
-        if obstacle is None and provider.exists():
-            return provider
-        obstacles.append(obstacle)
-    for provider, obstacle in zip(providers, obstacles, strict=True):
-        if obstacle is None:
-            return provider
-    reasons = "; ".join(f"{p.kind}: {o}" for p, o in zip(providers, obstacles, strict=True))
-    raise ClusterError(f"No provider can run a cluster on this machine: {reasons}")
+    providers: list[Provider] = [kind.KindProvider(name), local.LocalProvider(name)]
+    obstacles = {provider.kind: provider.obstacle() for provider in providers}
+    usable = [provider for provider in providers if obstacles[provider.kind] is None]
+    if not usable:
+        reasons = "; ".join(f"{kind}: {obstacle}" for kind, obstacle in obstacles.items())
+        raise ClusterError(f"No provider can run a cluster on this machine: {reasons}")
+    return next((provider for provider in usable if provider.exists()), usable[0])
+
+
+def every_cluster() -> Iterator[Provider]:
+    """Return every cluster of this machine, whoever runs it."""
+    yield from kind.every_cluster()
+    yield from local.every_cluster()
 
 
 def _forced(name: str, wanted: str) -> Provider:
     if wanted not in get_args(ProviderName):
         raise ClusterError(f"Unknown provider {wanted!r}: it is one of {', '.join(get_args(ProviderName))}")
-    provider: Provider = KindProvider(name) if wanted == "kind" else LocalProvider(name)
+    provider: Provider = kind.KindProvider(name) if wanted == "kind" else local.LocalProvider(name)
     if obstacle := provider.obstacle():
         raise ClusterError(f"The provider {wanted} cannot work here: {obstacle}")
     return provider

@@ -92,9 +92,11 @@ class Supervisor:
         """Return the names of the processes that were started and do not run any more."""
         return [name for name, process in self.recorded().items() if not process.alive()]
 
-    def stop(self, deadline: float = 10.0) -> None:
-        """End every process of the record, the last started first, and forget them."""
+    def stop(self, *names: str, deadline: float = 10.0) -> None:
+        """End the named processes, else every one of the record, the last started first, and forget them."""
         for name, process in reversed(self.recorded().items()):
+            if names and name not in names:
+                continue
             end([process], deadline)
             self._record(name).unlink(missing_ok=True)
 

@@ -1,5 +1,6 @@
 """What a person sees while something takes long: one line per step, with its seconds."""
 
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -47,8 +48,8 @@ _PLAIN_INTERVAL = 15.0
 class Progress:
     """Prints the steps of one command, on standard error: standard output belongs to the command's answer."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
-        self._out = sys.stderr if out is None else out
+    def __init__(self, out: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._out = io.StringIO() if quiet else out or sys.stderr
 
     @contextmanager
     def step(self, label: str) -> Iterator[Step]:

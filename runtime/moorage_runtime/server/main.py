@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvloop
 
-from moorage_runtime.server import termination
+from moorage_runtime import termination
 from moorage_runtime.server.engine_process import engine_command
 from moorage_runtime.server.listener import ListenError, listen
 from moorage_runtime.server.model_card import ModelCard, ModelCardError, load_card
@@ -18,6 +18,7 @@ from moorage_runtime.server.options import Options
 from moorage_runtime.server.server import Server
 
 _MIB = 2**20
+_PROGRAM = "moorage-runtime"
 _EPILOG = """\
 examples:
   moorage-runtime serve ./SmolLM2-135M-Instruct
@@ -38,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         card = load_card(options.model)
         listener = listen(options.host, options.port)
     except ModelCardError as error:
-        termination.report_failure(options.termination_log, "UnsupportedModel", str(error))
+        termination.report_failure(options.termination_log, _PROGRAM, "UnsupportedModel", str(error))
         return 1
     except ListenError as error:
-        termination.report_failure(options.termination_log, "EngineFailed", str(error))
+        termination.report_failure(options.termination_log, _PROGRAM, "EngineFailed", str(error))
         return 1
     command = engine_command(
         str(options.model),
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="moorage-runtime", description="Serve a large language model.")
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description="Serve a large language model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",

@@ -23,7 +23,7 @@ from moorage_runtime.server.options import Options
 from moorage_runtime.server.progress import Progress
 from moorage_runtime.server.service import Service
 from moorage_runtime.server.state import ServerState
-from moorage_runtime.server.termination import report_failure
+from moorage_runtime.termination import report_failure
 
 # After the engine's end, clients get their error events; one that does not read is not waited for longer.
 _FLUSH_SECONDS = 5.0
@@ -140,7 +140,7 @@ class Server:
         message = self._failure.message if self._failure else f"The engine {describe_exit(code)}."
         self._state.fail(message)
         client.fail(message)
-        report_failure(self._options.termination_log, reason, message)
+        report_failure(self._options.termination_log, "moorage-runtime", reason, message)
         await self._flush()
         return 1
 

@@ -1,6 +1,7 @@
 """The one JSON object by which a container tells Kubernetes why it ended."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
@@ -10,13 +11,13 @@ DEFAULT_PATH = Path("/dev/termination-log")
 _MAX_MESSAGE = 3000
 
 
-def report_failure(path: Path, reason: str, message: str) -> None:
+def report_failure(path: Path, program: str, reason: str, message: str) -> None:
     """Say on standard error, and in the termination message where there is one, why this process ends."""
-    print(f"moorage-runtime: {reason}: {message}", file=sys.stderr, flush=True)  # noqa: T201 - a program's last words
+    print(f"{program}: {reason}: {message}", file=sys.stderr, flush=True)  # noqa: T201 - a program's last words
     write(path, {"error": message[:_MAX_MESSAGE], "reason": reason})
 
 
-def write(path: Path, message: dict[str, object]) -> None:
+def write(path: Path, message: Mapping[str, object]) -> None:
     """Write the termination message; outside of Kubernetes there is no such file."""
     if path.exists():
         path.write_bytes(orjson.dumps(message))

@@ -1,0 +1,58 @@
+"""Models on a Hugging Face hub (`HF_ENDPOINT`, `HF_TOKEN`), resumed where an earlier attempt stopped."""
+
+import json
+import os
+from pathlib import Path, PurePosixPath
+
+from moorage_runtime.fetch.budget import Admit
+from moorage_runtime.fetch.errors import FetchError, FetchFailedError, ModelNotFoundError, UnauthorizedError
+from moorage_runtime.fetch.selection import refuse_code, select
+from moorage_runtime.fetch.source import HubSource
+
+_UNAUTHORIZED = (401, 403)
+_NOT_FOUND = 404
+
+
+def fetch(source: HubSource, into: Path, admit: Admit) -> None:
+    """Bring the model's files into `into`: configuration first, then, once `admit` agrees to the size, the weights.
+
+    Raises:
+        FetchError: no such model, other credentials wanted, or the network failed.
+    """
+    # The library reads its environment when it is imported; its own folder must be one that can be written.
+    os.environ.setdefault("HF_HOME", str(into / ".hub"))
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as above
+
+    try:
+        _download(source, into, admit)
+    except HfHubHTTPError as error:
+        raise _explain(source, error.response.status_code, str(error)) from error
+    except OSError as error:
+        raise FetchFailedError(f"hf://{source.repository} could not be downloaded: {error}") from error
+
+
+def _download(source: HubSource, into: Path, admit: Admit) -> None:
+    from huggingface_hub import HfApi  # noqa: PLC0415 - see `fetch`
+
+    api = HfApi()
+    info = api.model_info(source.repository, revision=source.revision, files_metadata=True)
+    sizes = {item.rfilename: item.size or 0 for item in info.siblings or []}
+    selection = select(sizes, only=source.file)
+    members = [str(PurePosixPath(selection.folder, name)) for name in selection.names]
+    admit(sum(sizes[member] for member in members))
+    for member in members:
+        # Pinned to the commit that was listed, so that a push meanwhile mixes nothing.
+        path = Path(api.hf_hub_download(source.repository, member, revision=info.sha, local_dir=into))
+        if path.suffix == ".json":
+            refuse_code(path.name, json.loads(path.read_text(encoding="utf-8")))
+
+
+def _explain(source: HubSource, status: int, text: str) -> FetchError:
+    where = f"hf://{source.repository}@{source.revision}"
+    if status in _UNAUTHORIZED:
+        return UnauthorizedError(f"{where}: the hub refuses access; the model may be private, gated or misspelt.")
+    if status == _NOT_FOUND:
+        return ModelNotFoundError(f"{where}: the hub has no such model or revision.")
+    return FetchFailedError(f"{where}: the hub answered {status}: {text.splitlines()[0]}")

@@ -1,0 +1,72 @@
+"""Models on a volume that the pod has mounted, and the copying that all local sources share."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from moorage_runtime.fetch.budget import Admit
+from moorage_runtime.fetch.errors import InvalidSourceError, ModelNotFoundError
+from moorage_runtime.fetch.selection import select
+from moorage_runtime.fetch.source import VolumeSource
+
+# Where the operator mounts the claims that a source names; see docs/contracts.md.
+SOURCES = Path("/sources")
+
+
+def fetch(source: VolumeSource, into: Path, admit: Admit, sources: Path = SOURCES) -> None:
+    """Copy the model's files into `into`, once `admit` has agreed to their size.
+
+    Raises:
+        ModelNotFoundError: the claim is not mounted, or has nothing at that path.
+        InvalidSourceError: a link leads out of the claim, or `select` refuses what is there.
+    """
+    claim = (sources / source.claim).resolve()
+    if not claim.is_dir():
+        raise ModelNotFoundError(f"the claim '{source.claim}' is not mounted at {sources / source.claim}.")
+    place = claim / source.path
+    if not place.exists():
+        raise ModelNotFoundError(f"the claim '{source.claim}' has nothing at '{source.path}'.")
+    inside(place, claim)
+    if place.is_file():
+        select([place.name])  # refuses what is no model file
+        copy(place.parent, claim, (place.name,), into, admit)
+        return
+    selection = select(_files(place, claim))
+    copy(place / selection.folder, claim, selection.names, into, admit)
+
+
+def inside(path: Path, root: Path) -> Path:
+    """The real path.
+
+    Raises:
+        InvalidSourceError: it leads out of `root`.
+    """
+    real = path.resolve()
+    if not real.is_relative_to(root.resolve()):
+        raise InvalidSourceError(f"{path.name} is a link that leads out of the source.")
+    return real
+
+
+def copy(folder: Path, root: Path, names: tuple[str, ...], into: Path, admit: Admit) -> None:
+    """Copy files; what they are links to must lie within `root`.
+
+    A copy and not a hard link: what was verified must not change when someone writes to the source. The kernel shares
+    the blocks by itself where the file system can.
+    """
+    files = {name: inside(folder / name, root) for name in names}
+    for name, real in files.items():
+        if not real.is_file():
+            raise InvalidSourceError(f"{name} is not a regular file.")
+    admit(sum(real.stat().st_size for real in files.values()))
+    for name, real in files.items():
+        shutil.copyfile(real, into / name)
+
+
+def _files(place: Path, claim: Path) -> Iterator[str]:
+    for folder, _, names in os.walk(place):
+        for name in names:
+            path = Path(folder, name)
+            if path.is_symlink():
+                inside(path, claim)
+            yield str(path.relative_to(place))

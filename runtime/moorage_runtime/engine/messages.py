@@ -81,7 +81,7 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
 
 
 class Drain(msgspec.Struct, frozen=True, array_like=True, tag="drain"):
-    """Finish everything that was submitted, then exit 0. What is submitted afterwards ends with `error`."""
+    """Finish everything that was submitted, then exit 0. Nothing may be submitted afterwards."""
 
 
 class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag="shutdown"):
@@ -163,7 +163,7 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     kv_utilization: float
     """Share of the KV blocks in use, 0 to 1."""
     tokens_per_second: float
-    """Generated tokens per second over the last seconds of work; 0 when idle."""
+    """Generated tokens per second over the last seconds; 0 in the report after which the engine is idle."""
     step_seconds: float
     prompt_tokens: int
     """Prompt tokens computed in this step."""

@@ -1,10 +1,10 @@
 """Which sequences compute how many tokens in the next step.
 
 Continuous batching (Orca, OSDI 2022) with chunked prefill (Sarathi-Serve, OSDI 2024): first every decoding sequence
-gets its one token, the rest of the step's budget goes to prompts, in order of (priority, arrival). A sequence is admitted
-when the blocks of all its tokens are free and one more for each sequence that runs already, so that what runs can grow
-before anything is preempted. When blocks run out all the same, the last in order gives its blocks back and is recomputed
-later.
+gets its one token, the rest of the step's budget goes to prompts, in order of (priority, arrival). A sequence is
+admitted when the blocks of all its tokens are free and one more for each sequence that runs already, so that what runs
+can grow before anything is preempted. When blocks run out all the same, the last in order gives its blocks back and is
+recomputed later.
 """
 
 from bisect import insort

@@ -1,0 +1,138 @@
+"""From a model on disk to an engine that has generated its first token."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from moorage_runtime import resources
+from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
+from moorage_runtime.engine.core import Engine
+from moorage_runtime.engine.messages import Loading, LoadingPhase, SamplingParams, Started, Submit
+from moorage_runtime.engine.plan import Limits
+from moorage_runtime.model import allocator, memory
+from moorage_runtime.model.cache import KVCache, block_bytes
+from moorage_runtime.model.checkpoint import open_checkpoint
+from moorage_runtime.model.config import ModelConfig
+from moorage_runtime.model.errors import InsufficientMemoryError, StartError
+from moorage_runtime.model.linear import packs
+from moorage_runtime.model.llama import Llama
+from moorage_runtime.model.measure import largest_step, token_budget
+from moorage_runtime.model.runner import ModelRunner
+
+Report = Callable[[Loading], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the engine is asked for."""
+
+    model: Path
+    max_running: int
+    context_length: int | None = None
+    """None: as many tokens as the model was trained for."""
+    dtype: str | None = None
+    """`bfloat16` or `float32`; None chooses by the processor."""
+    threads: int | None = None
+    """None: what the control group allows."""
+    kv_tokens: int | None = None
+    """Size of the KV cache; None measures what fits the memory limit."""
+
+
+def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
+    """Load, measure, warm up.
+
+    Raises:
+        UnsupportedModelError: the model's files are none that this runtime computes.
+        InsufficientMemoryError: they do not fit, with one request of the context length, the memory limit.
+    """
+    began = time.monotonic()
+    allocator.keep_memory()
+    threads = settings.threads or resources.compute_threads()
+    torch.set_num_threads(threads)
+    model = _load(settings, report)
+    limits = _limits(model, settings, report)
+    engine = Engine(ModelRunner(model, KVCache(model.config, limits.total_blocks, model.dtype)), limits)
+    _warm_up(engine)
+    gc.collect()
+    gc.freeze()  # weights and modules live as long as the process: no collection need visit them again
+    return engine, Started(
+        architecture=model.config.architecture,
+        vocab_size=limits.vocab_size,
+        context_length=limits.context_length,
+        kv_capacity_tokens=limits.total_blocks * BLOCK_TOKENS,
+        max_running=limits.max_running,
+        eos_token_ids=list(model.config.eos_token_ids),
+        dtype=str(model.dtype).removeprefix("torch."),
+        threads=threads,
+        kernels=f"torch-cpu {'onednn-packed' if packs(model.dtype) else 'plain'}",
+        weight_bytes=model.weight_bytes,
+        load_seconds=time.monotonic() - began,
+    )
+
+
+def _load(settings: Settings, report: Report) -> Llama:
+    _say(report, "LoadingWeights", 0.0, f"opening {settings.model}")
+    checkpoint = open_checkpoint(settings.model)
+    dtype = _dtype(settings.dtype)
+    limit, engine = resources.memory_limit(), resources.resident_bytes()
+    memory.check_weights_fit(checkpoint.config, dtype.itemsize, limit, engine)
+    model = Llama(checkpoint, dtype, lambda done: _say(report, "LoadingWeights", done, "loading weights"))
+    allocator.trim()
+    return model
+
+
+def _limits(model: Llama, settings: Settings, report: Report) -> Limits:
+    _say(report, "WarmingUp", 0.0, "measuring a step")
+    context_length = _context_length(model.config, settings.context_length)
+    budget = token_budget(model)
+    return Limits(
+        context_length=context_length,
+        vocab_size=model.config.vocab_size,
+        total_blocks=_kv_blocks(model, settings, context_length, budget),
+        max_running=settings.max_running,
+        token_budget=budget,
+    )
+
+
+def _kv_blocks(model: Llama, settings: Settings, context_length: int, budget: int) -> int:
+    if settings.kv_tokens is not None:
+        if settings.kv_tokens < context_length:
+            raise InsufficientMemoryError(
+                f"a KV cache of {settings.kv_tokens} tokens does not hold contextLength {context_length}"
+            )
+        return blocks_for(settings.kv_tokens)
+    largest_step(model, context_length, settings.max_running, budget)
+    measured = memory.MemoryBudget(
+        limit=resources.memory_limit(),
+        engine=resources.resident_bytes(),
+        block=block_bytes(model.config, model.dtype),
+    )
+    return measured.kv_blocks(context_length, settings.max_running)
+
+
+def _warm_up(engine: Engine) -> None:
+    engine.submit(Submit("warm-up", prompt=[0] * BLOCK_TOKENS, max_tokens=2, sampling=SamplingParams(temperature=0.0)))
+    while engine.has_work:
+        for output in engine.step().outputs:
+            if output.error:
+                raise StartError(f"the first token failed: {output.error}")
+
+
+def _context_length(config: ModelConfig, asked: int | None) -> int:
+    return config.context_length if asked is None else min(config.context_length, asked)
+
+
+def _dtype(asked: str | None) -> torch.dtype:
+    if asked is not None:
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[asked]
+    # Without instructions for it, bfloat16 is computed slower than float32.
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no public name
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _say(report: Report, phase: LoadingPhase, fraction: float, message: str) -> None:
+    report(Loading(phase, fraction, message))

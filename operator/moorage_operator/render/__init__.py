@@ -1,0 +1,1 @@
+"""Revision and context -> Kubernetes manifests, pure; one module for each kind of child."""

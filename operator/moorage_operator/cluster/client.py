@@ -1,0 +1,190 @@
+"""HTTP to the API server: requests with plain mappings, and errors that say what the server said.
+
+    ClusterError
+    ├── UnreachableError    no answer: refused, cut, timed out
+    └── RejectedError       an answer >= 400
+        ├── NotFoundError   404
+        └── ConflictError   409: the object is another one, or has changed
+
+Generated client models are not used: they cost memory and start-up time and drop fields that they do not know.
+"""
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+import orjson
+
+from moorage_api import names
+from moorage_operator.cluster.resources import Resource
+from moorage_operator.manifest import Manifest
+
+REQUEST_TIMEOUT: Final = 30.0
+CONNECTIONS: Final = 16
+_APPLY: Final = "application/apply-patch+yaml"
+_HTTP_ERROR: Final = 400
+_UNAUTHORIZED: Final = 401
+
+
+class ClusterError(Exception):
+    """Something asked of the API server did not happen."""
+
+
+class UnreachableError(ClusterError):
+    """No answer came, so it is not known whether the request was carried out."""
+
+
+class RejectedError(ClusterError):
+    """The API server said no.
+
+    Attributes:
+        status: the HTTP status.
+        message: the server's own words.
+    """
+
+    def __init__(self, status: int, message: str, request: str) -> None:
+        super().__init__(f"{request}: {status} {message}")
+        self.status = status
+        self.message = message
+
+
+class NotFoundError(RejectedError):
+    """404."""
+
+
+class ConflictError(RejectedError):
+    """409: a precondition (uid, resourceVersion) does not hold, or the object exists already."""
+
+
+_REJECTIONS: Final[Mapping[int, type[RejectedError]]] = {404: NotFoundError, 409: ConflictError}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where the API server is and how to prove who we are."""
+
+    server: str
+    tls: ssl.SSLContext | None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class Client:
+    """The API server, one request at a time; an async context manager.
+
+    Args:
+        connect: reads the credentials; called again when the server no longer accepts them, since tokens rotate.
+        observe: told the method and the status (or `error`) of each request.
+    """
+
+    def __init__(self, connect: Callable[[], Connection], observe: Callable[[str, str], None]) -> None:
+        self._connect = connect
+        self._observe = observe
+        self._connection = connect()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the connections."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(self, path: str, **params: str) -> Manifest:
+        """Read one object."""
+        return await self._request("GET", path, params=params)
+
+    async def list(self, resource: Resource, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
+        """Every object of a kind that is ours, and the resourceVersion of the list."""
+        params = {"labelSelector": resource.selector} if resource.selector else {}
+        answer = await self._request("GET", resource.path(namespace), params=params)
+        # Items of a built-in kind's list carry neither.
+        identity = {"apiVersion": resource.api_version, "kind": resource.kind}
+        return [{**identity, **item} for item in answer["items"]], int(answer["metadata"]["resourceVersion"])
+
+    async def create(self, path: str, body: Manifest) -> Manifest:
+        """Make an object; the answer is what was stored."""
+        return await self._request("POST", path, body=body, params={"fieldManager": names.FIELD_MANAGER})
+
+    async def replace(self, path: str, body: Manifest) -> Manifest:
+        """Write a whole object; with a resourceVersion in it, only if nobody else has written since."""
+        return await self._request("PUT", path, body=body, params={"fieldManager": names.FIELD_MANAGER})
+
+    async def apply(self, path: str, body: Manifest) -> Manifest:
+        """Server-side apply: our fields become as in `body`, fields of ours that are not in it go, others' stay (KEP-555)."""
+        params = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
+        return await self._request("PATCH", path, body=body, params=params, content_type=_APPLY)
+
+    async def delete(self, path: str, *, uid: str, resource_version: str) -> None:
+        """Delete exactly the object that was seen; its dependents follow by garbage collection.
+
+        Raises:
+            NotFoundError: it is gone already.
+            ConflictError: it is another object, or it has changed since.
+        """
+        preconditions = {"uid": uid, "resourceVersion": resource_version}
+        body = {
+            "kind": "DeleteOptions",
+            "apiVersion": "v1",
+            "preconditions": preconditions,
+            "propagationPolicy": "Background",
+        }
+        await self._request("DELETE", path, body=body)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Manifest | None = None,
+        params: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> dict[str, Any]:
+        data = None if body is None else orjson.dumps(body)
+        status, answer = await self._exchange(method, path, data, params, content_type)
+        if status == _UNAUTHORIZED:
+            self._connection = self._connect()
+            status, answer = await self._exchange(method, path, data, params, content_type)
+        if status >= _HTTP_ERROR:
+            raise _REJECTIONS.get(status, RejectedError)(status, _message(answer), f"{method} {path}")
+        parsed: dict[str, Any] = orjson.loads(answer)
+        return parsed
+
+    async def _exchange(
+        self, method: str, path: str, data: bytes | None, params: Mapping[str, str] | None, content_type: str
+    ) -> tuple[int, bytes]:
+        if self._session is None:
+            raise UnreachableError("the client is not open")
+        headers = {**self._connection.headers, "Content-Type": content_type, "Accept": "application/json"}
+        url = self._connection.server + path
+        try:
+            async with self._session.request(
+                method, url, data=data, params=params, headers=headers, ssl=self._connection.tls or True
+            ) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self._observe(method, "error")
+            raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
+        self._observe(method, str(response.status))
+        return response.status, answer
+
+
+def _message(answer: bytes) -> str:
+    """The message of a `Status` object, or the beginning of whatever else (a proxy's page) answered."""
+    try:
+        parsed = orjson.loads(answer)
+    except orjson.JSONDecodeError:
+        parsed = None
+    if isinstance(parsed, dict) and parsed.get("message"):
+        return str(parsed["message"])
+    return answer[:200].decode(errors="replace")

@@ -1,0 +1,62 @@
+"""Events on an LLMDeployment: what was decided, for `kubectl describe` and `kubectl events`.
+
+Told once for each decision: the plan asks for an event only when a status changes, and this remembers what it has told.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from moorage_api import names
+from moorage_operator.cluster.client import Client
+from moorage_operator.cluster.resources import EVENTS
+from moorage_operator.manifest import Manifest, dig, name_of, namespace_of, uid_of
+
+_REMEMBERED: Final = 4096
+_NOTE_LIMIT: Final = 1024  # characters, the API's own
+
+
+class Events:
+    """Writes Events. `identity` is the instance that reports them."""
+
+    def __init__(self, client: Client, identity: str, now: Callable[[], float]) -> None:
+        """`now` gives seconds since 1970."""
+        self._client = client
+        self._identity = identity
+        self._now = now
+        self._told: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+
+    async def tell(self, deployment: Manifest, kind: str, reason: str, message: str) -> bool:
+        """Record an Event of `kind` (`Normal` or `Warning`); False when the same was told before at the same generation."""
+        generation = str(dig(deployment, "metadata", "generation", default=0))
+        key = (uid_of(deployment) + generation, reason, message)
+        if key in self._told:
+            return False
+        self._told[key] = None
+        if len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        await self._client.create(EVENTS.path(namespace_of(deployment)), self._event(deployment, kind, reason, message))
+        return True
+
+    def _event(self, deployment: Manifest, kind: str, reason: str, message: str) -> Manifest:
+        now = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        namespace, name = namespace_of(deployment), name_of(deployment)
+        return {
+            "apiVersion": EVENTS.api_version,
+            "kind": EVENTS.kind,
+            "metadata": {"generateName": f"{name}.", "namespace": namespace},
+            "involvedObject": {
+                "apiVersion": names.API_VERSION, "kind": names.KIND,
+                "namespace": namespace, "name": name, "uid": uid_of(deployment),
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message[:_NOTE_LIMIT],
+            "source": {"component": names.FIELD_MANAGER},
+            "reportingComponent": names.FIELD_MANAGER,
+            "reportingInstance": self._identity,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }  # fmt: skip

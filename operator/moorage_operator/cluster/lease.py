@@ -1,0 +1,139 @@
+"""Leader election by a `coordination.k8s.io` Lease, in the wire format of client-go, so that every tool reads it.
+
+Our own, because the client library's (`kubernetes.aio.leaderelection`) measures with the wall clock, never lets go of the lease, has no
+time limit on its requests, and does not look at the task that it started. The rules are client-go's: a lease is free when its holder is
+empty or when it has not changed for its duration *as this process has seen it* (so clocks of different nodes do not matter), and a
+leader that cannot renew within the deadline must stop before anyone else may start.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from moorage_operator.cluster.client import Client, ClusterError, ConflictError, NotFoundError
+from moorage_operator.cluster.resources import LEASES
+from moorage_operator.manifest import Manifest, dig
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LeaseTimes:
+    """Seconds: others wait `duration`, the leader gives up after `deadline`, both look every `retry`."""
+
+    duration: float = 15
+    deadline: float = 10
+    retry: float = 2
+
+
+class LeaseLostError(Exception):
+    """The lease could not be renewed in time, or somebody else holds it."""
+
+
+class Lease:
+    """One Lease object and our place in it.
+
+    Args:
+        client: the API server.
+        namespace, name: which Lease.
+        identity: who we are; must differ between processes.
+        monotonic: seconds that never go back; decides when the other's time is up.
+        times: duration, deadline and retry period.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        namespace: str,
+        name: str,
+        identity: str,
+        *,
+        monotonic: Callable[[], float],
+        times: LeaseTimes | None = None,
+    ) -> None:
+        self._client = client
+        self._namespace = namespace
+        self._name = name
+        self._identity = identity
+        self._monotonic = monotonic
+        self._times = times or LeaseTimes()
+        self._seen: tuple[str, float] = ("", monotonic())  # the version last seen, and since when
+
+    async def acquire(self) -> None:
+        """Wait until the lease is ours."""
+        while not await self._attempt():  # noqa: ASYNC110 - another process lets go, and tells nobody
+            await asyncio.sleep(self._times.retry)
+        log.info("leading as %s", self._identity)
+
+    async def keep(self) -> None:
+        """Renew for as long as it works.
+
+        Raises:
+            LeaseLostError: it did not within the deadline. Whatever the leader does must stop now.
+        """
+        renewed = self._monotonic()
+        while True:
+            await asyncio.sleep(self._times.retry)
+            if await self._attempt():
+                renewed = self._monotonic()
+            elif self._monotonic() - renewed > self._times.deadline:
+                raise LeaseLostError(f"{self._identity} could not renew {self._namespace}/{self._name}")
+
+    async def release(self) -> None:
+        """Give the lease back, so that the next one need not wait until it runs out."""
+        lease = await self._client.get(LEASES.path(self._namespace, self._name))
+        if dig(lease, "spec", "holderIdentity") == self._identity:
+            await self._client.replace(LEASES.path(self._namespace, self._name), self._claim(lease, holder=""))
+            log.info("released the lease")
+
+    async def _attempt(self) -> bool:
+        """Look, and take or renew where that is allowed. False when it is another's, or when the API server did not answer in time."""
+        try:
+            async with asyncio.timeout(self._times.deadline / 2):
+                return await self._take_or_renew()
+        except ConflictError:
+            return False  # another one was faster
+        except (ClusterError, TimeoutError) as error:
+            log.warning("lease %s/%s: %s", self._namespace, self._name, error or "timed out")
+            return False
+
+    async def _take_or_renew(self) -> bool:
+        try:
+            lease = await self._client.get(LEASES.path(self._namespace, self._name))
+        except NotFoundError:
+            await self._client.create(LEASES.path(self._namespace), self._claim(None, holder=self._identity))
+            return True
+        if not self._is_free(lease):
+            return False
+        await self._client.replace(LEASES.path(self._namespace, self._name), self._claim(lease, holder=self._identity))
+        return True
+
+    def _is_free(self, lease: Manifest) -> bool:
+        holder = dig(lease, "spec", "holderIdentity", default="")
+        version = str(dig(lease, "metadata", "resourceVersion"))
+        if version != self._seen[0]:
+            self._seen = (version, self._monotonic())
+        duration = float(dig(lease, "spec", "leaseDurationSeconds", default=self._times.duration))
+        return holder in ("", self._identity) or self._monotonic() - self._seen[1] > duration
+
+    def _claim(self, lease: Manifest | None, holder: str) -> Manifest:
+        """The Lease as it shall be: with the resourceVersion that was seen, so that of two who try only one succeeds."""
+        before = dig(lease, "spec", "holderIdentity", default="")
+        spec: dict[str, Any] = dict(dig(lease, "spec", default={}))
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec |= {
+            "holderIdentity": holder,
+            "renewTime": now,
+            "leaseDurationSeconds": round(self._times.duration) if holder else 1,
+        }
+        if holder and holder != before:
+            spec |= {
+                "acquireTime": now,
+                "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (lease is not None),
+            }
+        identity = {"apiVersion": LEASES.api_version, "kind": LEASES.kind}
+        metadata = lease["metadata"] if lease is not None else {"name": self._name, "namespace": self._namespace}
+        return {**identity, "metadata": metadata, "spec": spec}

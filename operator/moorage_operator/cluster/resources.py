@@ -1,0 +1,53 @@
+"""The kinds that the operator reads and writes, and where the API server keeps them."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from moorage_api import names
+from moorage_operator.manifest import Manifest, kind_of, name_of, namespace_of
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One kind: `path` is the part of its address before the namespace, `plural` the part after it."""
+
+    kind: str
+    api_version: str
+    plural: str
+    selector: str = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
+    """Which objects of the kind are watched and listed: children carry our label, so that memory holds nobody else's."""
+
+    def path(self, namespace: str | None, name: str | None = None) -> str:
+        """The address of the object, of its collection in a namespace, or (`None`) of the collection in all namespaces."""
+        root = "/apis" if "/" in self.api_version else "/api"
+        parts = [root, self.api_version]
+        if namespace:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        if name:
+            parts.append(name)
+        return "/".join(parts)
+
+
+DEPLOYMENTS: Final = Resource(names.KIND, names.API_VERSION, names.PLURAL, selector="")
+CHILDREN: Final = (
+    Resource("ControllerRevision", "apps/v1", "controllerrevisions"),
+    Resource("Deployment", "apps/v1", "deployments"),
+    Resource("Service", "v1", "services"),
+    Resource("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
+    Resource("Pod", "v1", "pods"),
+)
+LEASES: Final = Resource("Lease", "coordination.k8s.io/v1", "leases", selector="")
+EVENTS: Final = Resource("Event", "v1", "events", selector="")
+
+WATCHED: Final = (DEPLOYMENTS, *CHILDREN)
+_BY_KIND: Final = {resource.kind: resource for resource in WATCHED}
+
+
+def address(manifest: Manifest) -> str:
+    """Where `manifest` lives on the API server.
+
+    Raises:
+        KeyError: the operator has no business with that kind.
+    """
+    return _BY_KIND[kind_of(manifest)].path(namespace_of(manifest), name_of(manifest))

@@ -1,0 +1,121 @@
+"""What the operator knows of the cluster: the latest version of every object that is ours, fed by watches, lists and own writes.
+
+Three things make it safe to decide from memory:
+
+- An older version never replaces a newer one, so events may come late, twice or in any order.
+- The answer to each own write goes in at once (`put`, `removed`), so the next decision already sees it: nothing has to wait for
+  a watch to bring our own writes back.
+- A list corrects it (`merge`): what a watch has missed comes in, and what is gone goes out.
+"""
+
+from collections.abc import Iterable
+
+from moorage_operator.manifest import (
+    KINDS,
+    Key,
+    Manifest,
+    key_of,
+    kind_of,
+    name_of,
+    namespace_of,
+    uid_of,
+    version_of,
+)
+
+_Address = tuple[str, str, str]
+
+
+class Store:
+    """Objects by address, and children by the LLMDeployment that their label names."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._objects: dict[_Address, Manifest] = {}
+        self._family: dict[Key, set[_Address]] = {}
+        self._foreign: dict[_Address, Key] = {}
+        self._buried: set[str] = set()  # uids that we deleted and whose late events must not bring them back
+
+    def put(self, manifest: Manifest) -> bool:
+        """Take in a version of an object. False when it is not newer than the known one."""
+        address = _address(manifest)
+        known = self._objects.get(address)
+        if uid_of(manifest) in self._buried:
+            return False
+        if known is not None and version_of(manifest) <= version_of(known):
+            return False
+        self._drop(address)
+        self._objects[address] = _slim(manifest)
+        self._family.setdefault(self._key(address, manifest), set()).add(address)
+        return True
+
+    def put_foreign(self, key: Key, manifest: Manifest) -> None:
+        """Remember somebody else's object that has a name that `key` needs, so that the plan sees it."""
+        self._foreign[_address(manifest)] = key
+        self.put(manifest)
+
+    def remove(self, manifest: Manifest) -> None:
+        """The object is gone, as a watch says. A newer object of the same name stays."""
+        self._buried.discard(uid_of(manifest))
+        address = _address(manifest)
+        known = self._objects.get(address)
+        if known is not None and version_of(known) <= version_of(manifest):
+            self._drop(address)
+
+    def removed(self, manifest: Manifest) -> None:
+        """The object is gone because we deleted it: late events of it are ignored."""
+        self._buried.add(uid_of(manifest))
+        self._drop(_address(manifest))
+
+    def merge(self, kind: str, listed: Iterable[Manifest], version: int) -> None:
+        """Correct one kind by a list that the API server made at `version`."""
+        present = set()
+        for manifest in listed:
+            present.add(_address(manifest))
+            self.put(manifest)
+        for address in [one for one in self._objects if one[0] == kind and one not in present]:
+            if version_of(self._objects[address]) <= version:
+                self._drop(address)
+
+    def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        """One object, or None."""
+        return self._objects.get((kind, namespace, name))
+
+    def live(self, manifest: Manifest) -> Manifest | None:
+        """The known object that `manifest` would be applied to."""
+        return self._objects.get(_address(manifest))
+
+    def children(self, key: Key) -> dict[str, tuple[Manifest, ...]]:
+        """The children of a deployment by kind, each kind sorted by name."""
+        addresses = sorted(self._family.get(key, ()))
+        return {kind: tuple(self._objects[one] for one in addresses if one[0] == kind) for kind in KINDS}
+
+    def deployments(self) -> set[Key]:
+        """Every deployment that is known, itself or by a child."""
+        return set(self._family)
+
+    def __len__(self) -> int:
+        """How many objects are known."""
+        return len(self._objects)
+
+    def _key(self, address: _Address, manifest: Manifest) -> Key:
+        return self._foreign.get(address) or key_of(manifest)
+
+    def _drop(self, address: _Address) -> None:
+        known = self._objects.pop(address, None)
+        if known is None:
+            return
+        key = self._key(address, known)
+        self._family[key].discard(address)
+        if not self._family[key]:
+            del self._family[key]
+
+
+def _address(manifest: Manifest) -> _Address:
+    return kind_of(manifest), namespace_of(manifest), name_of(manifest)
+
+
+def _slim(manifest: Manifest) -> Manifest:
+    """Without what no decision reads: managedFields often outweigh the rest, and a pod's spec is its workload's template again."""
+    metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
+    dropped = {"metadata", "spec"} if manifest["kind"] == "Pod" else {"metadata"}
+    return {"metadata": metadata, **{name: value for name, value in manifest.items() if name not in dropped}}

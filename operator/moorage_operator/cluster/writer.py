@@ -1,0 +1,117 @@
+"""Writes to the API server, and only those that change something.
+
+A write is left out when the live object in the store already has all that is wanted (so a resync, or a restart of the operator, writes
+nothing) and when what was last applied to it is the same (so that a field that is no longer wanted goes).
+"""
+
+import contextlib
+import hashlib
+from typing import Final
+
+import orjson
+
+from moorage_api import names
+from moorage_operator.cluster.client import Client, ConflictError, NotFoundError
+from moorage_operator.cluster.compare import includes
+from moorage_operator.cluster.resources import DEPLOYMENTS, address
+from moorage_operator.cluster.store import Store
+from moorage_operator.manifest import (
+    Key,
+    Manifest,
+    controller_uid,
+    dig,
+    kind_of,
+    name_of,
+    namespace_of,
+    uid_of,
+)
+
+_DIGEST_BYTES: Final = 16
+
+
+class Writer:
+    """Applies, deletes and reports; every answer goes into the store at once."""
+
+    def __init__(self, client: Client, store: Store) -> None:
+        """Write through `client` and keep `store` up to date with what was written."""
+        self._client = client
+        self._store = store
+        self._applied: dict[str, bytes] = {}  # uid -> digest of what was last applied to it
+
+    async def apply(self, owner: Manifest, manifest: Manifest) -> bool:
+        """Make the child as wanted by server-side apply. True when something was written.
+
+        Raises:
+            ConflictError: an object of that name exists and is not `owner`'s. It is in the store afterwards, so that the next plan says so.
+        """
+        live = self._store.live(manifest) or await self._look(owner, manifest)
+        digest = _digest(manifest)
+        if live is not None:
+            self._refuse_foreign(owner, live)
+            if includes(live, manifest) and self._applied.get(uid_of(live), digest) == digest:
+                self._applied[uid_of(live)] = digest
+                return False
+        stored = await self._client.apply(address(manifest), _pinned(manifest, live))
+        self._store.put(stored)
+        self._applied[uid_of(stored)] = digest
+        return True
+
+    async def delete(self, manifest: Manifest) -> None:
+        """Delete exactly this version of this object; one that is gone already is fine.
+
+        Raises:
+            ConflictError: it has changed since it was seen; look again.
+        """
+        version = str(manifest["metadata"]["resourceVersion"])
+        with contextlib.suppress(NotFoundError):  # somebody was faster, which is what was wanted
+            await self._client.delete(address(manifest), uid=uid_of(manifest), resource_version=version)
+        self._applied.pop(uid_of(manifest), None)
+        self._store.removed(manifest)
+
+    async def report(self, deployment: Manifest, status: Manifest) -> bool:
+        """Write the status when it differs from the known one. True when something was written."""
+        if dig(deployment, "status") == status:
+            return False
+        namespace, name = namespace_of(deployment), name_of(deployment)
+        body = {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            # With the uid, so that a status never lands on a re-created object of the same name.
+            "metadata": {"name": name, "namespace": namespace, "uid": uid_of(deployment)},
+            "status": status,
+        }
+        self._store.put(await self._client.apply(DEPLOYMENTS.path(namespace, name) + "/status", body))
+        return True
+
+    def forget(self, manifest: Manifest) -> None:
+        """The object is gone: what was applied to it need not be remembered."""
+        self._applied.pop(uid_of(manifest), None)
+
+    async def _look(self, owner: Manifest, manifest: Manifest) -> Manifest | None:
+        """What the store cannot know: an object without our label that has the name that we are about to apply to."""
+        try:
+            # From the server's cache: enough, since only objects older than our own are looked for.
+            found = await self._client.get(address(manifest), resourceVersion="0")
+        except NotFoundError:
+            return None
+        if controller_uid(found) == uid_of(owner):
+            self._store.put(found)
+        else:
+            self._store.put_foreign(Key(namespace_of(owner), name_of(owner)), found)
+        return found
+
+    @staticmethod
+    def _refuse_foreign(owner: Manifest, live: Manifest) -> None:
+        if controller_uid(live) != uid_of(owner):
+            raise ConflictError(409, "exists and belongs to somebody else", f"{kind_of(live)} {name_of(live)}")
+
+
+def _digest(manifest: Manifest) -> bytes:
+    return hashlib.blake2b(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS), digest_size=_DIGEST_BYTES).digest()
+
+
+def _pinned(manifest: Manifest, live: Manifest | None) -> Manifest:
+    """With the uid of the object that was looked at: the API server refuses when it is another one by now."""
+    if live is None:
+        return manifest
+    return {**manifest, "metadata": {**manifest["metadata"], "uid": uid_of(live)}}

@@ -1,0 +1,88 @@
+"""Kubernetes objects as they come from the API server and go to it: plain mappings, and how to read them.
+
+Generated models would cost memory and start-up time and would drop fields that they do not know. Nothing here changes an object.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from moorage_api import names
+
+Manifest: TypeAlias = Mapping[str, Any]
+
+KINDS: Final = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget", "Pod")
+"""The kinds of a deployment's children, in the order in which they are made."""
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Which LLMDeployment: what the work queue holds and what a child's label points at."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """`namespace/name`, as kubectl and logs write it."""
+        return f"{self.namespace}/{self.name}"
+
+
+def dig(manifest: Manifest | None, *path: str, default: Any = None) -> Any:
+    """The value at `path`, or `default` where any part of the way is absent or null."""
+    value: Any = manifest
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return default if value is None else value
+
+
+def kind_of(manifest: Manifest) -> str:
+    """The kind, such as `Deployment`."""
+    return str(manifest["kind"])
+
+
+def name_of(manifest: Manifest) -> str:
+    """The object's own name."""
+    return str(manifest["metadata"]["name"])
+
+
+def namespace_of(manifest: Manifest) -> str:
+    """The object's namespace; empty for objects that have none."""
+    return str(dig(manifest, "metadata", "namespace", default=""))
+
+
+def uid_of(manifest: Manifest) -> str:
+    """The identity that a re-created object of the same name does not share."""
+    return str(dig(manifest, "metadata", "uid", default=""))
+
+
+def version_of(manifest: Manifest) -> int:
+    """The resourceVersion as a number: they are ordered within one kind (KEP-5504)."""
+    return int(dig(manifest, "metadata", "resourceVersion", default="0"))
+
+
+def label_of(manifest: Manifest, label: str) -> str:
+    """A label's value; empty when it is absent."""
+    return str(dig(manifest, "metadata", "labels", label, default=""))
+
+
+def revision_of(manifest: Manifest) -> int:
+    """The revision that a record, workload or pod belongs to; 0 when its label is absent or damaged."""
+    value = label_of(manifest, names.REVISION_LABEL)
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def controller_uid(manifest: Manifest) -> str:
+    """The uid of the controlling owner; empty when nothing controls the object."""
+    owners = dig(manifest, "metadata", "ownerReferences", default=())
+    return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
+
+
+def key_of(manifest: Manifest) -> Key:
+    """The LLMDeployment that an object is, or that its label names."""
+    own = manifest.get("kind") == names.KIND
+    return Key(namespace_of(manifest), name_of(manifest) if own else label_of(manifest, names.DEPLOYMENT_LABEL))
+
+
+def is_deleting(manifest: Manifest) -> bool:
+    """Whether the object has been told to go."""
+    return dig(manifest, "metadata", "deletionTimestamp") is not None

@@ -1,0 +1,156 @@
+"""What a pod's status says about a replica: ready, on its way and how far, or in trouble and why.
+
+Sources: the pod's conditions and container statuses, and the termination messages that the two containers write (docs/contracts.md).
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from moorage_api import names
+from moorage_api.conditions import PODS_ON_THE_WAY, Reason
+from moorage_operator.manifest import Manifest, dig, is_deleting, revision_of
+
+_PULL_FAILURES: Final = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+)
+_BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
+_FETCH_REASONS: Final = (
+    Reason.MODEL_NOT_FOUND,
+    Reason.DIGEST_MISMATCH,
+    Reason.INVALID_SOURCE,
+    Reason.UNAUTHORIZED,
+    Reason.FETCH_FAILED,
+)
+_SERVER_REASONS: Final = (Reason.INSUFFICIENT_MEMORY, Reason.UNSUPPORTED_MODEL, Reason.ENGINE_FAILED)
+_GIVEN_UP: Final = frozenset({"Failed", "Succeeded"})
+_MESSAGE_LIMIT: Final = 500  # characters of a container's own words; a stack trace would drown the rest
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a replica does not come up, in one word and in the words of whoever found out."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One pod, as far as decisions need it."""
+
+    revision: int
+    ready: bool
+    phase: Reason
+    """How far its start has come; meaningless when it is ready."""
+    trouble: Trouble | None = None
+    model_digest: str | None = None
+
+
+def replicas(pods: Iterable[Manifest]) -> tuple[Replica, ...]:
+    """The replicas that exist: not those on their way out, and not those that the kubelet has given up (evicted, for instance)."""
+    return tuple(_replica(pod) for pod in pods if not is_deleting(pod) and dig(pod, "status", "phase") not in _GIVEN_UP)
+
+
+def furthest(among: Iterable[Replica]) -> Reason:
+    """The phase of the replica that will be ready first."""
+    phases = [replica.phase for replica in among if not replica.ready]
+    return max(phases, key=PODS_ON_THE_WAY.index, default=Reason.SCHEDULING)
+
+
+def _replica(pod: Manifest) -> Replica:
+    ready = _condition(pod, "Ready").get("status") == "True"
+    return Replica(
+        revision=revision_of(pod),
+        ready=ready,
+        phase=_phase(pod),
+        trouble=None if ready else next(_troubles(pod), None),
+        model_digest=_digest(pod),
+    )
+
+
+def _condition(pod: Manifest, kind: str) -> Manifest:
+    conditions = dig(pod, "status", "conditions", default=())
+    return next((condition for condition in conditions if condition["type"] == kind), {})
+
+
+def _container(pod: Manifest, name: str) -> Manifest:
+    status = dig(pod, "status", default={})
+    both = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+    return next((container for container in both if container["name"] == name), {})
+
+
+def _phase(pod: Manifest) -> Reason:
+    if _condition(pod, "PodScheduled").get("status") != "True":
+        return Reason.SCHEDULING
+    server = _container(pod, names.SERVER_CONTAINER)
+    if dig(server, "state", "running") is None and server.get("restartCount", 0) == 0:
+        return Reason.FETCHING_MODEL
+    return Reason.WARMING_UP if server.get("started") else Reason.LOADING_WEIGHTS
+
+
+def _troubles(pod: Manifest) -> Iterator[Trouble]:
+    """What keeps the pod from being ready, the earliest in its life first."""
+    scheduled = _condition(pod, "PodScheduled")
+    if scheduled.get("reason") == "Unschedulable":
+        yield Trouble(Reason.UNSCHEDULABLE, scheduled.get("message", ""))
+    for name, known, otherwise in (
+        (names.FETCH_CONTAINER, _FETCH_REASONS, Reason.FETCH_FAILED),
+        (names.SERVER_CONTAINER, _SERVER_REASONS, Reason.ENGINE_FAILED),
+    ):
+        container = _container(pod, name)
+        yield from _waiting(dig(container, "state", "waiting", default={}))
+        yield from _terminated(container, known, otherwise)
+
+
+def _waiting(waiting: Manifest) -> Iterator[Trouble]:
+    """Troubles before a container could start."""
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    if reason in _PULL_FAILURES:
+        # The kubelet says the same cause in turns with and without this beginning.
+        yield Trouble(Reason.IMAGE_PULL_FAILED, _BACK_OFF.sub("", message) or reason)
+    elif reason == "CreateContainerConfigError":
+        secret = "secret" in message.lower()
+        yield Trouble(Reason.SECRET_NOT_FOUND if secret else Reason.ENGINE_FAILED, message or reason)
+    elif reason in {"CreateContainerError", "RunContainerError"}:
+        yield Trouble(Reason.ENGINE_FAILED, message or reason)
+
+
+def _terminated(container: Manifest, known: tuple[Reason, ...], otherwise: Reason) -> Iterator[Trouble]:
+    """Why a container ended, from its last end; it stays true while the container is tried again."""
+    for state in ("state", "lastState"):
+        end = dig(container, state, "terminated")
+        if end is None or (end.get("exitCode") == 0 and otherwise is Reason.FETCH_FAILED):
+            continue
+        if end.get("reason") == "OOMKilled":
+            limit = f"Container {container['name']} was killed at its memory limit"
+            yield Trouble(Reason.OUT_OF_MEMORY, limit)
+            return
+        said = _said(end.get("message", ""))
+        reason = next((one for one in known if one == said.get("reason")), otherwise)
+        words = said.get("error") or end.get("message") or f"exit code {end.get('exitCode')}"
+        yield Trouble(reason, _last_words(str(words)))
+        return
+
+
+def _last_words(text: str) -> str:
+    """On one line, and of a long text the end: errors come last."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MESSAGE_LIMIT else "…" + line[-_MESSAGE_LIMIT:]
+
+
+def _said(message: str) -> dict[str, Any]:
+    """The JSON object of a termination message; empty when it is none, such as the end of a log."""
+    try:
+        said = json.loads(message)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _digest(pod: Manifest) -> str | None:
+    end = dig(_container(pod, names.FETCH_CONTAINER), "state", "terminated", default={})
+    digest = _said(end.get("message", "")).get("digest")
+    return digest if isinstance(digest, str) else None

@@ -1,0 +1,83 @@
+"""What a plan is made from, and what it consists of: frozen values, each decision with its reason."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from moorage_operator.manifest import Manifest, controller_uid, dig, name_of, uid_of
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One LLMDeployment and its children, as the operator knows them at one moment."""
+
+    deployment: Manifest
+    children: Mapping[str, tuple[Manifest, ...]]
+    """By kind, each kind sorted by name; objects of other owners with names that we need are among them."""
+    now: datetime
+    refused: str = ""
+    """Why the API server refused the last write, in its own words; empty when it did not."""
+
+    def owned(self, kind: str) -> tuple[Manifest, ...]:
+        """The children of that kind that this very object controls."""
+        uid = uid_of(self.deployment)
+        return tuple(child for child in self.children.get(kind, ()) if controller_uid(child) == uid)
+
+    def owned_pods(self) -> tuple[Manifest, ...]:
+        """The pods, known by their labels, since ReplicaSets control them. Older ones are left over from a deleted namesake."""
+        born = dig(self.deployment, "metadata", "creationTimestamp", default="")
+        pods = self.children.get("Pod", ())
+        return tuple(pod for pod in pods if dig(pod, "metadata", "creationTimestamp", default=born) >= born)
+
+    def foreign(self) -> tuple[Manifest, ...]:
+        """Objects of others that have a name which a child of this object needs."""
+        uid = uid_of(self.deployment)
+        needed = re.compile(rf"{re.escape(name_of(self.deployment))}(-r[0-9]+)?")
+        kinds = (kind for kind in self.children if kind != "Pod")
+        return tuple(
+            child
+            for kind in kinds
+            for child in self.children[kind]
+            if controller_uid(child) != uid and needed.fullmatch(name_of(child))
+        )
+
+    def reported(self, *path: str) -> object:
+        """A value of the status that was last written; None where there is none."""
+        return dig(self.deployment, "status", *path)
+
+
+@dataclass(frozen=True)
+class Apply:
+    """This object shall be as in the manifest."""
+
+    manifest: Manifest
+    reason: str
+
+
+@dataclass(frozen=True)
+class Delete:
+    """This very version of this object shall go."""
+
+    manifest: Manifest
+    reason: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a person may want to read afterwards; `kind` is `Normal` or `Warning`."""
+
+    kind: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, in this order: apply, delete, report, tell; and when to look again without being asked."""
+
+    applies: tuple[Apply, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+    status: Manifest | None = None
+    events: tuple[Event, ...] = ()
+    requeue_after: float | None = None

@@ -1,0 +1,147 @@
+"""The pod of a replica: a container that fetches the model, then one that serves it.
+
+It passes the Pod Security level *restricted* with a read-only root file system, holds no token of the cluster, and shows the credentials of the
+model's source to the fetch container only.
+"""
+
+from typing import Any, Final
+
+from moorage_api import names
+from moorage_api.llmdeployment import ResourceAmounts, Spec
+from moorage_api.source import ClaimSource, parse_source
+from moorage_operator.render import accelerator
+from moorage_operator.render.context import Context, Owner
+
+USER: Final = 65532
+START_BUDGET: Final = 3600
+"""Seconds that loading may take before the kubelet starts the container anew: the largest models on a slow disk."""
+GRACE_PERIOD: Final = 300
+"""Seconds that open streams may run on after the pod was told to stop."""
+MODEL_LIMIT: Final = "1Ti"
+"""Of the model's volume where spec.resources.limits names no ephemeral-storage: above every model, below a runaway download."""
+TEMPORARY_LIMIT: Final = "64Gi"
+CREDENTIALS_KEY: Final = "token"
+_START_PERIOD: Final = 2
+
+_CONTAINER_SECURITY: Final = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def pod_template(owner: Owner, number: int, spec: Spec, context: Context) -> dict[str, Any]:
+    """The pod template of revision `number`, made of `spec` with what `context` fixes pinned into it."""
+    labels = {**owner.labels(number), names.RANK_LABEL: "0"}
+    image = spec.engine.image or context.runtime_image
+    return {
+        "metadata": {
+            "labels": labels,
+            "annotations": {"kubectl.kubernetes.io/default-container": names.SERVER_CONTAINER},
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            # Variables named after other Services of the namespace could change how the engine behaves.
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": GRACE_PERIOD,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "initContainers": [_fetch(spec, image)],
+            "containers": [_server(owner, spec, image)],
+            "volumes": _volumes(spec),
+            **accelerator.placement(spec.accelerator),
+        },
+    }
+
+
+def _container(name: str, image: str, command: list[str], spec: Spec) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": command,
+        "env": [
+            # The root file system is read-only, and libraries keep caches in the home directory.
+            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
+            *({"name": variable.name, "value": variable.value} for variable in spec.engine.env),
+        ],
+        # What a container that died without a word of its own wrote last is better than nothing.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": _CONTAINER_SECURITY,
+    }
+
+
+def _fetch(spec: Spec, image: str) -> dict[str, Any]:
+    command = ["moorage-fetch", spec.model.source, "--into", names.MODEL_PATH]
+    if spec.model.digest is not None:
+        command += ["--digest", spec.model.digest]
+    container = _container(names.FETCH_CONTAINER, image, command, spec)
+    if spec.model.credentials is not None:
+        secret = {"name": spec.model.credentials.secret_name, "key": CREDENTIALS_KEY}
+        container["env"] = [*container["env"], {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}]
+    mounts = [{"name": "model", "mountPath": names.MODEL_PATH}, _temporary_mount()]
+    source = parse_source(spec.model.source)
+    if isinstance(source, ClaimSource):
+        mounts.append({"name": "source", "mountPath": f"/sources/{source.claim}", "readOnly": True})
+    return container | {"volumeMounts": mounts, "resources": _resources(spec, {})}
+
+
+def _server(owner: Owner, spec: Spec, image: str) -> dict[str, Any]:
+    command = ["moorage-runtime", "serve", names.MODEL_PATH, "--served-name", owner.name]
+    if spec.model.context_length is not None:
+        command += ["--context-length", str(spec.model.context_length)]
+    command += ["--max-running", str(spec.engine.scheduling.max_running), "--port", str(names.HTTP_PORT)]
+    return _container(names.SERVER_CONTAINER, image, command, spec) | {
+        "ports": [{"name": names.HTTP_PORT_NAME, "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
+        "volumeMounts": [{"name": "model", "mountPath": names.MODEL_PATH, "readOnly": True}, _temporary_mount()],
+        "resources": _resources(spec, accelerator.limits(spec.accelerator)),
+        "startupProbe": _probe(
+            names.READY_PATH, period=_START_PERIOD, failures=START_BUDGET // _START_PERIOD, timeout=5
+        ),
+        "readinessProbe": _probe(names.READY_PATH, period=2, failures=2, timeout=5),
+        "livenessProbe": _probe(names.HEALTH_PATH, period=10, failures=6, timeout=10),
+        # Clients of the Service hear a moment later than the pod that it goes.
+        "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
+    }
+
+
+def _probe(path: str, *, period: int, failures: int, timeout: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": names.HTTP_PORT_NAME},
+        "periodSeconds": period,
+        "failureThreshold": failures,
+        "timeoutSeconds": timeout,
+    }
+
+
+def _resources(spec: Spec, extended: dict[str, str]) -> dict[str, Any]:
+    """The same for both containers (the larger of the two counts), the accelerators for the server only."""
+    wanted = spec.resources
+    requests = _amounts(wanted.requests if wanted else None)
+    limits = {**_amounts(wanted.limits if wanted else None), **extended}
+    return {name: amounts for name, amounts in (("requests", requests), ("limits", limits)) if amounts}
+
+
+def _amounts(amounts: ResourceAmounts | None) -> dict[str, str]:
+    return {} if amounts is None else amounts.to_api()
+
+
+def _temporary_mount() -> dict[str, Any]:
+    return {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - the pod's own emptyDir
+
+
+def _volumes(spec: Spec) -> list[dict[str, Any]]:
+    limits = _amounts(spec.resources.limits if spec.resources else None)
+    volumes: list[dict[str, Any]] = [
+        {"name": "model", "emptyDir": {"sizeLimit": limits.get("ephemeral-storage", MODEL_LIMIT)}},
+        {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY_LIMIT}},
+    ]
+    source = parse_source(spec.model.source)
+    if isinstance(source, ClaimSource):
+        claim = {"claimName": source.claim, "readOnly": True}
+        volumes.append({"name": "source", "persistentVolumeClaim": claim})
+    return volumes

@@ -1,0 +1,21 @@
+"""The Service: one stable address of the model inside the cluster, which follows the stable revision."""
+
+from typing import Any
+
+from moorage_api import names
+from moorage_operator.render.context import Owner
+
+
+def service(owner: Owner, stable: int) -> dict[str, Any]:
+    """Port 80 of `<name>` -> the pods of revision `stable` that answer requests (rank 0)."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": owner.metadata(owner.name, owner.labels()),
+        "spec": {
+            "selector": {**owner.labels(stable), names.RANK_LABEL: "0"},
+            "ports": [
+                {"name": names.HTTP_PORT_NAME, "port": 80, "targetPort": names.HTTP_PORT_NAME, "protocol": "TCP"}
+            ],
+        },
+    }

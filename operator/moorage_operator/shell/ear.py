@@ -1,0 +1,142 @@
+"""kopf, which hears what happens in the cluster and passes it on. It decides nothing.
+
+Only `on.event` handlers: they need no finalizer, no annotation and no write. kopf gets a thread and an event loop of its own, because it takes
+over the signals of the loop that it runs in, and when it ends it cancels every task there that it does not know.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import kopf
+
+from moorage_operator.cluster.resources import CHILDREN, DEPLOYMENTS, LEASES, Resource
+
+Deliver: TypeAlias = Callable[[str, dict[str, Any]], None]
+
+STOP_SECONDS: Final = 5.0
+
+
+class EarError(Exception):
+    """kopf ended; without it nothing is heard."""
+
+
+@dataclass(frozen=True)
+class Ear:
+    """Watches, and what they are for.
+
+    Args:
+        deliver: called in the loop that `listen` runs in, with the event's type (`DELETED` or anything else) and the object.
+        login: gives the credentials, at each call as they are now.
+        namespace: the only one to listen to; None: all.
+        heartbeat: the name of the Lease that is renewed every few seconds, so that silence means deafness.
+    """
+
+    deliver: Deliver
+    login: Callable[[], kopf.ConnectionInfo]
+    namespace: str | None
+    heartbeat: str
+
+    async def listen(self) -> None:
+        """Listen until cancelled.
+
+        Raises:
+            EarError: kopf ended by itself, as it does on some errors of a watch; start it again.
+        """
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        thread = _KopfThread(self, asyncio.get_running_loop(), ended)
+        thread.start()
+        try:
+            await ended
+        finally:
+            thread.stop()
+            await asyncio.to_thread(thread.join, STOP_SECONDS)
+
+    def registry(self, deliver: Deliver) -> kopf.OperatorRegistry:
+        """Handlers for everything that is watched; nothing of kopf's own."""
+        registry = kopf.OperatorRegistry()
+
+        async def heard(event: Any, **_: Any) -> None:
+            deliver(event["type"] or "LISTED", event["object"])
+
+        async def login(**_: Any) -> kopf.ConnectionInfo:
+            return self.login()
+
+        kopf.on.login(registry=registry)(login)
+        for resource in (DEPLOYMENTS, *CHILDREN, LEASES):
+            kopf.on.event(resource.api_version, resource.plural, registry=registry, id=resource.plural)(heard)
+        return registry
+
+    def settings(self) -> kopf.OperatorSettings:
+        """No writes of kopf's own, and watches that notice when they are cut."""
+        settings = kopf.OperatorSettings()
+        settings.posting.enabled = False
+        settings.peering.standalone = True
+        settings.scanning.disabled = True  # kinds and namespaces are fixed: no need to list definitions or namespaces
+        settings.watching.server_timeout = 240
+        settings.watching.client_timeout = 250
+        settings.watching.connect_timeout = 10
+        for resource in CHILDREN:
+            settings.watching.label_selectors[_selector(resource)] = resource.selector
+        settings.watching.field_selectors[_selector(LEASES)] = f"metadata.name={self.heartbeat}"
+        return settings
+
+
+def _selector(resource: Resource) -> tuple[str, str]:
+    return resource.api_version, resource.plural
+
+
+class _KopfThread(threading.Thread):
+    """Runs kopf in a loop of its own. A daemon, so that a kopf that hangs cannot keep the process."""
+
+    def __init__(self, ear: Ear, home: asyncio.AbstractEventLoop, ended: "asyncio.Future[None]") -> None:
+        super().__init__(name="kopf", daemon=True)
+        self._ear = ear
+        self._home = home
+        self._ended = ended
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+
+    def run(self) -> None:
+        """Run until stopped or broken, and say which."""
+        error: BaseException = EarError("kopf ended without a word")
+        try:
+            asyncio.run(self._main())
+        except Exception as cause:  # noqa: BLE001 - whatever ends kopf, the supervisor must hear of it
+            error = EarError(f"{type(cause).__name__}: {cause}")
+            error.__cause__ = cause
+        if not self._home.is_closed():
+            self._home.call_soon_threadsafe(self._tell, error)
+
+    def stop(self) -> None:
+        """Ask kopf to end."""
+        if self._loop is not None and self._stop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def _main(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        namespaces = [self._ear.namespace] if self._ear.namespace else []
+        await kopf.operator(
+            registry=self._ear.registry(self._deliver),
+            settings=self._ear.settings(),
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=self._stop,
+        )
+
+    def _deliver(self, kind: str, manifest: dict[str, Any]) -> None:
+        self._home.call_soon_threadsafe(self._ear.deliver, kind, manifest)
+
+    def _tell(self, error: BaseException) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+
+def quiet() -> None:
+    """Kopf tells at INFO of each event, and warns that it leaves the signals alone, which is what we want."""
+    logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -1,0 +1,151 @@
+"""What the leading operator does: hear, keep the store right, and work through the queue."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from moorage_api import names
+from moorage_operator.cluster.client import Client, ClusterError
+from moorage_operator.cluster.resources import LEASES, WATCHED
+from moorage_operator.cluster.store import Store
+from moorage_operator.cluster.writer import Writer
+from moorage_operator.manifest import Key, key_of
+from moorage_operator.shell.ear import Ear, EarError
+from moorage_operator.shell.health import Pulse
+from moorage_operator.shell.metrics import Metrics
+from moorage_operator.shell.queue import Backoff, WorkQueue
+from moorage_operator.shell.reconcile import Reconciler
+from moorage_operator.shell.settings import Settings
+from moorage_operator.shell.supervisor import supervise
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The parts that work together while this process leads."""
+
+    settings: Settings
+    client: Client
+    store: Store
+    writer: Writer
+    queue: WorkQueue[Key]
+    reconciler: Reconciler
+    metrics: Metrics
+    pulse: Pulse
+    chance: Callable[[], float]
+
+    def ear(self, login: Callable[[], Any]) -> Ear:
+        """The watches that feed this leader."""
+        return Ear(self.hear, login, self.settings.watch_namespace, self.settings.lease_name)
+
+    async def lead(self, ear: Ear) -> None:
+        """Lead until cancelled, or until a part breaks down."""
+        self.pulse.beat()
+        await self._read_first()
+        self.pulse.ready = True
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hear_for_ever(ear))
+            tasks.create_task(self._resync_for_ever())
+            for _ in range(self.settings.workers):
+                tasks.create_task(self.work())
+
+    def hear(self, kind: str, manifest: dict[str, Any]) -> None:
+        """An event: into the store, and its deployment into the queue when that is news."""
+        self.pulse.beat()
+        if manifest["kind"] == LEASES.kind:
+            return  # our own heartbeat
+        if kind == "DELETED":
+            self.store.remove(manifest)
+            self.writer.forget(manifest)
+            self.queue.add(key_of(manifest))
+        elif self.store.put(manifest):
+            self.queue.add(key_of(manifest))
+
+    async def resync(self) -> None:
+        """Read everything, correct the store by it, and look at every deployment again.
+
+        This is what finds deletions that a watch has missed, and the only reading there is apart from watches.
+        """
+        for resource in WATCHED:
+            listed, version = await self.client.list(resource, self.settings.watch_namespace)
+            self.store.merge(resource.kind, listed, version)
+        self.metrics.objects.set(len(self.store))
+        for key in self.store.deployments():
+            self.queue.add(key)
+
+    async def work(self) -> None:
+        """One worker: take a key, reconcile it, put it back when it is not done."""
+        while True:
+            key = await self.queue.get()
+            began = time.perf_counter()
+            self.metrics.active.inc()
+            try:
+                await self._reconcile(key)
+            finally:
+                self.metrics.active.dec()
+                self.metrics.seconds.observe(time.perf_counter() - began)
+                self.queue.done(key)
+
+    async def _reconcile(self, key: Key) -> None:
+        try:
+            again = await self.reconciler.reconcile(key)
+        except ClusterError as error:
+            self._failed(key, str(error))
+        except Exception as error:
+            log.exception("%s: a defect", key)
+            self._failed(key, repr(error))
+        else:
+            self.queue.forget(key)
+            self.metrics.observe_result("success" if again is None else "requeue_after" if again else "requeue")
+            if again is not None:
+                self.queue.add_after(key, again)
+
+    def _failed(self, key: Key, why: str) -> None:
+        delay = self.queue.retry(key)
+        self.metrics.errors.inc()
+        self.metrics.observe_result("error")
+        log.warning("%s: %s; again in %.1f s", key, why, delay)
+
+    async def _read_first(self) -> None:
+        """Nothing may be decided from a half-filled store: wait until everything has been read once."""
+        backoff = Backoff(shortest=0.5, longest=10.0)
+        failures = 0
+        while True:
+            try:
+                await self.resync()
+            except ClusterError as error:
+                failures += 1
+                delay = backoff.delay(failures, self.chance())
+                log.warning("cannot read the cluster: %s%s; again in %.1f s", error, _hint(error), delay)
+                self.pulse.beat()  # waiting for the API server is not deafness
+                await asyncio.sleep(delay)
+            else:
+                log.info("read %d objects", len(self.store))
+                return
+
+    async def _hear_for_ever(self, ear: Ear) -> None:
+        await supervise(
+            ear.listen,
+            failures=EarError,
+            clock=time.monotonic,
+            sleep=asyncio.sleep,
+            chance=self.chance,
+            restarted=self._read_first,
+        )
+
+    async def _resync_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.resync_seconds)
+            try:
+                await self.resync()
+            except ClusterError as error:
+                log.warning("resync: %s", error)
+
+
+def _hint(error: ClusterError) -> str:
+    missing = f"/{names.PLURAL}" in str(error) and getattr(error, "status", None) == 404  # noqa: PLR2004
+    return " (is the resource definition installed? kubectl apply -f crds/)" if missing else ""

@@ -1,0 +1,100 @@
+"""`moorage-operator`: wait for the lead, lead, and end as soon as either the lead or the work ends."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+import uvloop
+
+from moorage_operator.cluster.client import Client, ClusterError
+from moorage_operator.cluster.events import Events
+from moorage_operator.cluster.lease import Lease
+from moorage_operator.cluster.store import Store
+from moorage_operator.cluster.writer import Writer
+from moorage_operator.manifest import Key
+from moorage_operator.shell import credentials, ear, health
+from moorage_operator.shell.lead import Leader
+from moorage_operator.shell.metrics import Metrics
+from moorage_operator.shell.queue import WorkQueue
+from moorage_operator.shell.reconcile import Reconciler
+from moorage_operator.shell.settings import Settings, read_settings
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the operator until it is told to stop (exit status 0) or breaks down (1)."""
+    settings = read_settings(sys.argv[1:], os.environ)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    ear.quiet()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        sys.exit(runner.run(operate(settings)))
+
+
+async def operate(settings: Settings) -> int:
+    """The whole life of the process; returns its exit status."""
+    told = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    metrics = Metrics()
+    pulse = health.Pulse(time.monotonic)
+    leading = metrics.leading.labels(settings.lease_name)
+    leading.set(0)
+    async with (
+        Client(credentials.connector(os.environ), metrics.observe_request) as client,
+        health.served(health.application(pulse, metrics.registry), settings.port),
+    ):
+        lease = Lease(client, settings.namespace, settings.lease_name, settings.identity, monotonic=time.monotonic)
+        pulse.ready = True  # a follower is ready to take over
+        if not await _first(told.wait(), lease.acquire()):
+            return 0
+        leading.set(1)
+        pulse.ready = False
+        leader = _leader(settings, client, metrics, pulse)
+        work = leader.lead(leader.ear(lambda: credentials.login(os.environ)))
+        if not await _first(told.wait(), lease.keep(), work):
+            await _release(lease)
+            return 0
+        return 1
+
+
+def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.Pulse) -> Leader:
+    store = Store()
+    writer = Writer(client, store)
+    chance = random.SystemRandom().random
+    events = Events(client, settings.identity, time.time)
+    queue: WorkQueue[Key] = WorkQueue(asyncio.get_running_loop(), chance, metrics.queue)
+    reconciler = Reconciler(store, writer, events, settings.context, lambda: datetime.now(UTC))
+    return Leader(settings, client, store, writer, queue, reconciler, metrics, pulse, chance)
+
+
+async def _first(*racers: Coroutine[Any, Any, Any]) -> int:
+    """Run all until one ends, stop the others, and say which one it was. One that broke down is logged.
+
+    When the lead is lost the work must stop, and when the work breaks down the lead must go to another process.
+    """
+    tasks = [asyncio.create_task(racer) for racer in racers]
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    for task in done:
+        if (error := task.exception()) is not None:
+            log.error("ending: %s", error, exc_info=error)
+    return tasks.index(next(task for task in tasks if task in done))
+
+
+async def _release(lease: Lease) -> None:
+    """Let go, so that the next one leads at once; when that fails it leads as soon as the lease has run out."""
+    try:
+        async with asyncio.timeout(3):
+            await lease.release()
+    except (ClusterError, TimeoutError) as error:
+        log.warning("the lease runs out by itself: %s", error or "timed out")

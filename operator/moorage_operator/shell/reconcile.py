@@ -1,0 +1,92 @@
+"""reconcile(key): snapshot -> plan -> execute, until there is nothing left to do."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from moorage_api import names
+from moorage_operator.cluster.client import RejectedError
+from moorage_operator.cluster.events import Events
+from moorage_operator.cluster.store import Store
+from moorage_operator.cluster.writer import Writer
+from moorage_operator.manifest import Key, Manifest, kind_of, name_of
+from moorage_operator.plan.planner import plan
+from moorage_operator.plan.snapshot import Plan, Snapshot
+from moorage_operator.render.context import Context
+
+log = logging.getLogger(__name__)
+
+_REFUSALS: Final = frozenset({400, 403, 422})
+"""The API server will not have what we render, and asking again does not help: the user must know."""
+
+
+class Reconciler:
+    """Brings one deployment a step closer to its spec at each call.
+
+    Args:
+        store: what is known of the cluster.
+        writer: how it is changed.
+        events: how it is told.
+        context: what the installation fixed.
+        now: the time.
+    """
+
+    def __init__(
+        self, store: Store, writer: Writer, events: Events, context: Context, now: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._writer = writer
+        self._events = events
+        self._context = context
+        self._now = now
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Returns the seconds after which to look again, or None when only a change calls for that.
+
+        Raises:
+            ClusterError: something could not be written; try again.
+        """
+        deployment = self._store.get(names.KIND, key.namespace, key.name)
+        if deployment is None:
+            return None  # gone: its children have it as their owner and follow
+        snapshot = Snapshot(deployment, self._store.children(key), self._now())
+        decided = plan(snapshot, self._context)
+        try:
+            wrote = await self._change(deployment, decided)
+        except RejectedError as error:
+            if error.status in _REFUSALS:
+                refusal = plan(replace(snapshot, refused=error.message), self._context)
+                await self._tell(deployment, refusal)
+            raise
+        if not wrote:
+            wrote = await self._tell(deployment, decided)
+        # What was written is in the store already: go on from there, and report only once there is nothing to change.
+        return 0.0 if wrote else decided.requeue_after
+
+    async def _change(self, deployment: Manifest, decided: Plan) -> bool:
+        wrote = False
+        for apply in decided.applies:
+            if await self._writer.apply(deployment, apply.manifest):
+                log.info("%s: applied %s %s: %s", _label(deployment), *_names(apply.manifest), apply.reason)
+                wrote = True
+        for delete in decided.deletes:
+            await self._writer.delete(delete.manifest)
+            log.info("%s: deleted %s %s: %s", _label(deployment), *_names(delete.manifest), delete.reason)
+            wrote = True
+        return wrote
+
+    async def _tell(self, deployment: Manifest, decided: Plan) -> bool:
+        wrote = decided.status is not None and await self._writer.report(deployment, decided.status)
+        for event in decided.events:
+            await self._events.tell(deployment, event.kind, event.reason, event.message)
+        return wrote
+
+
+def _label(deployment: Manifest) -> str:
+    return f"{deployment['metadata']['namespace']}/{name_of(deployment)}"
+
+
+def _names(manifest: Manifest) -> tuple[str, str]:
+    return kind_of(manifest), name_of(manifest)

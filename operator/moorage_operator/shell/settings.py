@@ -1,0 +1,92 @@
+"""What the operator is told from outside, in one frozen value: flags, and an environment variable for each."""
+
+import argparse
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from moorage_operator.render.context import Context
+
+_EPILOG: Final = """\
+Every flag has an environment variable: --runtime-image is MOORAGE_RUNTIME_IMAGE, and so on; a flag counts more.
+
+The API server is found by the pod's service account, or outside of a cluster by KUBECONFIG.
+
+Try it against the cluster of your kubeconfig (the resource definition must be there: kubectl apply -f crds/):
+  moorage-operator --runtime-image=moorage/runtime:0.1.0 --namespace=default
+
+HTTP:  /healthz  fails when nothing was heard from the API server for 180 s
+       /readyz   fails until the cluster has been read once
+       /metrics  Prometheus, with controller-runtime's names
+Ends with 0 when it was told to (SIGTERM, SIGINT), and with 1 when it lost the lead or broke down: start it again."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How this process runs."""
+
+    runtime_image: str
+    gateway_url: str
+    namespace: str
+    """Where the operator itself lives, and its Lease."""
+    watch_namespace: str | None
+    """The only namespace that is looked after; None: all."""
+    identity: str
+    lease_name: str
+    port: int
+    workers: int
+    resync_seconds: float
+    log_level: str
+
+    @property
+    def context(self) -> Context:
+        """The part that manifests depend on."""
+        return Context(runtime_image=self.runtime_image, gateway_url=self.gateway_url)
+
+
+def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Settings from flags, then environment, then defaults.
+
+    Raises:
+        SystemExit: a flag is wrong, or help was asked for.
+    """
+    values = _parser(environment).parse_args(arguments)
+    return Settings(
+        runtime_image=values.runtime_image,
+        gateway_url=values.gateway_url,
+        namespace=values.namespace,
+        watch_namespace=values.watch_namespace or None,
+        identity=values.identity,
+        lease_name=values.lease_name,
+        port=values.port,
+        workers=values.workers,
+        resync_seconds=values.resync_seconds,
+        log_level=values.log_level,
+    )
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="moorage-operator",
+        description="Makes and keeps what LLMDeployments ask for: revisions, workloads, Services, status.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    def add(flag: str, default: str | None, text: str, kind: type = str) -> None:
+        given = environment.get("MOORAGE_" + flag.removeprefix("--").replace("-", "_").upper(), default)
+        shown = f" (now: {given})" if given else ""
+        parser.add_argument(flag, default=given, required=given is None, type=kind, help=text + shown)
+
+    add("--runtime-image", None, "the engine's image where a resource names none; pinned into each revision")
+    add("--gateway-url", "http://moorage-gateway.moorage-system/v1", "base URL of the gateway, for status.url")
+    add("--namespace", "moorage-system", "the namespace of the operator and of its Lease")
+    add("--watch-namespace", "", "look after this namespace only; empty: all of them")
+    add("--identity", socket.gethostname(), "the name in the Lease; must differ between operators")
+    add("--lease-name", "moorage-operator", "the Lease that decides which operator leads")
+    add("--port", "8080", "of /healthz, /readyz and /metrics", int)
+    add("--workers", "16", "deployments that are worked on at the same time", int)
+    add("--resync-seconds", "300", "how often everything is read and looked at again", float)
+    add("--log-level", "INFO", "DEBUG, INFO, WARNING or ERROR")
+    return parser

@@ -160,8 +160,15 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self.port}"
 
     async def stop(self) -> None:
-        self.server.should_exit = True
-        await self._serving
+        """At once; how a gateway drains is tested on the whole process."""
+        for listening in self.server.servers:
+            listening.close()
+        state = self.server.server_state
+        for connection in list(state.connections):
+            connection.transport.abort()
+        await wait_until(lambda: not state.connections and not state.tasks)
+        self._serving.cancel()
+        await asyncio.gather(self._serving, return_exceptions=True)
         await self.session.close()
 
     def serve(self, *models: Model) -> None:

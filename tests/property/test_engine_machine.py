@@ -1,0 +1,96 @@
+"""Any order of arrivals, cancellations and steps: each request ends once, with its own tokens, and no block is lost."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from moorage_runtime.engine.core import Engine
+from moorage_runtime.engine.messages import Submit
+from moorage_runtime.engine.plan import Limits
+from moorage_runtime.engine.simulation import SimulatedRunner, next_token
+
+VOCABULARY = 11
+CONTEXT = 96
+BUDGET = 24
+MAX_RUNNING = 5
+
+
+class EngineMachine(RuleBasedStateMachine):
+    """The simulated runner fails the step in which a sequence would read anything but its own past."""
+
+    def __init__(self):
+        super().__init__()
+        self.runner = SimulatedRunner(VOCABULARY)
+        # Room for one whole context and little more, so that preemption is the rule.
+        self.engine = Engine(self.runner, Limits(CONTEXT, VOCABULARY, 8, MAX_RUNNING, BUDGET))
+        self.open: dict[str, Submit] = {}
+        self.tokens: dict[str, list[int]] = {}
+        self.count = 0
+
+    @rule(
+        prompt=st.lists(st.integers(0, VOCABULARY - 1), max_size=CONTEXT),
+        max_tokens=st.integers(1, CONTEXT),
+        stop=st.lists(st.integers(0, VOCABULARY - 1), max_size=1),
+        priority=st.integers(0, 2),
+    )
+    def submit(self, prompt, max_tokens, stop, priority):
+        self.count += 1
+        request = Submit(f"r{self.count}", prompt, max_tokens, stop_token_ids=stop, priority=priority)
+        self.engine.submit(request)
+        self.open[request.id] = request
+        self.tokens[request.id] = []
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def cancel(self, data):
+        self.engine.cancel(data.draw(st.sampled_from(sorted(self.open))))
+
+    @rule(steps=st.integers(1, 20))
+    def step(self, steps):
+        for _ in range(steps):
+            self._step()
+
+    def _step(self):
+        before = len(self.runner.steps)
+        report = self.engine.step()
+        computed = sum(count for _, count in self.runner.steps[-1]) if len(self.runner.steps) > before else 0
+        assert computed <= BUDGET
+        for output in report.outputs:
+            request = self.open[output.id]  # an output after the end is a KeyError
+            self.tokens[output.id] += output.token_ids
+            if output.finish_reason:
+                self._judge(request, output.finish_reason)
+                del self.open[output.id]
+
+    def _judge(self, request, reason):
+        tokens = list(request.prompt)
+        for token in self.tokens[request.id]:
+            assert token == next_token(tokens, VOCABULARY)
+            tokens.append(token)
+        fits = 0 < len(request.prompt) < CONTEXT
+        assert (reason == "error") == (not fits and reason != "abort")
+        if reason == "length":
+            assert len(tokens) == min(len(request.prompt) + request.max_tokens, CONTEXT)
+        if reason == "stop":
+            assert tokens[-1] in request.stop_token_ids
+
+    @invariant()
+    def blocks_are_conserved(self):
+        self.engine.check()
+
+    @invariant()
+    def work_is_known(self):
+        assert self.engine.has_work == bool(self.open)
+        assert self.engine.running <= MAX_RUNNING
+
+    def teardown(self):
+        for _ in range(10_000):
+            if not self.engine.has_work:
+                break
+            self._step()
+        assert not self.open
+        assert self.engine.kv_utilization == 0
+
+
+TestEngineMachine = EngineMachine.TestCase
+TestEngineMachine.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)

@@ -74,8 +74,33 @@ SPECS = st.fixed_dictionaries(
 
 # Texts near the border: the characters that patterns care about, some that only one engine may take for a digit or a
 # letter, and line ends, which anchors of the two engines treat differently.
-NEAR = st.text("aA0-_./:@=+!~ é٣\n\r", max_size=8)
-NEAR_SOURCES = st.builds("{}{}".format, st.sampled_from(["", "hf://", "hf://a/", "pvc://", "python://", "s3://"]), NEAR)
+NEAR = st.one_of(
+    st.text("aA0-_./:@=+!~ é٣\n\r", max_size=8),
+    st.builds(
+        "{}{}{}".format,
+        st.sampled_from(["a", "A0", "a-b"]),
+        st.sampled_from(["", ".", "..", "/", "@", "_"]),
+        st.sampled_from(["", "a", "\n", "é"]),
+    ),
+)
+NEAR_SOURCES = st.builds(
+    "{}{}".format,
+    st.sampled_from(
+        [
+            "",
+            "s3://",
+            "hf://",
+            "hf://a/b",
+            "hf://a/b@c",
+            "pvc://",
+            "pvc://a",
+            "pvc://a/b",
+            "python://a",
+            "python://a==1",
+        ]
+    ),
+    st.one_of(NEAR, st.sampled_from(["", "..", "/..", "@", "\n", "é", "?b=c"])),
+)
 NEAR_SPECS = st.fixed_dictionaries(
     {
         "model": st.fixed_dictionaries(
@@ -153,7 +178,7 @@ def test_what_the_schema_takes_the_model_parses_and_writes_back(objects, spec):
     assert parse(admit(objects, parsed.deployment.spec.to_api())).deployment.spec == parsed.deployment.spec
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(spec=NEAR_SPECS)
 def test_the_schema_and_the_model_refuse_the_same_fields(objects, spec):
     assert refused_fields(objects, spec) == unparsable_fields(spec)

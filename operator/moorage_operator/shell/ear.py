@@ -24,7 +24,7 @@ class EarError(Exception):
     """kopf ended; without it nothing is heard."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ear:
     """Watches, and what they are for.
 
@@ -39,6 +39,7 @@ class Ear:
     login: Callable[[], kopf.ConnectionInfo]
     namespace: str | None
     heartbeat: str
+    _thread: "_KopfThread | None" = None
 
     async def listen(self) -> None:
         """Listen until cancelled.
@@ -47,13 +48,17 @@ class Ear:
             EarError: kopf ended by itself, as it does on some errors of a watch; start it again.
         """
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        thread = _KopfThread(self, asyncio.get_running_loop(), ended)
-        thread.start()
+        self._thread = _KopfThread(self, asyncio.get_running_loop(), ended)
+        self._thread.start()
         try:
             await ended
         finally:
-            thread.stop()
-            await asyncio.to_thread(thread.join, STOP_SECONDS)
+            self._thread.stop()
+
+    async def closed(self) -> None:
+        """Wait until kopf has ended, which takes it some seconds after `listen` was cancelled."""
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join, STOP_SECONDS)
 
     def registry(self, deliver: Deliver) -> kopf.OperatorRegistry:
         """Handlers for everything that is watched; nothing of kopf's own."""

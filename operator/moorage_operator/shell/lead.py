@@ -73,7 +73,6 @@ class Leader:
         for resource in WATCHED:
             listed, version = await self.client.list(resource, self.settings.watch_namespace)
             self.store.merge(resource.kind, listed, version)
-        self.metrics.objects.set(len(self.store))
         for key in self.store.deployments():
             self.queue.add(key)
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 
@@ -27,6 +27,9 @@ from moorage_operator.shell.reconcile import Reconciler
 from moorage_operator.shell.settings import Settings, read_settings
 
 log = logging.getLogger(__name__)
+
+_TOLD: Final = 0
+_LEAD_LOST: Final = 1
 
 
 def main() -> None:
@@ -58,15 +61,18 @@ async def operate(settings: Settings) -> int:
         leading.set(1)
         pulse.ready = False
         leader = _leader(settings, client, metrics, pulse)
-        work = leader.lead(leader.ear(lambda: credentials.login(os.environ)))
-        if not await _first(told.wait(), lease.keep(), work):
+        hearing = leader.ear(lambda: credentials.login(os.environ))
+        ended = await _first(told.wait(), lease.keep(), leader.lead(hearing))
+        # Nothing of ours writes any more, and kopf never does: the next one need not wait for kopf to end.
+        if ended != _LEAD_LOST:
             await _release(lease)
-            return 0
-        return 1
+        await hearing.closed()
+        return 0 if ended == _TOLD else 1
 
 
 def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.Pulse) -> Leader:
     store = Store()
+    metrics.objects.set_function(lambda: len(store))
     writer = Writer(client, store)
     chance = random.SystemRandom().random
     events = Events(client, settings.identity, time.time)

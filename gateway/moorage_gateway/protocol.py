@@ -4,12 +4,19 @@ uvicorn leaves those to a proxy in front of it. Here there is none.
 """
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from moorage_gateway.answers import error_body
 from moorage_gateway.request import Limits
+
+
+_NO_UPGRADE: Final = "This gateway speaks HTTP/1.1 only: send the request without `Upgrade` (set your client to HTTP/1.1)."
+
+
+class UpgradeRefusedError(Exception):
+    """After a request to upgrade the parser takes no body: its bytes would be read as the next request."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -22,6 +29,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_begins = False
         self._head_bytes = 0
+        self._invalid_because = ""
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -59,11 +67,14 @@ class LimitedProtocol(HttpToolsProtocol):
         """The head is there; the application judges it."""
         self._in_head = False
         self._stop_waiting()
+        if self.parser.should_upgrade():
+            self._invalid_because = _NO_UPGRADE
+            raise UpgradeRefusedError  # the parser makes it an error of its own, which ends in `send_400_response`
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Called for bytes that are no valid HTTP."""
-        self._refuse(400, msg)
+        """Called for bytes that are no valid HTTP, or none that we speak."""
+        self._refuse(400, self._invalid_because or msg)
 
     def _refuse(self, status: int, message: str) -> None:
         answering = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete

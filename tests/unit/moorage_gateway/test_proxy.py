@@ -11,7 +11,9 @@ EVENT = b'data: {"choices":[{"delta":{"content":"h\xc3\xa9llo"}}]}\n\n'
 
 async def test_a_whole_answer_passes_untouched_with_its_status_and_headers(serve, make_replica, ask):
     async def behave(connection, _seen):
-        await connection.answer(b'{"a": 1 }', status="429 Too Many Requests", headers="retry-after: 7\r\nx-other: y\r\n")
+        await connection.answer(
+            b'{"a": 1 }', status="429 Too Many Requests", headers="retry-after: 7\r\nx-other: y\r\n"
+        )
 
     replica = await make_replica(behave)
     serve(replica)
@@ -125,7 +127,9 @@ async def test_of_the_clients_headers_only_tracing_goes_on(serve, make_replica, 
 
 async def test_of_the_answers_headers_hop_by_hop_and_internal_ones_stay_here(serve, make_replica, ask):
     async def behave(connection, _seen):
-        extra = "x-moorage-load: running=3,waiting=1\r\nX-Moorage-Other: 1\r\nserver: engine\r\nkeep-alive: timeout=5\r\n"
+        extra = (
+            "x-moorage-load: running=3,waiting=1\r\nX-Moorage-Other: 1\r\nserver: engine\r\nkeep-alive: timeout=5\r\n"
+        )
         named = "connection: keep-alive, x-mine\r\nx-mine: 1\r\nproxy-authenticate: Basic\r\nx-yours: 2\r\n"
         await connection.answer(b"{}", headers=extra + named)
 
@@ -136,7 +140,9 @@ async def test_of_the_answers_headers_hop_by_hop_and_internal_ones_stay_here(ser
 
 async def test_a_redirect_is_passed_on_and_never_followed(serve, make_replica, gateway, http):
     async def behave(connection, _seen):
-        await connection.answer(b"{}", status="307 Temporary Redirect", headers=f"location: http://x{elsewhere.port}/\r\n")
+        await connection.answer(
+            b"{}", status="307 Temporary Redirect", headers=f"location: http://x{elsewhere.port}/\r\n"
+        )
 
     elsewhere = await make_replica()
     serve(await make_replica(behave))

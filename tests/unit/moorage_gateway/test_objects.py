@@ -1,0 +1,113 @@
+"""What is read out of the API server's objects."""
+
+import copy
+
+import pytest
+
+from moorage_gateway import objects
+from moorage_gateway.table import Revision, Target
+
+POD = {
+    "metadata": {
+        "namespace": "team-a",
+        "name": "chat-r2-abc",
+        "uid": "uid-1",
+        "labels": {"moorage.dev/deployment": "chat", "moorage.dev/revision": "2", "moorage.dev/rank": "0"},
+    },
+    "status": {"podIP": "10.0.0.7", "conditions": [{"type": "Ready", "status": "True"}]},
+}
+DEPLOYMENT = {
+    "metadata": {"namespace": "team-a", "name": "chat", "creationTimestamp": "2026-11-22T08:00:00Z"},
+    "spec": {"model": {"source": "python://m", "servedName": "smol"}},
+    "status": {
+        "conditions": [
+            {"type": "Progressing", "status": "True", "reason": "RollingOut", "message": "no"},
+            {"type": "Ready", "status": "False", "reason": "LoadingWeights", "message": "0 of 1 replicas is ready."},
+        ],
+        "revisions": [{"number": 1, "weight": 90}, {"number": 2, "weight": 10}],
+    },
+}
+
+
+def _pod(**status):
+    pod = copy.deepcopy(POD)
+    pod["status"] |= status
+    return pod
+
+
+def test_a_ready_pod_is_a_replica():
+    replica = objects.replica(POD)
+    assert (replica.key, replica.revision) == (("team-a", "chat"), 2)
+    assert replica.target == Target("uid-1", "chat-r2-abc", "10.0.0.7:8000")
+
+
+def test_an_ipv6_address_is_bracketed():
+    assert objects.replica(_pod(podIP="fd00::7")).target.address == "[fd00::7]:8000"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": {"podIP": None}},
+        {"status": {"podIP": ""}},
+        {"status": {"conditions": []}},
+        {"status": {"conditions": [{"type": "Ready", "status": "False"}]}},
+        {"status": {"conditions": [{"type": "ContainersReady", "status": "True"}]}},
+        {"metadata": {"deletionTimestamp": "2026-11-22T08:00:00Z"}},
+        {"metadata": {"labels": {}}},
+        {"metadata": {"labels": POD["metadata"]["labels"] | {"moorage.dev/rank": "1"}}},
+        {"metadata": {"labels": POD["metadata"]["labels"] | {"moorage.dev/revision": "two"}}},
+        {"metadata": {"labels": {"moorage.dev/deployment": "chat", "moorage.dev/rank": "0"}}},
+    ],
+)
+def test_any_other_pod_takes_no_requests(change):
+    pod = copy.deepcopy(POD)
+    for part, fields in change.items():
+        pod[part] |= fields
+    assert objects.replica(pod) is None
+
+
+def test_a_pod_without_status_takes_no_requests():
+    assert objects.replica({"metadata": POD["metadata"]}) is None
+
+
+def test_a_deployment_gives_its_name_weights_and_ready_condition():
+    found = objects.deployment(DEPLOYMENT)
+    assert (found.key, found.public_name, found.created) == (("team-a", "chat"), "smol", 1795334400)
+    assert (found.reason, found.message) == ("LoadingWeights", "0 of 1 replicas is ready.")
+    assert found.weights == {1: 90, 2: 10}
+
+
+def test_the_public_name_is_the_objects_own_without_a_served_name():
+    assert objects.deployment({"metadata": DEPLOYMENT["metadata"]}).public_name == "chat"
+
+
+def test_an_object_that_the_operator_has_not_seen_yet_says_so():
+    found = objects.deployment({"metadata": DEPLOYMENT["metadata"], "spec": DEPLOYMENT["spec"]})
+    assert found.reason == "Pending"
+    assert found.message == "The operator has not reported on this LLMDeployment yet."
+
+
+@pytest.mark.parametrize("name", ["a\r\nx-evil: 1", "a b", "é", "/a", "", "a" * 300, 5])
+def test_a_name_that_could_not_travel_in_a_header_is_not_served(name):
+    found = objects.deployment(DEPLOYMENT | {"spec": {"model": {"servedName": name}}})
+    assert found is None or found.public_name == "chat"
+
+
+def test_a_model_has_every_revision_that_has_weight_or_pods():
+    replicas = [
+        objects.replica(POD | {"metadata": POD["metadata"] | {"uid": uid, "name": pod, "labels": labels}})
+        for uid, pod, labels in [
+            ("u2", "b", POD["metadata"]["labels"]),
+            ("u1", "a", POD["metadata"]["labels"]),
+            ("u3", "c", POD["metadata"]["labels"] | {"moorage.dev/revision": "3"}),
+        ]
+    ]
+    model = objects.model(objects.deployment(DEPLOYMENT), replicas)
+    address = "10.0.0.7:8000"
+    assert model.revisions == (
+        Revision(1, 90, ()),
+        Revision(2, 10, (Target("u1", "a", address), Target("u2", "b", address))),
+        Revision(3, 0, (Target("u3", "c", address),)),
+    )
+    assert (model.full_name, model.deployment, model.can_serve) == ("team-a/smol", "chat", True)

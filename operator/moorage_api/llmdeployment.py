@@ -14,7 +14,7 @@ from moorage_api.base import ApiModel
 from moorage_api.conditions import ConditionStatus
 from moorage_api.lists import SET, map_by
 from moorage_api.quantity import MemorySize, Quantity
-from moorage_api.rules import Matches, Rule
+from moorage_api.rules import Excludes, Matches, Rule
 from moorage_api.source import ModelSource
 
 MAX_NAME_LENGTH = 40
@@ -85,6 +85,12 @@ class EnvVar(ApiModel):
         str,
         StringConstraints(max_length=253),
         Matches("[A-Za-z_][A-Za-z0-9_]*", "write a name of letters, digits and `_` that does not begin with a digit"),
+        Excludes(
+            "^HF_TOKEN$",
+            "everyone who can read this object would see the token; "
+            "put it into a Secret under the key `token` and name the Secret in spec.model.credentials.secretName",
+        ),
+        Excludes("^HOME$", "HOME is set already, to a folder that can be written; remove it"),
     ]
     """Name of the variable."""
 
@@ -118,7 +124,8 @@ class Engine(ApiModel):
     so that an upgrade of the operator restarts nothing."""
 
     env: Annotated[tuple[EnvVar, ...], Field(max_length=64), map_by("name")] = ()
-    """Environment variables of the engine, besides its own."""
+    """Environment variables of the engine and of the container that fetches the model, besides their own; for instance
+    `HF_ENDPOINT` for a mirror of the Hugging Face Hub."""
 
     scheduling: Scheduling = Scheduling()
     """How the engine shares itself among requests."""

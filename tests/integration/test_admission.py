@@ -48,6 +48,11 @@ DIGEST = "write a digest as sha256: and 64 hexadecimal digits"
 SECRET = "write the name of a Secret of the same namespace, in lower case, such as hf-token"
 IMAGE = "write an image as REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, without spaces"
 ENV_NAME = "write a name of letters, digits and `_` that does not begin with a digit"
+ENV_TOKEN = (
+    "everyone who can read this object would see the token; "
+    "put it into a Secret under the key `token` and name the Secret in spec.model.credentials.secretName"
+)
+ENV_HOME = "HOME is set already, to a folder that can be written; remove it"
 RESOURCE = (
     "write the extended resource that the nodes offer, such as nvidia.com/gpu; "
     "`kubectl describe node` lists it under Allocatable"
@@ -110,6 +115,8 @@ REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     (model(credentials={"secretName": "HF Token"}), [("spec.model.credentials.secretName", SECRET)]),
     (also(engine={"image": "my image"}), [("spec.engine.image", IMAGE)]),
     (also(engine={"env": [{"name": "1A", "value": ""}]}), [("spec.engine.env[0].name", ENV_NAME)]),
+    (also(engine={"env": [{"name": "HF_TOKEN", "value": "x"}]}), [("spec.engine.env[0].name", ENV_TOKEN)]),
+    (also(engine={"env": [{"name": "HOME", "value": "/x"}]}), [("spec.engine.env[0].name", ENV_HOME)]),
     (also(accelerator={"resource": "gpu"}), [("spec.accelerator.resource", RESOURCE)]),
     (also(accelerator={"products": ["an H100"]}), [("spec.accelerator.products[0]", PRODUCT)]),
     (also(accelerator={"minMemory": "40"}), [("spec.accelerator.minMemory", MIN_MEMORY)]),

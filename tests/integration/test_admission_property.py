@@ -114,7 +114,14 @@ NEAR_SPECS = st.fixed_dictionaries(
             }
         ),
         "engine": st.fixed_dictionaries(
-            {"image": NEAR, "env": st.tuples(st.fixed_dictionaries({"name": NEAR, "value": NEAR})).map(list)}
+            {
+                "image": NEAR,
+                "env": st.tuples(
+                    st.fixed_dictionaries(
+                        {"name": st.one_of(NEAR, st.sampled_from(["HOME", "HF_TOKEN", "HF_TOKEN\n"])), "value": NEAR}
+                    )
+                ).map(list),
+            }
         ),
         "accelerator": st.fixed_dictionaries(
             {

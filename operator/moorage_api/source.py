@@ -14,10 +14,14 @@ from moorage_api.rules import Excludes, Matches
 MAX_SOURCE_LENGTH: Final = 512
 
 _WORD = "[A-Za-z0-9][A-Za-z0-9._-]*"
+_PACKAGE = "[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _DNS_LABEL = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
-_HUB = f"hf://(?P<repository>{_WORD}/{_WORD})(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?"
+_HUB = (
+    f"hf://(?P<repository>{_WORD}/{_WORD})(?:/(?P<file>[A-Za-z0-9._/-]+[.]gguf))?"
+    "(?:@(?P<revision>[A-Za-z0-9][A-Za-z0-9._/-]*))?"
+)
 _CLAIM = f"pvc://(?P<claim>{_DNS_LABEL}(?:[.]{_DNS_LABEL})*)(?:/(?P<path>[A-Za-z0-9._/-]*))?"
-_PYTHON = f"python://(?P<package>{_WORD})(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*))?"
+_PYTHON = f"python://(?P<package>{_PACKAGE})(?:==(?P<version>[A-Za-z0-9][A-Za-z0-9._+!-]*))?"
 
 ModelSource = Annotated[
     str,
@@ -36,8 +40,8 @@ ModelSource = Annotated[
     Excludes("[.][.]", "a source must not contain `..`; write the full path from the root of the source"),
     Matches(
         _HUB,
-        "a source of the Hugging Face Hub is hf://ORGANISATION/NAME or, with a branch, tag or commit, "
-        "hf://ORGANISATION/NAME@REVISION; for example hf://HuggingFaceTB/SmolLM2-135M-Instruct@main",
+        "a source of the Hugging Face Hub is hf://ORGANISATION/NAME, with /FILE.gguf for one file of several, and with "
+        "@REVISION for a branch, tag or commit; for example hf://HuggingFaceTB/SmolLM2-135M-Instruct@main",
         only_if_prefix="hf://",
     ),
     Matches(
@@ -57,9 +61,13 @@ ModelSource = Annotated[
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository of the Hugging Face Hub, at a branch, tag or commit (None: its default branch)."""
+    """A repository of the Hugging Face Hub, at a branch, tag or commit (None: its default branch).
+
+    `file` names one GGUF file where the repository has several.
+    """
 
     repository: str
+    file: str | None
     revision: str | None
 
 
@@ -89,7 +97,7 @@ def parse_source(text: str) -> Source:
         ValueError: the text is none of the three kinds. A parsed LLMDeployment never has such a source.
     """
     if hub := re.fullmatch(_HUB, text):
-        return HubSource(hub["repository"], hub["revision"])
+        return HubSource(hub["repository"], hub["file"], hub["revision"])
     if claim := re.fullmatch(_CLAIM, text):
         return ClaimSource(claim["claim"], (claim["path"] or "").strip("/"))
     if python := re.fullmatch(_PYTHON, text):

@@ -22,8 +22,8 @@ CREDENTIALS = (
 )
 CLIMBING = "a source must not contain `..`; write the full path from the root of the source"
 HUB = (
-    "a source of the Hugging Face Hub is hf://ORGANISATION/NAME or, with a branch, tag or commit, "
-    "hf://ORGANISATION/NAME@REVISION; for example hf://HuggingFaceTB/SmolLM2-135M-Instruct@main"
+    "a source of the Hugging Face Hub is hf://ORGANISATION/NAME, with /FILE.gguf for one file of several, and with "
+    "@REVISION for a branch, tag or commit; for example hf://HuggingFaceTB/SmolLM2-135M-Instruct@main"
 )
 CLAIM = (
     "a source on a PersistentVolumeClaim is pvc://CLAIM/PATH, with a claim of the same namespace; "
@@ -102,6 +102,7 @@ REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     (source("hf://me:secret@hub/model"), [("spec.model.source", CREDENTIALS), ("spec.model.source", HUB)]),
     (source("pvc://me:secret@claim"), [("spec.model.source", CREDENTIALS), ("spec.model.source", CLAIM)]),
     (source("hf://name-only"), [("spec.model.source", HUB)]),
+    (source("hf://org/name/folder"), [("spec.model.source", HUB)]),
     (source("hf://org/name@"), [("spec.model.source", HUB)]),
     (source("hf://org/name?token=secret"), [("spec.model.source", HUB)]),
     (source("pvc://Claim/path"), [("spec.model.source", CLAIM)]),

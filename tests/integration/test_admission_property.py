@@ -20,6 +20,7 @@ LABELS = st.from_regex("[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
 SOURCES = st.one_of(
     st.builds("hf://{}/{}".format, WORDS, WORDS),
     st.builds("hf://{}/{}@{}".format, WORDS, WORDS, WORDS),
+    st.builds("hf://{}/{}/{}.gguf@{}".format, WORDS, WORDS, WORDS, WORDS),
     st.builds("pvc://{}".format, LABELS),
     st.builds("pvc://{}/{}/{}".format, LABELS, WORDS, WORDS),
     st.builds("python://{}".format, WORDS),

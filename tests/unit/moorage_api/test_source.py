@@ -10,10 +10,14 @@ COMMIT = "12fd25f77366fa6b3b4b768ec3050bf629380bac"
 @pytest.mark.parametrize(
     ("text", "source"),
     [
-        ("hf://org/name", HubSource("org/name", None)),
-        ("hf://HuggingFaceTB/SmolLM2-135M-Instruct@main", HubSource("HuggingFaceTB/SmolLM2-135M-Instruct", "main")),
-        (f"hf://org/name@{COMMIT}", HubSource("org/name", COMMIT)),
-        ("hf://org/name@refs/pr/1", HubSource("org/name", "refs/pr/1")),
+        ("hf://org/name", HubSource("org/name", None, None)),
+        (
+            "hf://HuggingFaceTB/SmolLM2-135M-Instruct@main",
+            HubSource("HuggingFaceTB/SmolLM2-135M-Instruct", None, "main"),
+        ),
+        (f"hf://org/name@{COMMIT}", HubSource("org/name", None, COMMIT)),
+        ("hf://org/name@refs/pr/1", HubSource("org/name", None, "refs/pr/1")),
+        ("hf://org/name/q4/a.gguf@main", HubSource("org/name", "q4/a.gguf", "main")),
         ("pvc://models", ClaimSource("models", "")),
         ("pvc://models/", ClaimSource("models", "")),
         ("pvc://models/a/b.gguf", ClaimSource("models", "a/b.gguf")),

@@ -7,7 +7,6 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final, get_args
 
 from e2e.cluster.binary import ensure_binaries

@@ -7,6 +7,7 @@ lacks: after a change of code that is the last small layer of an image, not its 
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _INDEX_TYPE: Final = "application/vnd.oci.image.index.v1+json"
 _MANIFEST_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG_TYPE: Final = "application/vnd.oci.image.config.v1+json"
 _LAYER_TYPE: Final = "application/vnd.oci.image.layer.v1.tar"
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 @dataclass(frozen=True)
@@ -64,23 +66,32 @@ class Layout:
             if f"{path.parent.name}:{path.name}" not in used:
                 path.unlink()
 
-    def add(self, reference: str, binary: Path) -> None:
+    def add_program(self, reference: str, binary: Path) -> None:
         """Add an image that consists of one program, which it runs."""
-        layer = self._add_blob(_LAYER_TYPE, _tar_of_program(binary))
+        layer = self._add_blob(_tar_of_program(binary))
         config = {
-            "architecture": "amd64",
+            "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
             "config": {"Entrypoint": [f"/{binary.name}"], "User": "65532:65532"},
-            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
+            "rootfs": {"type": "layers", "diff_ids": [layer]},
         }
+        self.add_image(reference, json.dumps(config).encode())
+
+    def add_image(self, reference: str, config: bytes) -> None:
+        """Add an image whose layers are in the layout already, uncompressed, under the digests in its configuration.
+
+        Layers are not compressed: they only travel from one folder of a machine to another.
+        """
+        layers: list[str] = json.loads(config)["rootfs"]["diff_ids"]
         manifest = {
             "schemaVersion": 2,
             "mediaType": _MANIFEST_TYPE,
-            "config": self._add_blob(_CONFIG_TYPE, json.dumps(config).encode()),
-            "layers": [layer],
+            "config": self._describe(_CONFIG_TYPE, self._add_blob(config)),
+            "layers": [self._describe(_LAYER_TYPE, layer) for layer in layers],
         }
-        descriptor = self._add_blob(_MANIFEST_TYPE, json.dumps(manifest).encode())
-        self._write_index([{**descriptor, "annotations": {_REFERENCE: reference}}])
+        descriptor = self._describe(_MANIFEST_TYPE, self._add_blob(json.dumps(manifest).encode()))
+        others = [each for each in self._manifests() if each["annotations"][_REFERENCE] != reference]
+        self._write_index([*others, {**descriptor, "annotations": {_REFERENCE: reference}}])
 
     def _manifests(self) -> list[dict[str, Any]]:
         index = self.folder / "index.json"
@@ -89,15 +100,20 @@ class Layout:
         manifests: list[dict[str, Any]] = json.loads(index.read_bytes())["manifests"]
         return manifests
 
-    def _add_blob(self, media_type: str, content: bytes) -> dict[str, Any]:
+    def _add_blob(self, content: bytes) -> str:
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         self.path(digest).parent.mkdir(parents=True, exist_ok=True)
         self.path(digest).write_bytes(content)
-        return {"mediaType": media_type, "digest": digest, "size": len(content)}
+        return digest
+
+    def _describe(self, media_type: str, digest: str) -> dict[str, Any]:
+        return {"mediaType": media_type, "digest": digest, "size": self.path(digest).stat().st_size}
 
     def _write_index(self, manifests: Sequence[dict[str, Any]]) -> None:
         (self.folder / "oci-layout").write_text(json.dumps(_VERSION))
-        (self.folder / "index.json").write_text(_index(manifests))
+        unfinished = self.folder / ".index.json"
+        unfinished.write_text(_index(manifests))
+        unfinished.rename(self.folder / "index.json")
 
 
 def write_archive(layout: Layout, references: Sequence[str], present: Container[str], out: IO[bytes]) -> int:

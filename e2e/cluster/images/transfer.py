@@ -61,5 +61,5 @@ def _import(layout: Layout, name: str, present: set[str], argv: list[str]) -> in
 def pause_layout(folder: Path, reference: str, binary: Path) -> Layout:
     """Make the image of the process that holds a pod's namespaces."""
     layout = Layout(folder)
-    layout.add(reference, binary)
+    layout.add_program(reference, binary)
     return layout

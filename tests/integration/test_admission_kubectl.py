@@ -88,10 +88,11 @@ FIELDS:
     the object. Changing it restarts nothing.
 
   source	<string> -required-
-    Where the model comes from: `hf://ORGANISATION/NAME[/FILE.gguf][@REVISION]`
-    (Hugging Face Hub), `pvc://CLAIM[/PATH]` (files on a PersistentVolumeClaim
-    of the same namespace) or `python://PACKAGE[==VERSION]` (shipped in a Python
-    package). Example: `hf://HuggingFaceTB/SmolLM2-135M-Instruct`.
+    Where the model comes from: `hf://ORGANISATION/NAME[@REVISION]` (Hugging
+    Face Hub; with `/FILE.gguf` after the name for one file of several),
+    `pvc://CLAIM/PATH` (files on a PersistentVolumeClaim of the same namespace)
+    or `python://PACKAGE[==VERSION]` (shipped in a Python package). Example:
+    `hf://HuggingFaceTB/SmolLM2-135M-Instruct`.
 
 
 """  # noqa: W293 - kubectl prints that line so

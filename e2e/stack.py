@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from e2e.cluster.images import build_images
+from e2e.cluster.images.build import build_all, options_for
 from e2e.cluster.progress import Progress
 from e2e.cluster.provider import ClusterError, Provider
 
@@ -76,7 +76,7 @@ class Stack:
 
 def bring_up(cluster: Provider, progress: Progress) -> Stack:
     """Bring the cluster up, load what the code says now, and install the chart; quick when nothing changed."""
-    images = build_images(progress)
+    images = build_all(options_for(cluster), progress)
     cluster.up(progress)
     cluster.load_images(list(images.values()), progress)
     stack = Stack(cluster)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final, get_args
 
 from e2e.cluster import kind, local
+from e2e.cluster.kind.docker import Docker
 from e2e.cluster.provider import ClusterError, Provider, ProviderName
 
 PROVIDER_VARIABLE: Final = "MOORAGE_PROVIDER"
@@ -23,6 +24,8 @@ def choose(name: str, wanted: str | None = None) -> Provider:
     if wanted is not None:
         return _forced(name, wanted)
     providers: list[Provider] = [kind.KindProvider(name), local.LocalProvider(name)]
+    if not Docker().answers():
+        providers.reverse()  # kind would have to bring a Docker engine along, which is slower
     obstacles = {provider.kind: provider.obstacle() for provider in providers}
     usable = [provider for provider in providers if obstacles[provider.kind] is None]
     if not usable:

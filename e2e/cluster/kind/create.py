@@ -34,8 +34,17 @@ def create(place: Place, progress: Progress) -> None:
     else:
         _on_own_engine(place, progress)
     with progress.step("DNS of the cluster"):
-        rollout = ["rollout", "status", "--namespace=kube-system", "deployment/coredns", f"--timeout={_DEADLINE}"]
-        run([*place.kubectl, *rollout])
+        namespace = "--namespace=kube-system"
+        run(
+            [
+                *place.kubectl,
+                "wait",
+                namespace,
+                "deployment/coredns",
+                "--for=condition=Available",
+                f"--timeout={_DEADLINE}",
+            ]
+        )
     place.ready_mark.touch()
 
 

@@ -44,13 +44,10 @@ class Docker:
         """Return the engine's version."""
         return self.run("version", "--format", "{{.Server.Version}}").strip()
 
-    def network_of(self, container: str) -> str:
-        """Return the file that stands for a container's network namespace, as this machine sees it.
-
-        Raises:
-            ClusterError: the container does not run.
-        """
-        pid = self.run("container", "inspect", "--format", "{{.State.Pid}}", container).strip()
-        if pid == "0":
-            raise ClusterError(f"The container {container} does not run")
-        return f"/proc/{pid}/ns/net"
+    def process_of(self, container: str) -> int | None:
+        """Return the first process of a container, as this machine numbers it; None when there is none."""
+        try:
+            pid = self.run("container", "inspect", "--format", "{{.State.Pid}}", container)
+        except ClusterError:
+            return None
+        return int(pid) or None

@@ -29,13 +29,11 @@ install_kind_files() {
 
 configure_containerd() {
   # restrict_oom_score_adj: without CAP_SYS_RESOURCE no process can lower its score, and the pod sandbox asks for it.
-  # cgroupfs instead of systemd: runc's systemd driver wants a newer systemd protocol than cgroup v1 in a container has.
   # Layers stay in the content store: an image that shares them is then loaded without sending them again.
   # The other two name what only kind's own build of the node contains.
   sed -i \
     -e "s|sandbox_image = .*|sandbox_image = \"$PAUSE\"|" \
     -e 's|restrict_oom_score_adj = false|restrict_oom_score_adj = true|' \
-    -e 's|SystemdCgroup = true|SystemdCgroup = false|' \
     -e 's|discard_unpacked_layers = true|discard_unpacked_layers = false|' \
     -e '/base_runtime_spec/d' \
     -e '/^\[proxy_plugins\]/,+3d' \
@@ -72,8 +70,7 @@ install_network() {
     "type": "host-local", "ranges": [[{"subnet": "10.244.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 CONFLIST
-  # `kind create cluster` applies these two files, and fails when the second one is empty.
-  printf 'apiVersion: v1\nkind: List\nitems: []\n' > "$root/kind/manifests/default-cni.yaml"
+  # `kind create cluster` applies this file. Nothing provisions volumes here; the class is there to be named.
   cat > "$root/kind/manifests/default-storage.yaml" <<'STORAGE'
 apiVersion: storage.k8s.io/v1
 kind: StorageClass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from e2e.cluster.command import which
+from e2e.cluster.command import run, which
 from e2e.cluster.kind import node_image, runc_trim
 from e2e.cluster.kind.docker import Docker
 from e2e.cluster.local.cgroups import ControlGroup
@@ -80,7 +80,7 @@ class OwnEngine:
         with progress.step("start a Docker engine for the cluster") as step:
             self.folder.mkdir(parents=True, mode=0o700)
             self.cgroup.create()
-            self.network.create()
+            self._create_network()
             self.supervisor.start("dockerd", self._command())
             self.supervisor.wait("dockerd", self.docker.answers, "an engine that answers", _START_DEADLINE)
             step.result(f"docker {self.docker.version()}")
@@ -117,6 +117,11 @@ class OwnEngine:
             *self.network.processes([*known, *contained]),
             *(process for process in known if process.alive()),
         }
+
+    def _create_network(self) -> None:
+        """Make a network that leads nowhere: a node learns at once that the world cannot be reached."""
+        run(["ip", "netns", "add", self.network.name])
+        run(["ip", "-netns", self.network.name, "link", "set", "lo", "up"])
 
     def _command(self) -> list[str]:
         config = self.folder / "daemon.json"

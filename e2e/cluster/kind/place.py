@@ -9,6 +9,7 @@ from e2e.cluster.kind.docker import Docker
 from e2e.cluster.kind.own_engine import OwnEngine
 from e2e.cluster.paths import state_dir
 from e2e.cluster.processes import Supervisor
+from e2e.cluster.provider import ClusterError
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ class Place:
         Raises:
             ClusterError: the node does not run.
         """
-        return which("nsenter") or "nsenter", f"--net={self.docker.network_of(self.node)}", "--"
+        pid = self.docker.process_of(self.node)
+        if pid is None:
+            raise ClusterError(f"The container {self.node} does not run")
+        return which("nsenter") or "nsenter", f"--net=/proc/{pid}/ns/net", "--"
 
     @property
     def node_logs(self) -> Path:

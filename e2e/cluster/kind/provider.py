@@ -116,12 +116,16 @@ class KindProvider:
         return [*self._place.node_prefix, *argv]
 
     def logs(self) -> Sequence[Path]:
-        """Return the logs of the engine, if it is the cluster's own, and what kind collects from the node."""
-        if self.status().state == "running":
-            self._kind("export", "logs", str(self._place.node_logs))
-        engine = self._place.own_engine.supervisor.logs.glob("*.log")
-        node = (path for path in self._place.node_logs.rglob("*") if path.is_file())
-        return sorted([*engine, *node])
+        """Return the logs of the engine, if it is the cluster's own, and a copy of the node's."""
+        place = self._place
+        logs = sorted(place.own_engine.supervisor.logs.glob("*.log"))
+        if place.docker.process_of(place.node) is None:
+            return logs
+        place.node_logs.mkdir(exist_ok=True)
+        journal = place.node_logs / "journal.log"
+        journal.write_text(place.docker.run("exec", place.node, "journalctl", "--no-pager"))
+        place.docker.run("cp", f"{place.node}:/var/log/pods", str(place.node_logs))
+        return [*logs, journal, *sorted(place.node_logs.glob("pods/*/*/*.log"))]
 
     @contextmanager
     def forward(self, namespace: str, service: str, port: int) -> Iterator[Endpoint]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from e2e.cluster.command import which
 from e2e.cluster.kind.docker import Docker
 from e2e.cluster.kind.own_engine import OwnEngine
+from e2e.cluster.local.place import require_name
 from e2e.cluster.paths import state_dir
 from e2e.cluster.processes import Supervisor
 from e2e.cluster.provider import ClusterError
@@ -17,6 +18,10 @@ class Place:
     """Folder, engine and node of the cluster `name`."""
 
     name: str
+
+    def __post_init__(self) -> None:
+        """Refuse a name that could not be a node's."""
+        require_name(self.name)
 
     @property
     def folder(self) -> Path:

@@ -16,6 +16,18 @@ from e2e.cluster.provider import ClusterError
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?")
 
 
+def require_name(name: str) -> None:
+    """Refuse a name that could not be a node's.
+
+    Raises:
+        ClusterError: it is not a DNS label of at most 32 characters.
+    """
+    if not _NAME.fullmatch(name):
+        raise ClusterError(
+            f"{name!r} cannot be a cluster's name: up to 32 lower-case letters, digits and inner hyphens"
+        )
+
+
 @dataclass(frozen=True)
 class Place:
     """Folders and kernel objects of the cluster `name`."""
@@ -23,15 +35,8 @@ class Place:
     name: str
 
     def __post_init__(self) -> None:
-        """Refuse a name that could not be a node's.
-
-        Raises:
-            ClusterError: it is not a DNS label of at most 32 characters.
-        """
-        if not _NAME.fullmatch(self.name):
-            raise ClusterError(
-                f"{self.name!r} cannot be a cluster's name: up to 32 lower-case letters, digits and inner hyphens"
-            )
+        """Refuse a name that could not be a node's."""
+        require_name(self.name)
 
     @property
     def folder(self) -> Path:

@@ -17,7 +17,7 @@ Key = tuple[str, str]
 """Namespace and name of an LLMDeployment."""
 
 # A public name travels in a header and in messages.
-_PUBLIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,252}")
+_PUBLIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ def test_an_object_that_the_operator_has_not_seen_yet_says_so():
     assert found.message == "The operator has not reported on this LLMDeployment yet."
 
 
-@pytest.mark.parametrize("name", ["a\r\nx-evil: 1", "a b", "é", "/a", "", "a" * 300, 5])
+@pytest.mark.parametrize("name", ["a\r\nx-evil: 1", "a b", "é", "team-b/chat", "", "a" * 300, 5])
 def test_a_name_that_could_not_travel_in_a_header_is_not_served(name):
     found = objects.deployment(DEPLOYMENT | {"spec": {"model": {"servedName": name}}})
     assert found is None or found.public_name == "chat"

@@ -1,7 +1,6 @@
 """Where a model comes from, as one line of text: `python://…`, `pvc://…`, `hf://…`."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from moorage_runtime.fetch.errors import InvalidSourceError
@@ -53,13 +52,16 @@ def parse_source(text: str) -> Source:
         InvalidSourceError: an unknown scheme, or a part that cannot be; the message shows the form.
     """
     scheme, separator, rest = text.partition("://")
-    parsers: dict[str, Callable[[str], Source]] = {"python": _python, "pvc": _volume, "hf": _hub}
-    parse = parsers.get(scheme) if separator else None
-    if parse is None:
-        raise InvalidSourceError(f"'{text}' is no source: it must begin with python://, pvc:// or hf://.")
     if ".." in rest.split("/"):
         raise InvalidSourceError(f"'{text}' is no source: a path must not climb with '..'.")
-    return parse(rest)
+    match scheme + separator:
+        case "python://":
+            return _python(rest)
+        case "pvc://":
+            return _volume(rest)
+        case "hf://":
+            return _hub(rest)
+    raise InvalidSourceError(f"'{text}' is no source: it must begin with python://, pvc:// or hf://.")
 
 
 def _python(rest: str) -> PythonSource:

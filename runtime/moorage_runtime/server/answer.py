@@ -86,10 +86,10 @@ class Answer:
     def close(self) -> None:
         """Cancel what still runs: the client left, a stop string was found, or an error ended the answer."""
         now = time.monotonic()
-        for sequence in self._sequences:
-            if not sequence.done:
-                self._finish(sequence, "abort", now)
-        self.client.cancel(self.stream.open_ids)
+        unfinished = [index for index, sequence in enumerate(self._sequences) if not sequence.done]
+        self.client.cancel([self.stream.ids[index] for index in unfinished])
+        for index in unfinished:
+            self._finish(self._sequences[index], "abort", now)
 
     def _delta(self, arrival: Arrival) -> Delta | None:
         output, sequence = arrival.output, self._sequences[arrival.choice]

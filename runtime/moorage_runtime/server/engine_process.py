@@ -11,12 +11,14 @@ from collections.abc import Sequence
 _KILL_AFTER = 2.0
 
 
-def engine_command(model: str, *, context_length: int | None, max_running: int, dtype: str) -> list[str]:
+def engine_command(model: str, *, context_length: int | None, max_running: int, dtype: str | None) -> list[str]:
     """The command line of the engine, without the address of its socket."""
     command = [sys.executable, "-m", "moorage_runtime.model.process", "--model", model]
-    command += ["--max-running", str(max_running), "--dtype", dtype]
+    command += ["--max-running", str(max_running)]
     if context_length is not None:
         command += ["--context-length", str(context_length)]
+    if dtype is not None:
+        command += ["--dtype", dtype]
     return command
 
 

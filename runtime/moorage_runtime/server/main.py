@@ -90,8 +90,7 @@ def _add_options(serve: argparse.ArgumentParser) -> None:
     )
     serve.add_argument(
         "--dtype",
-        choices=("auto", "bfloat16", "float32"),
-        default="auto",
+        choices=("bfloat16", "float32"),
         help="type of weights and KV cache (default: what the checkpoint has and the machine computes well)",
     )
     serve.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")  # noqa: S104 - a pod

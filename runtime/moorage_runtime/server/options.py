@@ -13,7 +13,7 @@ class Options:
     context_length: int | None
     max_running: int
     max_waiting: int
-    dtype: str
+    dtype: str | None
     host: str
     port: int
     max_body: int

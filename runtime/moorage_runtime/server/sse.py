@@ -13,6 +13,8 @@ from moorage_runtime.server.errors import ApiError
 
 DONE = b"data: [DONE]\n\n"
 T = TypeVar("T")
+# A client that takes nothing for this long is gone, even if its machine still answers.
+_WRITE_SECONDS = 60.0
 
 
 class ClientLeftError(Exception):
@@ -75,7 +77,7 @@ class EventStream(Response):
         """Serve the response."""
         try:
             await unless_client_leaves(receive, self._write(scope, receive, send))
-        except ClientLeftError:
+        except (ClientLeftError, TimeoutError):
             return
 
     async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +88,8 @@ class EventStream(Response):
                     if not begun:
                         begun = True
                         await send(self._start())
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    async with asyncio.timeout(_WRITE_SECONDS):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except ApiError as error:
                 if not begun:
                     await self._on_error(error)(scope, receive, send)

@@ -1,10 +1,10 @@
 import asyncio
 import json
-import os
-import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,14 +61,14 @@ class Running:
         return [json.loads(line) for line in lines]
 
     def engine_pid(self):
-        return self.engine_log()[0]["pid"]
+        return self.engine_log()[0][1]
 
     def submitted(self):
         """The newest request that reached the engine, as [tag, id, prompt, max_tokens, sampling, stops, priority]."""
         return [entry for entry in self.engine_log() if entry[0] == "submit"][-1]
 
     def cancelled(self):
-        return [entry[1] for entry in self.engine_log()[1:] if entry[0] == "cancel"]
+        return [entry[1] for entry in self.engine_log() if entry[0] == "cancel"]
 
     def termination(self):
         return json.loads((self.folder / "termination").read_text())
@@ -89,52 +89,78 @@ class Running:
         async with aiohttp.ClientSession() as session, session.post(self.url + path, data=data, headers=headers) as got:
             return got.status, got.headers, await got.json()
 
+    def output(self):
+        return (self.folder / "output").read_text()
+
+    def ready(self):
+        try:
+            with urllib.request.urlopen(self.url + "/readyz", timeout=DEADLINE) as response:
+                return response.status == 200
+        except OSError:
+            return False
+
+    def fetch(self, path):
+        with urllib.request.urlopen(self.url + path, timeout=DEADLINE) as response:
+            return response.read().decode()
+
+    def telemetry(self):
+        return json.loads(self.fetch("/telemetry"))
+
+    def metrics(self):
+        return self.fetch("/metrics")
+
+    def listens(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
     def wait(self):
         return self.process.wait(DEADLINE)
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def start(folder, model, *engine, max_waiting=1000, wait=True):
+    """Start a server in `folder`; returns when it is ready (or, without `wait`, answers), or has ended."""
+    (folder / "termination").touch()
+    arguments = [model, folder / "port", folder / "termination", max_waiting, "--log", folder / "engine.log"]
+    with (folder / "output").open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, HERE / "serve_fake.py", *map(str, arguments), *engine], stdout=output, stderr=output
+        )
+    deadline = time.monotonic() + DEADLINE
+    while process.poll() is None:
+        assert time.monotonic() < deadline, (folder / "output").read_text()
+        port = folder / "port"
+        if port.exists() and port.read_text():
+            running = Running(process, int(port.read_text()), folder)
+            if running.ready() if wait else running.listens():
+                return running
+        time.sleep(0.02)
+    return Running(process, 0, folder)
 
 
 @pytest.fixture
 def serve(tmp_path, model_folder):
-    """Starts servers; those that still run at the end are killed."""
+    """Starts servers of a test's own; those that still run at its end are killed."""
     started = []
 
-    def start(*engine, max_waiting=1000, model=model_folder):
+    def serve_one(*engine, model=model_folder, **options):
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        (folder / "termination").touch()
-        arguments = [model, folder / "port", folder / "termination", max_waiting, "--log", folder / "engine.log"]
-        with (folder / "output").open("w") as output:
-            process = subprocess.Popen(
-                [sys.executable, HERE / "serve_fake.py", *map(str, arguments), *engine], stdout=output, stderr=output
-            )
-        started.append(process)
-        return folder, process
+        started.append(start(folder, model, *engine, **options))
+        return started[-1]
 
-    async def ready(*engine, wait=True, **options):
-        folder, process = start(*engine, **options)
-        deadline = time.monotonic() + DEADLINE
-        while True:
-            assert time.monotonic() < deadline, (folder / "output").read_text()
-            port = folder / "port"
-            if port.exists() and port.read_text():
-                running = Running(process, int(port.read_text()), folder)
-                try:
-                    status, _ = await running.get("/readyz")
-                except aiohttp.ClientError:
-                    status = 0
-                if status == 200 or not wait:
-                    return running
-            if process.poll() is not None:
-                return Running(process, 0, folder)
-            await asyncio.sleep(0.02)
-
-    yield ready
-    for process in started:
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    yield serve_one
+    for running in started:
+        running.kill()
 
 
-@pytest.fixture
-def kill():
-    return lambda pid: os.kill(pid, signal.SIGKILL)
+@pytest.fixture(scope="session")
+def echo(tmp_path_factory, model_folder):
+    """A server that tests share; they leave it as it was."""
+    running = start(tmp_path_factory.mktemp("echo"), model_folder)
+    yield running
+    running.kill()

@@ -9,9 +9,11 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 import zmq
+
 from moorage_runtime.engine import messages as m
 
 
@@ -40,8 +42,8 @@ class Sequence:
 
 
 class Engine:
-    def __init__(self, socket, log, max_running):
-        self.socket, self.log, self.max_running = socket, log, max_running
+    def __init__(self, socket, log, max_running, tokens):
+        self.socket, self.log, self.max_running, self.tokens = socket, log, max_running, tokens
         self.sequences = {}
         self.draining = False
         self.closed = []
@@ -64,7 +66,9 @@ class Engine:
 
     def step(self):
         running = list(self.sequences.values())[: self.max_running]
-        outputs = self.closed + [sequence.step() for sequence in running]
+        outputs = self.closed + [
+            sequence.step() for sequence in running for _ in range(self.tokens) if not sequence.ended
+        ]
         self.closed = []
         self.sequences = {key: value for key, value in self.sequences.items() if not value.ended}
         if outputs:
@@ -86,15 +90,17 @@ def main():
     parser.add_argument("--context-length", type=int, default=512)
     parser.add_argument("--max-running", type=int, default=4)
     parser.add_argument("--fail", default="")
+    parser.add_argument("--start-after", type=float, default=0.0)
+    parser.add_argument("--tokens-per-step", type=int, default=1)
     parser.add_argument("--eos", type=int, default=256)
     options = parser.parse_args()
     context = zmq.Context()
     socket = context.socket(zmq.PAIR)
     socket.connect(options.socket)
-    with open(options.log, "a") as log:
-        log.write(json.dumps({"pid": os.getpid()}) + "\n")
+    with Path(options.log).open("a") as log:
+        log.write(json.dumps(["pid", os.getpid()]) + "\n")
         log.flush()
-        code = serve(Engine(socket, log, options.max_running), options)
+        code = serve(Engine(socket, log, options.max_running, options.tokens_per_step), options)
     socket.close(linger=1000)
     context.term()
     raise SystemExit(code)
@@ -105,6 +111,7 @@ def serve(engine, options):
     if options.fail:
         engine.send(m.Failed(options.fail, "There is too little memory for this model: it needs 2 GiB and has 1."))
         return 1
+    time.sleep(options.start_after)
     engine.send(
         m.Started(
             "fake", 260, options.context_length, 4096, options.max_running, [options.eos], "float32", 1, "none", 0, 0.1

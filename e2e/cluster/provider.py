@@ -136,6 +136,6 @@ class Provider(Protocol):
         """Offer a Service on a free port of this machine's loopback for as long as the context lasts.
 
         Raises:
-            ClusterError: the Service has no pod that takes connections.
+            ClusterError: the cluster is not running, or has no such Service.
         """
         ...

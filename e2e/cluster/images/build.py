@@ -22,6 +22,7 @@ from e2e.cluster.provider import Image, Provider
 WHEELS_VARIABLE: Final = "MOORAGE_WHEELS"
 MODELS: Final = "requirements/model.txt"
 _STEP_WIDTH: Final = 70
+_KEPT: Final = 4
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _build_with_buildah(options: Options, progress: Progress) -> dict[str, Image
             _build(recipe, canonical(reference), argv, options, progress)
             _export(canonical(reference), layout, progress)
         images[recipe.name] = Image(reference, layout.folder)
-    _forget_others(layout, [canonical(image.reference) for image in images.values()])
+    _forget_old(layout, [canonical(image.reference) for image in images.values()])
     return images
 
 
@@ -139,8 +140,14 @@ def _export(reference: str, layout: Layout, progress: Progress) -> None:
         step.result(f"{written / 1e6:.1f} MB")
 
 
-def _forget_others(layout: Layout, current: Sequence[str]) -> None:
-    """Forget images of earlier sources; what the current ones are built from stays in buildah's cache."""
-    for reference in set(layout.references()) - set(current):
+def _forget_old(layout: Layout, current: Sequence[str]) -> None:
+    """Forget all but the newest few builds of each image; another checkout of this repository may use an older one."""
+    newest: dict[str, list[str]] = {}
+    for reference in reversed(layout.references()):
+        newest.setdefault(reference.rpartition(":")[0], []).append(reference)
+    old = {reference for references in newest.values() for reference in references[_KEPT:]} - set(current)
+    for reference in old:
+        # One that is missing there is as good as removed.
         subprocess.run(["buildah", "rmi", reference], capture_output=True, check=False)
-    layout.prune(current)
+    if old:
+        layout.forget(old)

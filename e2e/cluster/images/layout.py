@@ -33,7 +33,7 @@ class Layout:
     folder: Path
 
     def references(self) -> list[str]:
-        """Return the names of the images that it holds."""
+        """Return the names of the images that it holds, the last added last."""
         return [each["annotations"][_REFERENCE] for each in self._manifests()]
 
     def descriptor(self, reference: str) -> dict[str, Any]:
@@ -57,9 +57,9 @@ class Layout:
         """Return the file of a blob."""
         return self.folder / "blobs" / digest.replace(":", "/")
 
-    def prune(self, keep: Container[str]) -> None:
-        """Forget every image whose name is not to be kept, and the blobs that only they used."""
-        kept = [each for each in self._manifests() if each["annotations"][_REFERENCE] in keep]
+    def forget(self, references: Container[str]) -> None:
+        """Forget images, and the blobs that only they used."""
+        kept = [each for each in self._manifests() if each["annotations"][_REFERENCE] not in references]
         self._write_index(kept)
         used = {blob for each in kept for blob in self.blobs(each["annotations"][_REFERENCE])}
         for path in self.folder.glob("blobs/*/*"):

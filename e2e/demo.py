@@ -23,6 +23,7 @@ MANIFEST: Final = ROOT / "examples" / "quickstart.yaml"
 MODEL: Final = "chat"
 QUESTION: Final = "What is a harbour? Answer in two sentences."
 READY_DEADLINE_S: Final = 300.0
+NOTE_WIDTH: Final = 100
 
 
 def main() -> int:
@@ -64,7 +65,7 @@ def serve(stack: Stack, progress: Progress) -> None:
 def _is_ready(stack: Stack, step: Step) -> bool:
     llmdep = stack.get("llmdeployment", MODEL)
     ready = _ready_condition(llmdep)
-    step.note(f"{ready.get('reason', 'Pending')}: {ready.get('message', 'the operator has not seen it yet')}")
+    step.note(f"{ready.get('reason', 'Pending')}: {ready.get('message', 'the operator has not seen it yet')}"[:NOTE_WIDTH])
     current = llmdep.get("status", {}).get("observedGeneration") == llmdep["metadata"]["generation"]
     return current and ready.get("status") == "True"
 

@@ -30,6 +30,7 @@ _FLUSH_SECONDS = 5.0
 # What the engine sent before it ended may still be on its way through the socket.
 _LAST_WORDS_SECONDS = 0.5
 _INIT = 1
+_REAP_SECONDS = 5.0
 
 
 class Server:
@@ -153,7 +154,12 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
         if os.getpid() == _INIT:
-            loop.add_signal_handler(signal.SIGCHLD, reap_orphans, engine.pid)
+            self._reap(loop, engine.pid)
+
+    def _reap(self, loop: asyncio.AbstractEventLoop, engine: int) -> None:
+        """Look for orphans every few seconds: SIGCHLD, which would tell, belongs to uvloop."""
+        reap_orphans(engine)
+        loop.call_later(_REAP_SECONDS, self._reap, loop, engine)
 
     def _on_signal(self) -> None:
         (self._abort if self._stop.is_set() else self._stop).set()

@@ -11,8 +11,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from moorage_gateway.answers import error_body
 from moorage_gateway.request import Limits
 
-
-_NO_UPGRADE: Final = "This gateway speaks HTTP/1.1 only: send the request without `Upgrade` (set your client to HTTP/1.1)."
+_NO_UPGRADE: Final = (
+    "This gateway speaks HTTP/1.1 only: send the request without `Upgrade` (set your client to HTTP/1.1)."
+)
 
 
 class UpgradeRefusedError(Exception):

@@ -36,21 +36,7 @@ class Server(uvicorn.Server):
 
 def public_server(app: App, settings: Settings, limits: Limits) -> Server:
     """The server towards clients; it stops when its `should_exit` is set, after at most the drain time."""
-    return Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.public_port,
-            http=protocol(limits),
-            loop="none",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=settings.drain_seconds,
-        )
-    )
+    return _server(app, settings, settings.public_port, settings.drain_seconds, http=protocol(limits))
 
 
 async def serve(settings: Settings) -> None:
@@ -77,7 +63,7 @@ async def serve(settings: Settings) -> None:
         scraper = Scraper(lambda: routes.table, session, targets, metrics)
         watchers = routes.watchers(api, settings.watch_namespace)
         background = [scraper.run(), *(watcher.run() for watcher in watchers)]
-        internal = Server(_internal_config(InternalApp(metrics, unready), settings))
+        internal = _server(InternalApp(metrics, unready), settings, settings.internal_port, drain_seconds=1)
         await _run(public_server(app, settings, limits), internal, background, stop)
     await api.close()
 
@@ -101,19 +87,23 @@ async def _run(
     log.info("drained")
 
 
-def _internal_config(app: InternalApp, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
+def _server(app: Any, settings: Settings, port: int, drain_seconds: int, *, http: Any = "httptools") -> Server:
+    """A server without what we do not use; `proxy_headers` would believe what a client says of its address."""
+    config = uvicorn.Config(
         app,
         host=settings.host,
-        port=settings.internal_port,
+        port=port,
+        http=http,
         loop="none",
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=1,
+        proxy_headers=False,
+        timeout_graceful_shutdown=drain_seconds,
     )
+    return Server(config)
 
 
 def _stop_signal() -> asyncio.Event:

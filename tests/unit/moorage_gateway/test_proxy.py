@@ -162,7 +162,7 @@ async def test_the_load_that_an_answer_reports_counts(serve, make_replica, ask, 
     assert gateway.targets.load == {replica.name: 5}  # six there, of which one was ours and is over
 
 
-async def test_requests_go_to_the_replica_with_the_least_load(serve, make_replica, gateway, ask, until, http):
+async def test_requests_go_to_the_replica_with_the_least_load(serve, make_replica, ask, until):
     hold = asyncio.Event()
 
     async def slow(connection, _seen):

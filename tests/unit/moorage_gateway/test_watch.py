@@ -17,7 +17,7 @@ QUICK = Timing(watch=30, grace=10, resync=600, backoff=0.001, backoff_most=0.01)
 
 @dataclass
 class FakeApi:
-    """Serves one resource, with a scripted fault for each of its next requests; without one it is what a real one is."""
+    """Serves one resource, with a scripted fault for each of its next requests; then as a real one does."""
 
     list_faults: list[str] = field(default_factory=list)
     watch_faults: list[str] = field(default_factory=list)
@@ -82,7 +82,8 @@ class FakeApi:
         sent = int(query["resourceVersion"])
         while True:
             async with self.changed:
-                await self.changed.wait_for(lambda: self.version > sent)
+                while self.version <= sent:
+                    await self.changed.wait()
             for version, event in self.log:
                 if version > sent:
                     await response.write(json.dumps(event).encode() + b"\n")
@@ -95,7 +96,9 @@ ANSWERS = {"410": 410, "500": 500, "429": 429, "403": 403, "401": 401}
 def _fault(name):
     if name == "no JSON":
         return web.Response(body=b"<html>")
-    return web.json_response({"kind": "Status", "code": ANSWERS[name], "message": f"fault {name}"}, status=ANSWERS[name])
+    return web.json_response(
+        {"kind": "Status", "code": ANSWERS[name], "message": f"fault {name}"}, status=ANSWERS[name]
+    )
 
 
 async def _ends(_response, _request):

@@ -1,0 +1,128 @@
+"""Telemetry of real replicas, on a quick tick."""
+
+import asyncio
+
+import pytest
+
+from moorage_gateway import table
+from moorage_gateway.scrape import Scraper
+
+TICK = 0.01
+LABELS = {"namespace": "team-a", "deployment": "chat", "revision": "1"}
+
+
+def telemetry(body):
+    async def behave(connection, seen):
+        assert seen.line == "GET /telemetry HTTP/1.1"
+        await connection.answer(body)
+
+    return behave
+
+
+@pytest.fixture
+async def scrape(gateway, serve):
+    """Serve these replicas, and scrape until the test ends."""
+    scraper = Scraper(lambda: gateway.table, gateway.session, gateway.targets, gateway.metrics, TICK)
+    tasks = []
+
+    def start(*replicas):
+        serve(*replicas)
+        tasks.append(asyncio.create_task(scraper.run()))
+
+    yield start
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_a_replica_reports_is_its_load(gateway, make_replica, scrape, until):
+    replica = await make_replica(telemetry(b'{"running": 3, "waiting": 4, "phase": "Ready", "gpu": {}}'))
+    scrape(replica)
+    await until(lambda: gateway.targets.load == {replica.name: 7})
+
+
+async def test_a_replica_in_use_is_asked_ten_times_as_often(gateway, make_replica, scrape, until):
+    used, unused = [await make_replica(telemetry(b'{"running": 0, "waiting": 0}')) for _ in range(2)]
+    gateway.targets.begin(used.name, now=0)
+    scrape(used, unused)
+    await until(lambda: len(used.seen) >= 40)
+    assert 3 <= len(unused.seen) <= 5
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"no JSON", b"[]", b"{}", b'{"running": "many", "waiting": 0}', b'{"running": 1}', b"x" * 100_000]
+)
+async def test_no_figure_is_no_load(gateway, make_replica, scrape, until, body):
+    replica = await make_replica(telemetry(body))
+    scrape(replica)
+    await until(lambda: len(replica.seen) >= 2)
+    assert gateway.targets.load == {}
+    assert not gateway.targets.ejected
+
+
+async def test_an_error_is_no_figure(gateway, make_replica, scrape, until):
+    async def behave(connection, _seen):
+        await connection.answer(b'{"running": 9, "waiting": 9}', status="404 Not Found")
+
+    replica = await make_replica(behave)
+    scrape(replica)
+    await until(lambda: len(replica.seen) >= 2)
+    assert gateway.targets.load == {}
+
+
+async def test_a_replica_that_hangs_holds_up_nobody_else(gateway, make_replica, scrape, until):
+    async def hang(connection, _seen):
+        await connection.closed_by_peer()
+
+    stuck, good = await make_replica(hang), await make_replica(telemetry(b'{"running": 1, "waiting": 0}'))
+    gateway.targets.begin(good.name, now=0)
+    scrape(stuck, good)
+    await until(lambda: len(good.seen) >= 2 and len(stuck.seen) >= 1)
+
+
+async def test_a_dead_replica_is_left_out_and_comes_back_without_a_clients_request(
+    gateway, make_replica, scrape, until
+):
+    replica, other = [await make_replica(telemetry(b'{"running": 0, "waiting": 0}')) for _ in range(2)]
+    gateway.targets.begin(replica.name, now=0)
+    await replica.stop()
+    scrape(replica, other)
+    await until(lambda: gateway.targets.ejected == {replica.name})
+    assert gateway.figure("moorage_gateway_ejections_total") == 1
+    seen = len(replica.seen)
+    await replica.start()
+    await until(lambda: not gateway.targets.ejected)
+    assert {each.line for each in replica.seen[seen:]} == {"GET /telemetry HTTP/1.1"}
+
+
+async def test_what_left_the_table_leaves_loads_and_metrics(gateway, make_replica, scrape, until, ask):
+    async def either(connection, seen):
+        await connection.answer(b'{"running": 2, "waiting": 0}' if "telemetry" in seen.line else b"{}")
+
+    replica = await make_replica(either)
+    scrape(replica)
+    await ask()
+    assert gateway.figure("moorage_gateway_requests_total", code="200", **LABELS) == 1
+    assert replica.name in gateway.targets.load
+    gateway.table = table.EMPTY
+    await until(lambda: gateway.targets.load == {})
+    assert b"team-a" not in gateway.metrics.text()
+
+
+async def test_clients_cannot_grow_the_metrics(gateway, serve, make_replica, ask):
+    serve(await make_replica())
+    await ask()
+    await ask({"model": "made-up"})
+    size = len(gateway.metrics.text().splitlines())
+    for n in range(50):
+        await ask({"model": f"made-up-{n}"}, headers={"x-request-id": str(n)}, path="/v1/completions")
+        await ask({"model": "chat", "user": str(n)})
+    assert len(gateway.metrics.text().splitlines()) == size
+
+
+async def test_a_table_without_targets_is_scraped_in_peace(gateway, make_replica, scrape, serve, until):
+    scrape()
+    await until(lambda: gateway.table.full["team-a/chat"].revisions[0].targets == ())
+    replica = await make_replica(telemetry(b'{"running": 1, "waiting": 0}'))
+    serve(replica)
+    await until(lambda: gateway.targets.load == {replica.name: 1})

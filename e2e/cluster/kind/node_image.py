@@ -5,6 +5,7 @@ few programs that kube-proxy calls, under every name that kubeadm asks for.
 """
 
 import hashlib
+import shutil
 import tarfile
 import tempfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 
 from e2e.cluster.binary import Binaries, kubernetes_version
 from e2e.cluster.command import lock, run
+from e2e.cluster.debian import make_root
 from e2e.cluster.kind import docker_archive, tools
 from e2e.cluster.paths import cache_dir
 from e2e.cluster.progress import Progress
@@ -20,7 +22,6 @@ REPOSITORY: Final = "moorage/kind-node"
 IMPORT_CHANGES: Final = ('ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', "ENV container=docker")
 """What `docker import` cannot read from a tar; as in kind's Dockerfile."""
 
-_SUITE: Final = "bookworm"
 _NODE_SCRIPT: Final = Path(__file__).parent / "node_root.sh"
 _NODE_PACKAGES: Final = (
     *("systemd", "dbus", "kmod", "procps", "ca-certificates"),
@@ -38,6 +39,7 @@ _IPTABLES: Final = tuple(
     f"{family}{verb}" for family in ("iptables", "ip6tables") for verb in ("", "-save", "-restore")
 )
 _PATH: Final = "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_UNFINISHED: Final = ".build-"
 _HASH_LENGTH: Final = 12
 
 
@@ -64,16 +66,17 @@ def _inputs_hash(binaries: Binaries) -> str:
 
 
 def _build(final: Path, binaries: Binaries, progress: Progress) -> None:
+    for left in final.parent.glob(f"{_UNFINISHED}*"):  # by a build that was killed
+        shutil.rmtree(left)
     version = kubernetes_version()
-    with tempfile.TemporaryDirectory(dir=final.parent, prefix=".build-") as name:
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix=_UNFINISHED) as name:
         work = Path(name)
         with progress.step(f"images of the Kubernetes {version} components (once)"):
             pause = _component_images(work, binaries, version)
         with progress.step("node image: Debian with Kubernetes in it (once; about 30 s)"):
             unfinished = work / "node.tar"
-            _mmdebstrap(
+            make_root(
                 unfinished,
-                "minbase",
                 _NODE_PACKAGES,
                 *_EXCLUDED,
                 f'--customize-hook=bash {_NODE_SCRIPT} "$1"',
@@ -107,7 +110,7 @@ def _component_images(work: Path, binaries: Binaries, version: str) -> str:
 
 def _components_layer(layer: Path, binaries: Binaries) -> None:
     """Unpacked packages only, no installed Debian: 27 MB beside the binary instead of 130."""
-    _mmdebstrap(layer, "extract", _PROXY_PACKAGES)
+    make_root(layer, _PROXY_PACKAGES, variant="extract")
     with tarfile.open(layer, "a") as tar:
         tar.add(binaries.hyperkube, "usr/local/bin/hyperkube")
         for component in _COMPONENTS:
@@ -122,10 +125,3 @@ def _link(tar: tarfile.TarFile, name: str, target: str) -> None:
     entry.type = tarfile.SYMTYPE
     entry.linkname = target
     tar.addfile(entry)
-
-
-def _mmdebstrap(
-    target: Path, variant: str, packages: tuple[str, ...], *options: str, env: dict[str, str] | None = None
-) -> None:
-    include = f"--include={','.join(packages)}"
-    run(["mmdebstrap", "--quiet", f"--variant={variant}", include, *options, _SUITE, target], env=env)

@@ -95,7 +95,6 @@ class KindProvider:
                 return
             with progress.step(f"remove the cluster {self.name}"):
                 self._remove()
-        self._place.lock.unlink(missing_ok=True)
 
     def load_images(self, images: Sequence[Image], progress: Progress) -> None:
         """Import what the node lacks."""

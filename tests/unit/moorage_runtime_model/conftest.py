@@ -1,0 +1,97 @@
+"""A small model with random weights, written as a checkpoint, and engines over it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from moorage_runtime.engine.core import Engine
+from moorage_runtime.engine.plan import Limits
+from moorage_runtime.model.cache import KVCache
+from moorage_runtime.model.checkpoint import open_checkpoint
+from moorage_runtime.model.llama import Llama
+from moorage_runtime.model.runner import ModelRunner
+
+HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP, VOCABULARY, LAYERS = 64, 4, 2, 16, 96, 211, 2
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "intermediate_size": MLP,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "max_position_embeddings": 256,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": True,
+    "eos_token_id": 2,
+}
+
+
+def tensors():
+    """Weights large enough that the two best logits are far apart."""
+    generator = torch.Generator().manual_seed(7)
+    kv = KV_HEADS * HEAD_DIM
+    shapes = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN), "model.norm.weight": (HIDDEN,)}
+    for layer in range(LAYERS):
+        prefix = f"model.layers.{layer}"
+        shapes |= {
+            f"{prefix}.input_layernorm.weight": (HIDDEN,),
+            f"{prefix}.post_attention_layernorm.weight": (HIDDEN,),
+            f"{prefix}.self_attn.q_proj.weight": (HEADS * HEAD_DIM, HIDDEN),
+            f"{prefix}.self_attn.k_proj.weight": (kv, HIDDEN),
+            f"{prefix}.self_attn.v_proj.weight": (kv, HIDDEN),
+            f"{prefix}.self_attn.o_proj.weight": (HIDDEN, HEADS * HEAD_DIM),
+            f"{prefix}.mlp.gate_proj.weight": (MLP, HIDDEN),
+            f"{prefix}.mlp.up_proj.weight": (MLP, HIDDEN),
+            f"{prefix}.mlp.down_proj.weight": (HIDDEN, MLP),
+        }
+    return {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny products are computed by one thread anyway; on a busy machine others only make it wait."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def write_model(tmp_path):
+    """Write the small model, with changes to its `config.json`; returns its folder."""
+
+    def write(**config) -> Path:
+        (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **config}))
+        save_file(tensors(), tmp_path / "model.safetensors")
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    save_file(tensors(), folder / "model.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine_of(small_model):
+    """Engines over the small model in float32."""
+    model = Llama(open_checkpoint(small_model), torch.float32, lambda _done: None)
+
+    def build(**changed) -> Engine:
+        limits = {
+            "context_length": 256,
+            "vocab_size": VOCABULARY,
+            "total_blocks": 128,
+            "max_running": 16,
+            "token_budget": 128,
+        }
+        made = Limits(**{**limits, **changed})
+        return Engine(ModelRunner(model, KVCache(model.config, made.total_blocks, model.dtype)), made)
+
+    return build

@@ -1,0 +1,192 @@
+"""Reading models: both formats give the same numbers, and what is unsafe or unsupported is refused with the reason."""
+
+import gguf
+import pytest
+import torch
+
+from moorage_runtime.model.checkpoint import SafetensorsCheckpoint, open_checkpoint
+from moorage_runtime.model.config import Llama3Scaling
+from moorage_runtime.model.errors import UnsupportedModelError
+from moorage_runtime.model.gguf_file import ROPE_FACTORS
+from moorage_runtime.model.rope import inverse_frequencies
+
+PARTS = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def interleaved(weight, heads):
+    """The permutation of llama.cpp's converter (convert_hf_to_gguf.py, LlamaModel.permute)."""
+    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
+
+
+def write_gguf(path, source, *, architecture="llama", rope_factors=None, **metadata):
+    """The small model as llama.cpp's converter would write it."""
+    config = source.config
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.heads)
+    writer.add_head_count_kv(config.kv_heads)
+    writer.add_layer_norm_rms_eps(config.rms_eps)
+    writer.add_rope_freq_base(config.rope.theta)
+    writer.add_eos_token_id(2)
+    for key, value in metadata.items():
+        getattr(writer, f"add_{key}")(value)
+    writer.add_tensor("token_embd.weight", source.tensor("model.embed_tokens.weight").numpy())
+    writer.add_tensor("output_norm.weight", source.tensor("model.norm.weight").numpy())
+    for layer in range(config.layers):
+        for name, stored in PARTS.items():
+            weight = source.tensor(f"model.layers.{layer}.{name}.weight").numpy()
+            if architecture == "llama" and stored in ("attn_q", "attn_k"):
+                weight = interleaved(weight, config.heads if stored == "attn_q" else config.kv_heads)
+            writer.add_tensor(f"blk.{layer}.{stored}.weight", weight)
+    if rope_factors is not None:
+        writer.add_tensor("rope_freqs.weight", rope_factors.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.fixture
+def source(small_model):
+    return SafetensorsCheckpoint(small_model)
+
+
+def test_a_gguf_is_the_model_that_it_was_made_from(source, tmp_path):
+    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source))
+    assert read.config.rms_eps == pytest.approx(source.config.rms_eps)
+    for field in ("hidden_size", "layers", "heads", "kv_heads", "head_dim", "vocab_size", "rope", "context_length"):
+        assert getattr(read.config, field) == getattr(source.config, field)
+    assert read.config.tied_embeddings
+    assert read.config.eos_token_ids == (2,)
+    for part in PARTS:
+        name = f"model.layers.1.{part}.weight"
+        assert torch.equal(read.tensor(name), source.tensor(name)), name
+
+
+def test_other_architectures_are_not_permuted(source, tmp_path):
+    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source, architecture="qwen2"))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(read.tensor(name), source.tensor(name))
+
+
+def test_a_gguf_in_a_folder_is_found_and_two_are_not_guessed_between(source, tmp_path):
+    write_gguf(tmp_path / "a.gguf", source)
+    assert open_checkpoint(tmp_path).config.layers == source.config.layers
+    write_gguf(tmp_path / "b.gguf", source)
+    with pytest.raises(UnsupportedModelError, match=r"2 GGUF files: a\.gguf, b\.gguf"):
+        open_checkpoint(tmp_path)
+
+
+def test_rope_factors_of_a_gguf_divide_the_frequencies(source, tmp_path):
+    factors = torch.arange(1.0, source.config.head_dim // 2 + 1)
+    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source, rope_factors=factors))
+    plain = inverse_frequencies(source.config.rope, source.config.head_dim)
+    scaled = inverse_frequencies(read.config.rope, read.config.head_dim, read.optional(ROPE_FACTORS))
+    assert torch.allclose(scaled * factors, plain)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"rope_dimension_count": 8}, "rotary embedding of 8 of 16 numbers is not supported"),
+        ({"rope_scaling_type": gguf.RopeScalingType.YARN}, "rope scaling 'yarn' is not supported in GGUF"),
+    ],
+)
+def test_variants_of_a_gguf_that_are_not_computed_are_refused(source, tmp_path, metadata, reason):
+    with pytest.raises(UnsupportedModelError, match=reason):
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", source, **metadata))
+
+
+def test_a_gguf_of_another_architecture_is_refused(source, tmp_path):
+    with pytest.raises(UnsupportedModelError, match="architecture 'gpt2' is not supported; supported are llama"):
+        open_checkpoint(write_gguf(tmp_path / "m.gguf", source, architecture="gpt2"))
+
+
+def test_a_broken_gguf_is_refused(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(UnsupportedModelError, match=r"m\.gguf cannot be read as GGUF"):
+        open_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": "gpt2"}, "architecture 'gpt2' is not supported; supported are llama, mistral, qwen2, qwen3"),
+        ({"auto_map": {"AutoModel": "x.Y"}}, r"the model's own code \(auto_map\), which is never run"),
+        ({"hidden_act": "gelu"}, "activation 'gelu' is not supported"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not supported"),
+        ({"partial_rotary_factor": 0.5}, "rotary embedding of a part of each head is not supported"),
+        ({"rms_norm_eps": "small"}, "config.json cannot be read: ValueError"),
+        ({"hidden_size": None}, "config.json cannot be read: TypeError"),
+    ],
+)
+def test_a_config_that_is_not_computed_is_refused(write_model, config, reason):
+    with pytest.raises(UnsupportedModelError, match=reason):
+        open_checkpoint(write_model(**config))
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({}, "neither .safetensors nor .gguf"),
+        ({"pytorch_model.bin": b"x"}, r"pytorch_model\.bin is a pickle.*convert the model to safetensors"),
+        ({"model.safetensors": b"x" * 64, "config.json": b"{"}, r"config\.json cannot be read"),
+        ({"model.safetensors": b"x" * 64, "modeling.py": b""}, r"brings code \(modeling\.py\), which is never run"),
+    ],
+)
+def test_a_folder_without_a_safe_model_is_refused(tmp_path, files, reason):
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        open_checkpoint(tmp_path)
+
+
+def test_a_broken_safetensors_file_is_refused(write_model):
+    folder = write_model()
+    (folder / "model.safetensors").write_bytes(b"x" * 64)
+    with pytest.raises(UnsupportedModelError, match=r"model\.safetensors cannot be read"):
+        open_checkpoint(folder)
+
+
+def test_a_missing_tensor_is_named(write_model):
+    with pytest.raises(UnsupportedModelError, match=r"no tensor 'lm_head\.weight'"):
+        open_checkpoint(write_model()).tensor("lm_head.weight")
+
+
+def test_there_must_be_a_model(tmp_path):
+    with pytest.raises(UnsupportedModelError, match="there is no model at"):
+        open_checkpoint(tmp_path / "nothing")
+
+
+def test_the_context_ends_where_a_sliding_window_would_begin_to_act(write_model):
+    assert open_checkpoint(write_model(sliding_window=100)).config.context_length == 100
+    assert open_checkpoint(write_model(sliding_window=100, use_sliding_window=False)).config.context_length == 256
+
+
+def test_end_tokens_come_from_the_generation_config_first(write_model):
+    folder = write_model()
+    assert open_checkpoint(folder).config.eos_token_ids == (2,)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [5, 6]}')
+    assert open_checkpoint(folder).config.eos_token_ids == (5, 6)
+
+
+def test_rope_scaling_is_read_in_both_spellings(write_model):
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    old = open_checkpoint(write_model(rope_theta=5e5, rope_scaling={"rope_type": "llama3", **scaling})).config.rope
+    new = {"rope_type": "llama3", "rope_theta": 5e5, **scaling}
+    assert old == open_checkpoint(write_model(rope_theta=None, rope_parameters=new)).config.rope
+    assert (old.theta, old.llama3) == (5e5, Llama3Scaling(8.0, 1.0, 4.0, 64))

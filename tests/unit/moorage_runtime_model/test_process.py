@@ -1,0 +1,216 @@
+"""The engine's process through its socket, as the API process uses it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import zmq
+
+from moorage_runtime.engine.messages import (
+    Cancel,
+    Drain,
+    Failed,
+    Loading,
+    SamplingParams,
+    Shutdown,
+    Started,
+    Step,
+    Submit,
+    decode_events,
+    encode_commands,
+)
+
+DEADLINE_S = 120
+GREEDY = SamplingParams(temperature=0.0)
+NOT_SUPPORTED = "is not supported; supported are llama, mistral, qwen2, qwen3"
+
+
+class EngineProcess:
+    """The process, and the API process's end of its socket."""
+
+    def __init__(self, folder, model, *arguments):
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.PAIR)
+        address = f"ipc://{folder}/engine.sock"
+        self.socket.bind(address)
+        command = [sys.executable, "-m", "moorage_runtime.model.process", "--model", str(model), "--socket", address]
+        self.process = subprocess.Popen([*command, "--max-running", "4", *arguments], stderr=subprocess.PIPE, text=True)
+
+    def send(self, *commands):
+        self.socket.send(encode_commands(list(commands)))
+
+    def events(self):
+        """Everything until the process has ended and all it sent is read."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            ended = self.process.poll() is not None
+            if self.socket.poll(100):
+                yield from decode_events(self.socket.recv())
+            elif ended:
+                return
+        pytest.fail(f"the engine did not end within {DEADLINE_S} s")
+
+    def until(self, kind):
+        """The first event of that kind; everything before it is dropped."""
+        return next(event for event in self.events() if isinstance(event, kind))
+
+    def answers(self, count):
+        """Outputs until so many requests have ended: {id: (tokens, finish reason, error)}, and the last stats."""
+        tokens, ends = {}, {}
+        for event in self.events():
+            assert isinstance(event, Step), event
+            for output in event.outputs:
+                assert output.id not in ends
+                tokens.setdefault(output.id, []).extend(output.token_ids)
+                if output.finish_reason:
+                    ends[output.id] = (tokens[output.id], output.finish_reason, output.error)
+            if len(ends) == count:
+                return ends, event.stats
+        pytest.fail(f"the engine ended with {ends}")
+
+    def exit_code(self):
+        return self.process.wait(DEADLINE_S)
+
+    def close(self):
+        self.process.kill()
+        self.process.communicate()
+        self.socket.close(0)
+        self.context.term()
+
+
+@pytest.fixture
+def spawn(tmp_path):
+    """Start an engine's process; all are killed at the end."""
+    started = []
+
+    def start(model, *arguments):
+        folder = tmp_path / f"socket{len(started)}"
+        folder.mkdir()
+        started.append(EngineProcess(folder, model, *arguments))
+        return started[-1]
+
+    yield start
+    for engine in started:
+        engine.close()
+
+
+def test_a_life_load_answer_cancel_drain(spawn, small_model):
+    engine = spawn(small_model, "--context-length", "128", "--dtype", "float32", "--threads", "1")
+    events = []
+    for event in engine.events():
+        events.append(event)
+        if isinstance(event, Started):
+            break
+    assert {event.phase for event in events[:-1]} == {"LoadingWeights", "WarmingUp"}
+    assert all(isinstance(event, Loading) and 0 <= event.fraction <= 1 for event in events[:-1])
+    started = events[-1]
+    assert (started.architecture, started.vocab_size, started.context_length) == ("llama", 211, 128)
+    assert (started.dtype, started.threads, started.eos_token_ids) == ("float32", 1, [2])
+    assert (started.max_running, started.kv_capacity_tokens) == (4, 4 * 128)
+
+    engine.send(*(Submit(str(index), [index + 3] * 9, 12, GREEDY) for index in range(6)))
+    batched, stats = engine.answers(6)
+    assert {(len(tokens), reason) for tokens, reason, _ in batched.values()} == {(12, "length")}
+    assert (stats.running, stats.waiting, stats.kv_utilization, stats.tokens_per_second) == (0, 0, 0.0, 0.0)
+    engine.send(Submit("alone", [5] * 9, 12, GREEDY))
+    assert engine.answers(1)[0]["alone"] == batched["2"]
+
+    engine.send(Submit("bad", [211], 1), Submit("gone", [1], 100, GREEDY), Cancel("gone"), Cancel("never"))
+    ends, _ = engine.answers(2)
+    assert ends["bad"] == ([], "error", "the prompt has a token id outside of the vocabulary (0 to 210)")
+    assert ends["gone"][1] == "abort"
+
+    engine.send(Submit("last", [1], 50, GREEDY), Drain())
+    assert engine.answers(1)[0]["last"][1] == "length"
+    assert engine.exit_code() == 0
+
+
+def test_requests_without_a_seed_differ(spawn, small_model):
+    engine = spawn(small_model, "--kv-tokens", "512")
+    engine.until(Started)
+    engine.send(*(Submit(name, [1, 2, 3], 40, SamplingParams(temperature=2.0)) for name in "ab"))
+    ends, _ = engine.answers(2)
+    assert ends["a"][0] != ends["b"][0]
+
+
+def test_shutdown_aborts_what_runs(spawn, small_model):
+    engine = spawn(small_model, "--kv-tokens", "512")
+    started = engine.until(Started)
+    assert started.kv_capacity_tokens == 512
+    engine.send(*(Submit(str(index), [1], 200, GREEDY) for index in range(6)), Shutdown())
+    ends, _ = engine.answers(6)
+    assert {reason for _, reason, _ in ends.values()} == {"abort"}
+    assert engine.exit_code() == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "expected"),
+    [
+        ({"model_type": "gpt2"}, [], Failed("UnsupportedModel", f"architecture 'gpt2' {NOT_SUPPORTED}")),
+        (
+            {},
+            ["--kv-tokens", "64"],
+            Failed("InsufficientMemory", "a KV cache of 64 tokens does not hold contextLength 256"),
+        ),
+    ],
+)
+def test_a_start_that_cannot_succeed_says_why_and_ends_with_1(spawn, write_model, config, arguments, expected):
+    engine = spawn(write_model(**config), *arguments)
+    assert engine.until(Failed) == expected
+    assert engine.exit_code() == 1
+
+
+def test_a_frame_that_is_no_protocol_ends_the_engine_with_the_reason(spawn, small_model):
+    engine = spawn(small_model, "--kv-tokens", "256")
+    engine.until(Started)
+    engine.socket.send(b"nonsense")
+    failed = engine.until(Failed)
+    assert failed.reason == "EngineFailed"
+    assert failed.message.startswith(f"{msgspec.DecodeError.__name__}") or "Error" in failed.message
+    assert engine.exit_code() == 1
+
+
+PARENT = """
+import subprocess, sys, zmq
+from moorage_runtime.engine.messages import Started, decode_events
+folder, *command = sys.argv[1:]
+socket = zmq.Context().socket(zmq.PAIR)
+socket.bind(f"ipc://{folder}/engine.sock")
+engine = subprocess.Popen([*command, "--socket", f"ipc://{folder}/engine.sock"])
+while not any(isinstance(event, Started) for event in decode_events(socket.recv())):
+    pass
+print(engine.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_engine_dies_with_the_process_that_started_it(tmp_path, small_model):
+    command = [sys.executable, "-m", "moorage_runtime.model.process", "--model", str(small_model), "--max-running", "1"]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with parent:
+        engine = int(parent.stdout.readline())
+        parent.send_signal(signal.SIGKILL)
+        parent.wait(DEADLINE_S)
+    deadline = time.monotonic() + DEADLINE_S
+    while _alive(engine):
+        assert time.monotonic() < deadline, "the engine outlived its parent"
+        os.sched_yield()
+
+
+def _alive(pid):
+    """Whether the process runs; a zombie that nobody has collected yet does not."""
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -23,13 +23,14 @@ def fetch(source: HubSource, into: Path, admit: Admit) -> None:
     os.environ.setdefault("HF_HOME", str(into / ".hub"))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from httpx2 import HTTPError  # noqa: PLC0415 - as above; what the library talks with, and whose faults it lets through
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as above
 
     try:
         _download(source, into, admit)
     except HfHubHTTPError as error:
         raise _explain(source, error.response.status_code, str(error)) from error
-    except OSError as error:
+    except (HTTPError, OSError) as error:
         raise FetchFailedError(f"hf://{source.repository} could not be downloaded: {error}") from error
 
 

@@ -27,6 +27,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         GgufError: not GGUF, an unknown version, or cut short.
     """
+    if path.stat().st_size == 0:
+        raise GgufError(f"{path.name} is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return _Reader(data).metadata()

@@ -1,0 +1,78 @@
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+_spec = importlib.util.spec_from_file_location("hub_server", Path(__file__).with_name("hub_server.py"))
+hub_server = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(hub_server)
+
+
+@dataclass
+class Fetched:
+    """How a run of `moorage-fetch` ended."""
+
+    code: int
+    stderr: str
+    termination: dict
+    into: Path
+
+    @property
+    def names(self):
+        return sorted(path.name for path in self.into.iterdir() if not path.name.startswith("."))
+
+    def refused(self, reason):
+        """The message of a failure: one line, the same for people and for Kubernetes, and nothing left behind."""
+        assert self.code == 1, self.stderr
+        assert self.termination["reason"] == reason, self.termination
+        assert f"moorage-fetch: {reason}: {self.termination['error']}" in self.stderr
+        assert self.names == []
+        return self.termination["error"]
+
+
+@pytest.fixture
+def fetch(tmp_path):
+    """Run the program as a pod does."""
+    into = tmp_path / "model"
+    into.mkdir()
+    (tmp_path / "sources").mkdir()
+
+    def run(source, *arguments, **environment):
+        termination = tmp_path / "termination"
+        termination.write_text("")
+        command = [sys.executable, "-m", "moorage_runtime.fetch.main", source, "--into", into]
+        command += ["--sources", tmp_path / "sources", "--termination-log", termination, *arguments]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        done = subprocess.run(
+            [str(part) for part in command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            cwd=tmp_path,
+            env=inherited | {"HOME": "/nonexistent"} | environment,
+        )
+        text = termination.read_text()
+        return Fetched(done.returncode, done.stderr, json.loads(text) if text else {}, into)
+
+    return run
+
+
+@pytest.fixture
+def claim(tmp_path):
+    """The volume `models`, as the operator mounts it."""
+    folder = tmp_path / "sources" / "models"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def hub():
+    server = hub_server.Hub()
+    yield server
+    server.close()

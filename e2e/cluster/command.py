@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from e2e.cluster.progress import Progress
 from e2e.cluster.provider import ClusterError
@@ -61,12 +62,33 @@ def which(program: str) -> str | None:
 
 @contextmanager
 def lock(path: Path, progress: Progress, what: str) -> Iterator[None]:
-    """Keep other processes of this tool out of `what`; the kernel frees the lock even when this process is killed."""
+    """Keep other processes of this tool out of `what`.
+
+    The kernel frees the lock even when this process is killed. The file goes with the lock, so that nothing is left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with progress.step(f"waiting for another process that works on {what}"):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+    while True:
+        with path.open("a") as handle:
+            _wait_for_lock(handle, progress, what)
+            if not _is_at(path, handle):  # the one who held it before took its file away: lock the new one
+                continue
+            try:
+                yield
+            finally:
+                path.unlink()
+            return
+
+
+def _wait_for_lock(handle: IO[str], progress: Progress, what: str) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with progress.step(f"waiting for another process that works on {what}"):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+
+
+def _is_at(path: Path, handle: IO[str]) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(handle.fileno()).st_ino
+    except FileNotFoundError:
+        return False

@@ -92,7 +92,6 @@ class LocalProvider:
                 return
             with progress.step(f"remove the cluster {self.name}"):
                 remove(self._place)
-        self._place.lock.unlink(missing_ok=True)
 
     def load_images(self, images: Sequence[Image], progress: Progress) -> None:
         """Import what the node lacks."""

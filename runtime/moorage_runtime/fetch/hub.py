@@ -37,17 +37,39 @@ def fetch(source: HubSource, into: Path, admit: Admit) -> None:
 def _download(source: HubSource, into: Path, admit: Admit) -> None:
     from huggingface_hub import HfApi  # noqa: PLC0415 - see `fetch`
 
-    api = HfApi()
-    info = api.model_info(source.repository, revision=source.revision, files_metadata=True)
+    info = HfApi().model_info(source.repository, revision=source.revision, files_metadata=True)
+    if info.sha is None:
+        raise FetchFailedError(f"hf://{source.repository}: the hub does not say which commit {source.revision} is.")
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or []}
     selection = select(sizes, only=source.file)
-    members = [str(PurePosixPath(selection.folder, name)) for name in selection.names]
-    admit(sum(sizes[member] for member in members))
-    for member in members:
+    members = {name: str(PurePosixPath(selection.folder, name)) for name in selection.names}
+    admit(sum(sizes[member] for member in members.values()))
+    for name, member in members.items():
         # Pinned to the commit that was listed, so that a push meanwhile mixes nothing.
-        path = Path(api.hf_hub_download(source.repository, member, revision=info.sha, local_dir=into))
-        if path.suffix == ".json":
-            refuse_code(path.name, json.loads(path.read_text(encoding="utf-8")))
+        _file(source.repository, member, info.sha, sizes[member], into / name)
+        if name.endswith(".json"):
+            refuse_code(name, json.loads((into / name).read_text(encoding="utf-8")))
+
+
+def _file(repository: str, member: str, commit: str, size: int, path: Path) -> None:
+    """Download one file, going on where an earlier process was stopped.
+
+    The library's own `hf_hub_download` begins anew in every process, which costs gigabytes when a pod is restarted.
+    """
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - see `fetch`
+    from huggingface_hub.file_download import http_get  # noqa: PLC0415 - see `fetch`
+    from huggingface_hub.utils._headers import build_hf_headers  # noqa: PLC0415 - see `fetch`
+
+    if path.exists():
+        return
+    # The commit is in the name: bytes of two commits must never meet in one file.
+    part = path.with_name(f".{commit}.{path.name}")
+    url = hf_hub_url(repository, member, revision=commit)
+    # Compressed, a file could not be continued in its middle.
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
+    with part.open("ab") as file:
+        http_get(url, file, resume_size=file.tell(), headers=headers, expected_size=size)
+    part.rename(path)
 
 
 def _explain(source: HubSource, status: int, text: str) -> FetchError:

@@ -35,6 +35,18 @@ class Fetched:
         return self.termination["error"]
 
 
+def command(folder, source, *arguments):
+    parts = [sys.executable, "-m", "moorage_runtime.fetch.main", source, "--into", folder / "model"]
+    parts += ["--sources", folder / "sources", "--termination-log", folder / "termination", *arguments]
+    return [str(part) for part in parts]
+
+
+def surroundings(environment):
+    """As in a pod: no home that can be written, and only the credentials that were given."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return inherited | {"HOME": "/nonexistent"} | environment
+
+
 @pytest.fixture
 def fetch(tmp_path):
     """Run the program as a pod does."""
@@ -45,22 +57,46 @@ def fetch(tmp_path):
     def run(source, *arguments, **environment):
         termination = tmp_path / "termination"
         termination.write_text("")
-        command = [sys.executable, "-m", "moorage_runtime.fetch.main", source, "--into", into]
-        command += ["--sources", tmp_path / "sources", "--termination-log", termination, *arguments]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
         done = subprocess.run(
-            [str(part) for part in command],
+            command(tmp_path, source, *arguments),
             capture_output=True,
             text=True,
             check=False,
             timeout=120,
             cwd=tmp_path,
-            env=inherited | {"HOME": "/nonexistent"} | environment,
+            env=surroundings(environment),
         )
         text = termination.read_text()
         return Fetched(done.returncode, done.stderr, json.loads(text) if text else {}, into)
 
     return run
+
+
+@dataclass
+class Fetching:
+    """A run that is under way."""
+
+    process: subprocess.Popen
+    into: Path
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def fetching(tmp_path, fetch):
+    """Begin a run into the same folder as `fetch`; killed at the end of the test."""
+    started = []
+
+    def begin(source, *arguments, **environment):
+        process = subprocess.Popen(command(tmp_path, source, *arguments), env=surroundings(environment), cwd=tmp_path)
+        started.append(Fetching(process, tmp_path / "model"))
+        return started[-1]
+
+    yield begin
+    for run in started:
+        run.kill()
 
 
 @pytest.fixture

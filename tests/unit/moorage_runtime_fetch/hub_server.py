@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on loopback: model listing, files with ranges, a token, and connections that break."""
+"""A small Hugging Face hub on loopback: model listing, files with ranges, a token, and a line that goes dead."""
 
 import hashlib
 import json
@@ -7,12 +7,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Hub:
-    """`files`: path -> content, by repository. `break_after`: bytes after which the next big answer is cut."""
+    """`files`: path -> content, by repository. `stall_after`: bytes after which big answers stand still."""
 
     def __init__(self):
         self.repositories = {}
         self.token = None
-        self.break_after = None
+        self.stall_after = None
+        self.stalled = threading.Event()
+        self.go_on = threading.Event()
         self.requests = []
         self.commit = "c" * 40
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -25,6 +27,7 @@ class Hub:
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def close(self):
+        self.go_on.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -85,8 +88,10 @@ class Hub:
         request.end_headers()
         if not body:
             return
-        if self.break_after is not None and len(content) > self.break_after:
-            request.wfile.write(content[: self.break_after])
+        if self.stall_after is not None and len(content) > self.stall_after:
+            request.wfile.write(content[: self.stall_after])
+            self.stalled.set()
+            self.go_on.wait()
             request.close_connection = True
             return
         request.wfile.write(content)

@@ -1,6 +1,7 @@
 """`hf://` against a hub on loopback."""
 
 import json
+import time
 
 import pytest
 
@@ -42,17 +43,24 @@ def test_a_model_has_the_same_digest_from_everywhere(fetch, hub, repository, cla
     assert fetch("pvc://models", "--digest", from_hub).code == 0
 
 
-def test_a_broken_download_is_resumed_by_the_next_run(fetch, hub, repository):
-    hub.break_after = 1 << 20
-    broken = fetch("hf://org/name", HF_ENDPOINT=hub.url, HF_HUB_DOWNLOAD_TIMEOUT="5")
-    assert "could not be downloaded" in broken.refused("FetchFailed")
-    hub.break_after = None
+def test_a_killed_fetch_is_continued_by_the_next(fetch, fetching, hub, repository):
+    """A pod is restarted in the middle of its weights: they go on where they stopped."""
+    repository["model.safetensors"] = WEIGHTS * 8
+    hub.stall_after = 12 << 20
+    process = fetching("hf://org/name", HF_ENDPOINT=hub.url)
+    assert hub.stalled.wait(60)
+    deadline = time.monotonic() + 60
+    while not (started := sorted(process.into.rglob(".*model.safetensors"))) or not started[0].stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    there = started[0].stat().st_size
+    hub.stall_after = None
     hub.requests.clear()
     done = fetch("hf://org/name", HF_ENDPOINT=hub.url)
     assert done.code == 0, done.stderr
-    assert (done.into / "model.safetensors").read_bytes() == WEIGHTS
-    ranges = [wanted for method, path, wanted in hub.requests if method == "GET" and "safetensors" in path]
-    assert ranges == [f"bytes={1 << 20}-"]
+    assert (done.into / "model.safetensors").read_bytes() == WEIGHTS * 8
+    assert [wanted for _, path, wanted in hub.requests if "safetensors" in path] == [f"bytes={there}-"]
 
 
 def test_credentials(fetch, hub, repository):

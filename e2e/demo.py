@@ -23,6 +23,8 @@ MANIFEST: Final = ROOT / "examples" / "quickstart.yaml"
 MODEL: Final = "chat"
 QUESTION: Final = "What is a harbour? Answer in two sentences."
 READY_DEADLINE_S: Final = 300.0
+TROUBLE_S: Final = 30.0
+"""How long the model may be in trouble: a fetch is tried again, a broken image stays broken."""
 NOTE_WIDTH: Final = 100
 
 
@@ -51,21 +53,37 @@ def serve(stack: Stack, progress: Progress) -> None:
     """Apply the example and follow its status until it serves.
 
     Raises:
-        ClusterError: it does not serve within the deadline; the message is the object's own.
+        ClusterError: it is in trouble, or does not serve within the deadline; the message is the object's own.
     """
+    _forget_failed(stack)
     stack.kubectl("apply", "--filename", str(MANIFEST))
     with progress.step(f"{MANIFEST.relative_to(ROOT)} serves") as step:
-        deadline = time.monotonic() + READY_DEADLINE_S
+        deadline = in_trouble = time.monotonic() + READY_DEADLINE_S
         while not _is_ready(stack, step):
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            in_trouble = min(in_trouble, now + TROUBLE_S) if _is_stuck(stack) else deadline
+            if now > min(deadline, in_trouble):
                 raise ClusterError(f"{MODEL} does not serve: {_summary(stack)}; see `kubectl describe llmdep {MODEL}`")
             time.sleep(0.5)  # a person reads this, and the status is a small object
+
+
+def _forget_failed(stack: Stack) -> None:
+    """Remove what an earlier run left in trouble: a revision keeps its image, so a mended one would not reach it."""
+    if stack.kubectl("get", "llmdeployment", MODEL, "--ignore-not-found") and _is_stuck(stack):
+        stack.kubectl("delete", "llmdeployment", MODEL)
+
+
+def _is_stuck(stack: Stack) -> bool:
+    """Whether it neither serves nor is on its way."""
+    states = {c["type"]: c["status"] for c in stack.get("llmdeployment", MODEL).get("status", {}).get("conditions", [])}
+    return states.get("Ready") == "False" and states.get("Progressing") == "False"
 
 
 def _is_ready(stack: Stack, step: Step) -> bool:
     llmdep = stack.get("llmdeployment", MODEL)
     ready = _ready_condition(llmdep)
-    step.note(f"{ready.get('reason', 'Pending')}: {ready.get('message', 'the operator has not seen it yet')}"[:NOTE_WIDTH])
+    said = f"{ready.get('reason', 'Pending')}: {ready.get('message', 'the operator has not seen it yet')}"
+    step.note(said[:NOTE_WIDTH])
     current = llmdep.get("status", {}).get("observedGeneration") == llmdep["metadata"]["generation"]
     return current and ready.get("status") == "True"
 

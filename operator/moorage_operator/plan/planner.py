@@ -9,7 +9,7 @@ from moorage_operator.plan.rollout import Share, divide
 from moorage_operator.plan.situation import Situation, situation
 from moorage_operator.plan.snapshot import Apply, Delete, Event, Plan, Snapshot
 from moorage_operator.plan.status import report
-from moorage_operator.plan.times import as_text
+from moorage_operator.plan.times import as_text, from_text
 from moorage_operator.render.context import Context
 from moorage_operator.render.disruption import disruption_budget
 from moorage_operator.render.record import record
@@ -18,6 +18,7 @@ from moorage_operator.render.workload import workload
 
 NAMESAKE_WAIT: Final = 1.0
 """Seconds until the children of a deleted object of the same name are looked at again: garbage collection takes moments."""
+FIRST_STATUS_WAIT: Final = 2.0
 TAKEN_WAIT: Final = 30.0
 """Seconds until a name that somebody else's object has is looked at again: nobody tells us when it goes."""
 
@@ -32,13 +33,23 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
         return _waiting(snapshot, found, foreign, context)
     shares = _shares(found)
     status, events = report(snapshot, found, shares, snapshot.refused, context)
+    hold = _hold(snapshot, found)
     return Plan(
         applies=tuple(_applies(found, shares)),
         deletes=tuple(_deletes(snapshot, found, shares)),
-        status=status,
+        status=None if hold else status,
         events=(*_promotion(found), *events),
-        requeue_after=_drain_wait(found, shares),
+        requeue_after=hold or _drain_wait(found, shares),
     )
+
+
+def _hold(snapshot: Snapshot, found: Situation) -> float | None:
+    """Seconds that the very first status may wait for the first pod, which saves a write; None when it need not wait."""
+    born = dig(snapshot.deployment, "metadata", "creationTimestamp")
+    if snapshot.refused or found.replicas or not found.workloads or born is None or snapshot.reported("conditions"):
+        return None
+    age = (found.now - from_text(born)).total_seconds()
+    return FIRST_STATUS_WAIT - age if 0 <= age < FIRST_STATUS_WAIT else None
 
 
 def _waiting(snapshot: Snapshot, found: Situation, foreign: tuple[Manifest, ...], context: Context) -> Plan:

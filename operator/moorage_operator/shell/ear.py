@@ -103,7 +103,7 @@ class _KopfThread(threading.Thread):
         self._home = home
         self._ended = ended
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
+        self._asked: asyncio.Event | None = None
 
     def run(self) -> None:
         """Run until stopped or broken, and say which."""
@@ -118,19 +118,19 @@ class _KopfThread(threading.Thread):
 
     def stop(self) -> None:
         """Ask kopf to end."""
-        if self._loop is not None and self._stop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._loop is not None and self._asked is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._asked.set)
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
+        self._asked = asyncio.Event()
         namespaces = [self._ear.namespace] if self._ear.namespace else []
         await kopf.operator(
             registry=self._ear.registry(self._deliver),
             settings=self._ear.settings(),
             clusterwide=not namespaces,
             namespaces=namespaces,
-            stop_flag=self._stop,
+            stop_flag=self._asked,
         )
 
     def _deliver(self, kind: str, manifest: dict[str, Any]) -> None:

@@ -60,9 +60,9 @@ def application(pulse: Pulse, registry: CollectorRegistry) -> web.Application:
 @asynccontextmanager
 async def served(app: web.Application, port: int) -> AsyncIterator[int]:
     """Serve on all addresses; gives the port, which matters when 0 was asked for."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, None, port, shutdown_timeout=1)
+    site = web.TCPSite(runner, None, port)
     await site.start()
     try:
         yield next((address[1] for address in runner.addresses), port)

@@ -58,10 +58,13 @@ class Reconciler:
         except RejectedError as error:
             if error.status in _REFUSALS:
                 refusal = plan(replace(snapshot, refused=error.message), self._context)
+                if refusal.status is not None:
+                    await self._writer.report(deployment, refusal.status)
                 await self._tell(deployment, refusal)
             raise
-        if not wrote:
-            wrote = await self._tell(deployment, decided)
+        if not wrote and decided.status is not None:
+            wrote = await self._writer.report(deployment, decided.status)
+        await self._tell(deployment, decided)
         # What was written is in the store already: go on from there, and report only once there is nothing to change.
         return 0.0 if wrote else decided.requeue_after
 
@@ -77,11 +80,9 @@ class Reconciler:
             wrote = True
         return wrote
 
-    async def _tell(self, deployment: Manifest, decided: Plan) -> bool:
-        wrote = decided.status is not None and await self._writer.report(deployment, decided.status)
+    async def _tell(self, deployment: Manifest, decided: Plan) -> None:
         for event in decided.events:
             await self._events.tell(deployment, event.kind, event.reason, event.message)
-        return wrote
 
 
 def _label(deployment: Manifest) -> str:

@@ -1,0 +1,249 @@
+"""The operator as a process, a proxy before the API server that counts its writes, and a kubelet that is the test itself."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import closing
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+from pathlib import Path
+
+import aiohttp
+import yaml
+from aiohttp import web
+
+READS = frozenset({"GET", "HEAD"})
+HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "host"})
+NO_LIMIT = aiohttp.ClientTimeout(total=None)
+
+
+class Proxy:
+    """Passes requests on to the API server as the administrator; `writes` are those that were carried out, without Leases.
+
+    `after` may be set to a function that is called with each write once the API server has answered it and before the
+    operator hears of that.
+    """
+
+    def __init__(self, kubeconfig):
+        config = yaml.safe_load(Path(kubeconfig).read_text())
+        self.user, self.cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
+        self.writes = []
+        self.after = None
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.url = self._run(self._open())
+
+    def close(self):
+        self._run(self._close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def _run(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    async def _open(self):
+        connector = aiohttp.TCPConnector(ssl=self._tls(), limit=0)
+        self.session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        self.runner = web.ServerRunner(web.Server(self._pass_on, handler_cancellation=True), shutdown_timeout=0.1)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        return f"http://127.0.0.1:{self.runner.addresses[0][1]}"
+
+    async def _close(self):
+        await self.runner.cleanup()
+        await self.session.close()
+
+    def _tls(self):
+        tls = ssl.create_default_context(cadata=_decoded(self.cluster["certificate-authority-data"]))
+        with tempfile.NamedTemporaryFile("w") as pair:
+            pair.write(_decoded(self.user["client-certificate-data"]) + _decoded(self.user["client-key-data"]))
+            pair.flush()
+            tls.load_cert_chain(pair.name)
+        return tls
+
+    async def _pass_on(self, request):
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_HEADERS}
+        url = self.cluster["server"] + request.path_qs
+        body = await request.read() or None
+        async with self.session.request(request.method, url, data=body, headers=headers, timeout=NO_LIMIT) as answer:
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_HEADERS}
+            if "watch" not in request.query:
+                content = await answer.read()
+                self._wrote(request, answer.status)
+                return web.Response(status=answer.status, headers=kept, body=content)
+            stream = web.StreamResponse(status=answer.status, headers=kept)
+            await stream.prepare(request)
+            async for piece in answer.content.iter_any():
+                await stream.write(piece)
+            return stream
+
+    def _wrote(self, request, status):
+        if request.method in READS or "/leases" in request.path or status >= 400:
+            return
+        self.writes.append((request.method, request.path.split("/namespaces/")[-1]))
+        if self.after is not None:
+            self.after(self.writes[-1])
+
+
+def _decoded(data):
+    return base64.b64decode(data).decode()
+
+
+@dataclass
+class Operator:
+    """`moorage-operator` in a process of its own, which looks after one namespace."""
+
+    folder: Path
+    server: str
+    namespace: str
+    identity: str = "one"
+    image: str = "moorage/runtime:1"
+    resync: float = 300
+    port: int = field(default_factory=lambda: free_port())
+    process: subprocess.Popen | None = None
+
+    def start(self):
+        config = self.folder / f"{self.identity}.kubeconfig"
+        cluster = {"name": "it", "cluster": {"server": self.server}}
+        context = {"name": "it", "context": {"cluster": "it", "user": "it"}}
+        user = {"name": "it", "user": {}}
+        config.write_text(
+            json.dumps({"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "it"})
+        )
+        with (self.folder / f"{self.identity}.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [Path(sys.executable).with_name("moorage-operator"), *self._flags()],
+                env={**os.environ, "KUBECONFIG": str(config)},
+                stdout=log,
+                stderr=log,
+            )
+        return self
+
+    def _flags(self):
+        return (
+            f"--runtime-image={self.image}",
+            f"--namespace={self.namespace}",
+            f"--watch-namespace={self.namespace}",
+            f"--identity={self.identity}",
+            f"--port={self.port}",
+            f"--resync-seconds={self.resync}",
+        )
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(30)
+
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def stop(self):
+        if self.process is not None and self.process.poll() is None:
+            self.terminate()
+
+    def page(self, path):
+        with closing(HTTPConnection("127.0.0.1", self.port, timeout=10)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def answers(self, path):
+        """The status of a page; None while nobody answers."""
+        try:
+            return self.page(path)[0]
+        except OSError:
+            return None
+
+    def metric(self, line):
+        """A figure of /metrics; 0 while it is not there."""
+        text = self.page("/metrics")[1] if self.answers("/metrics") else ""
+        return next((float(one.rsplit(" ", 1)[1]) for one in text.splitlines() if one.startswith(line + " ")), 0.0)
+
+    def leads(self):
+        return self.metric('leader_election_master_status{name="moorage-operator"}') == 1
+
+    def log(self):
+        return (self.folder / f"{self.identity}.log").read_text()
+
+
+def free_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Kubelet:
+    """Reports on pods, as a kubelet would: there are no nodes here."""
+
+    def __init__(self, kubectl, namespace):
+        self.kubectl = kubectl
+        self.namespace = namespace
+
+    def pods(self, selector="moorage.dev/deployment"):
+        pods = self.kubectl.get("pods", f"--namespace={self.namespace}", f"--selector={selector}")["items"]
+        return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+
+    def report(self, pod, status):
+        self.kubectl(
+            "patch",
+            "pod",
+            pod["metadata"]["name"],
+            f"--namespace={self.namespace}",
+            "--subresource=status",
+            "--type=merge",
+            f"--patch={json.dumps({'status': status})}",
+        )
+
+    def ready(self, selector="moorage.dev/deployment"):
+        """Every pod that is not ready becomes so; returns how many there were."""
+        waiting = [pod for pod in self.pods(selector) if not is_ready(pod)]
+        for pod in waiting:
+            self.report(pod, READY)
+        return len(waiting)
+
+
+def is_ready(pod):
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
+
+
+def _condition(kind, status, **more):
+    return {"type": kind, "status": status, **more}
+
+
+READY = {
+    "phase": "Running",
+    "conditions": [_condition("PodScheduled", "True"), _condition("Ready", "True"), _condition("ContainersReady", "True")],
+    "podIP": "10.244.0.9",
+    "initContainerStatuses": [
+        {
+            "name": "fetch",
+            "image": "i",
+            "imageID": "",
+            "ready": True,
+            "restartCount": 0,
+            "state": {"terminated": {"exitCode": 0, "message": json.dumps({"digest": "sha256:" + "a" * 64})}},
+        }
+    ],
+    "containerStatuses": [
+        {
+            "name": "server",
+            "image": "i",
+            "imageID": "",
+            "ready": True,
+            "started": True,
+            "restartCount": 0,
+            "state": {"running": {}},
+        }
+    ],
+}

@@ -1,0 +1,63 @@
+"""Two operators and one Lease: one works, the other takes over, whichever way the first one goes."""
+
+import time
+
+import pytest
+
+from tests.integration.operator_kit import Operator, Proxy
+from tests.integration.test_operator import Team
+
+
+@pytest.fixture
+def proxies(kubeconfig):
+    """One for each operator, so that it shows who wrote."""
+    proxies = [Proxy(kubeconfig), Proxy(kubeconfig)]
+    yield proxies
+    for proxy in proxies:
+        proxy.close()
+
+
+@pytest.fixture
+def pair(proxies, namespace, tmp_path, eventually):
+    first = Operator(tmp_path, proxies[0].url, namespace, "first").start()
+    eventually(first.leads, bool)
+    second = Operator(tmp_path, proxies[1].url, namespace, "second").start()
+    eventually(lambda: second.answers("/readyz"), lambda status: status == 200)
+    yield first, second
+    first.stop()
+    second.stop()
+
+
+@pytest.mark.parametrize(("go", "seconds"), [(Operator.kill, 20), (Operator.terminate, 5)], ids=["SIGKILL", "SIGTERM"])
+def test_the_other_takes_over(pair, proxies, kubectl, namespace, eventually, record_property, go, seconds):
+    first, second = pair
+    team = Team(kubectl, namespace, eventually)
+    team.apply()
+    team.becomes("Serving")
+    assert proxies[1].writes == []
+    assert not second.leads()
+
+    began = time.monotonic()
+    go(first)
+    written = len(proxies[0].writes)
+    team.apply(name="next")
+    eventually(second.leads, bool, seconds + 10)
+    record_property("takeover_seconds", round(time.monotonic() - began, 1))
+    team.becomes("Serving", name="next")
+    assert {address.split("/")[2].split("-r")[0] for _, address in proxies[1].writes if "/events" not in address} == {"next"}
+    assert len(proxies[0].writes) == written
+
+
+def test_a_leader_that_loses_its_lease_ends_and_stops_writing(pair, proxies, kubectl, namespace, eventually):
+    first, second = pair
+    held = '{"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 3600}}'
+    kubectl("patch", "lease", "moorage-operator", f"--namespace={namespace}", "--type=merge", f"--patch={held}")
+    assert first.process.wait(30) == 1
+    assert not second.leads()
+
+
+def test_health_pages(pair):
+    for operator in pair:
+        assert operator.page("/healthz") == (200, "ok\n")
+        assert operator.page("/readyz") == (200, "ok\n")
+        assert "workqueue_depth" in operator.page("/metrics")[1]

@@ -16,6 +16,8 @@ from e2e.cluster.kind.place import Place
 from e2e.cluster.local.start import open_port
 from e2e.cluster.progress import Progress
 
+IMAGE_VARIABLE: Final = "MOORAGE_KIND_IMAGE"
+"""Names a node image other than kind's default one: another version of Kubernetes, or a registry of one's own."""
 CLIENTS: Final = ("kubectl", "helm")
 _CONFIG: Final = Path(__file__).with_name("cluster.yaml")
 _API_PORT: Final = 6443
@@ -54,7 +56,7 @@ def clients_found() -> bool:
 
 
 def _on_found_engine(place: Place, progress: Progress) -> None:
-    """Make what everybody gets from kind: its published node image, its defaults."""
+    """Make what everybody gets from kind: its published node image unless another one is named, its defaults."""
     kind = tools.installed_or_built(progress)
     binaries = None if clients_found() else ensure_binaries(progress)
     _make_folder(place, kind)
@@ -64,7 +66,8 @@ def _on_found_engine(place: Place, progress: Progress) -> None:
             (place.binaries / client).symlink_to(which(client) or client)
     else:
         place.binaries.symlink_to(binaries.folder)
-    _kind_create(place, progress)
+    image = os.environ.get(IMAGE_VARIABLE)
+    _kind_create(place, progress, *([f"--image={image}"] if image else []))
 
 
 def _on_own_engine(place: Place, progress: Progress) -> None:

@@ -10,7 +10,7 @@ from moorage_gateway import server, settings
 
 
 def main() -> None:
-    """Run a gateway until it is told to stop; exits 0 once drained, 2 when it cannot find an API server."""
+    """Run a gateway until it is told to stop; exits 0 once drained, 1 when it finds no API server."""
     chosen = settings.parse()
     logging.basicConfig(
         level=chosen.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr

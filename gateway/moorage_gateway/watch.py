@@ -189,11 +189,12 @@ def _parsed(line: bytes) -> Object:
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines of any length; aiohttp's own `readline` gives up on objects above its buffer."""
+    """Whole lines of any length; aiohttp's own `readline` gives up on objects above its buffer.
+
+    What is left when the server ends within a line is dropped: the next watch goes on from the last whole event.
+    """
     rest = b""
     async for chunk in content.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             yield line
-    if rest:
-        raise RefusedError(f"the watch ended within a line: {rest[:80]!r}")

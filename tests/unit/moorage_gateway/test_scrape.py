@@ -95,6 +95,20 @@ async def test_a_dead_replica_is_left_out_and_comes_back_without_a_clients_reque
     assert {each.line for each in replica.seen[seen:]} == {"GET /telemetry HTTP/1.1"}
 
 
+async def test_a_replica_that_is_left_out_is_probed_seldom(gateway, make_replica, scrape, until):
+    dead, good = [await make_replica(telemetry(b'{"running": 0, "waiting": 0}')) for _ in range(2)]
+    for replica in (dead, good):
+        gateway.targets.begin(replica.name, now=0)
+    await dead.stop()
+    tries, failed = [], gateway.targets.failed
+    gateway.targets.failed = lambda key, now: (tries.append(key), failed(key, now))[1]
+    scrape(dead, good)
+    await until(lambda: gateway.targets.ejected)
+    seen, tried = len(good.seen), len(tries)
+    await until(lambda: len(good.seen) >= seen + 40)
+    assert len(tries) < tried + 10
+
+
 async def test_what_left_the_table_leaves_loads_and_metrics(gateway, make_replica, scrape, until, ask):
     async def either(connection, seen):
         await connection.answer(b'{"running": 2, "waiting": 0}' if "telemetry" in seen.line else b"{}")

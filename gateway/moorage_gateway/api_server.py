@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 import aiohttp
+import yaml
 from kubernetes.aio import client, config
 
 # The official client's configuration part carries no types.
@@ -29,13 +30,19 @@ class ApiServer:
             kubernetes.aio.config.ConfigException: there is none of them, or it is broken.
         """
         configuration = client.Configuration()
-        if kubeconfig is not None:
-            await _load_kubeconfig(str(kubeconfig), client_configuration=configuration)
-            return cls(configuration)
+        if kubeconfig is None:
+            try:
+                _load_service_account(configuration)
+            except config.ConfigException:
+                kubeconfig = Path(config.KUBE_CONFIG_DEFAULT_LOCATION).expanduser()  # noqa: ASYNC240 - nothing runs yet
+            else:
+                return cls(configuration)
+        if not kubeconfig.is_file():
+            raise config.ConfigException(f"no service account is mounted, and there is no file {kubeconfig}")
         try:
-            _load_service_account(configuration)
-        except config.ConfigException:
-            await _load_kubeconfig(client_configuration=configuration)
+            await _load_kubeconfig(str(kubeconfig), client_configuration=configuration)
+        except yaml.YAMLError as error:
+            raise config.ConfigException(f"{kubeconfig} is not YAML: {error}") from error
         return cls(configuration)
 
     @asynccontextmanager
@@ -60,6 +67,6 @@ class ApiServer:
         finally:
             answer.response.close()
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close every connection."""
         await self._client.close()

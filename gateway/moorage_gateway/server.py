@@ -1,10 +1,10 @@
 """One gateway process: puts the parts together, runs them, and on SIGTERM lets open streams end."""
 
 import asyncio
-import contextlib
 import logging
 import signal
 from collections.abc import Coroutine, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import uvicorn
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class Server(uvicorn.Server):
     """uvicorn's server without its signal handling: two of them share this process, which exits 0 once drained."""
 
-    @contextlib.contextmanager
+    @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to `serve`."""
         yield
@@ -58,14 +58,13 @@ async def serve(settings: Settings) -> None:
             return "draining"
         return "" if routes.synced else "the routes have not been read yet"
 
-    async with new_session(settings.connect_seconds, settings.idle_seconds) as session:
+    async with aclosing(api), new_session(settings.connect_seconds, settings.idle_seconds) as session:
         app = App(table, Proxy(session, targets, metrics), metrics, limits)
         scraper = Scraper(lambda: routes.table, session, targets, metrics)
         watchers = routes.watchers(api, settings.watch_namespace)
         background = [scraper.run(), *(watcher.run() for watcher in watchers)]
         internal = _server(InternalApp(metrics, unready), settings, settings.internal_port, drain_seconds=1)
         await _run(public_server(app, settings, limits), internal, background, stop)
-    await api.close()
 
 
 async def _run(

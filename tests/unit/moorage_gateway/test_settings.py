@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from moorage_gateway import settings
+from moorage_gateway.main import main
 from moorage_gateway.settings import Settings
 
 
@@ -41,3 +42,22 @@ def test_help_names_every_setting_its_variable_and_its_default(capsys):
         assert f"--{field.name.replace('_', '-')}" in text
         assert f"$MOORAGE_{field.name.upper()}" in text
         assert str(field.default or "none") in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no service account is mounted, and there is no file"),
+        ("{", "is not YAML"),
+        ("a: 1", "Expected key current-context"),
+    ],
+)
+def test_without_a_usable_kubeconfig_it_says_so_and_exits(monkeypatch, tmp_path, content, message):
+    kubeconfig = tmp_path / "config"
+    if content is not None:
+        kubeconfig.write_text(content)
+    monkeypatch.setattr("sys.argv", ["moorage-gateway", "--kubeconfig", str(kubeconfig)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert str(stopped.value).startswith("moorage-gateway: no API server: ")
+    assert message in str(stopped.value)

@@ -199,7 +199,7 @@ async def start(api, mirror):
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await server.close()
+    await server.aclose()
 
 
 async def test_what_is_there_and_what_changes_arrives(api, mirror, start, until):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from e2e.cluster.command import run
+from e2e.cluster.debian import mmdebstrap
 from e2e.cluster.progress import Progress
 
 _SUITE: Final = "bookworm"
@@ -43,7 +44,7 @@ def ensure(progress: Progress) -> str:
         tempfile.TemporaryDirectory(prefix="moorage-base-") as folder,
     ):
         archive = Path(folder) / "base.tar"
-        run(["mmdebstrap", *_OPTIONS, _SUITE, archive])
+        mmdebstrap(*_OPTIONS, _SUITE, target=archive)
         container = run(["buildah", "from", "scratch"]).strip()
         run(["buildah", "add", "--quiet", container, archive, "/"])
         run(["buildah", "commit", "--quiet", "--rm", container, name])

@@ -13,7 +13,7 @@ from typing import Final
 
 from e2e.cluster.binary import Binaries, kubernetes_version
 from e2e.cluster.command import lock, run
-from e2e.cluster.debian import make_root
+from e2e.cluster.debian import mmdebstrap
 from e2e.cluster.kind import docker_archive, tools
 from e2e.cluster.paths import cache_dir
 from e2e.cluster.progress import Progress
@@ -22,6 +22,7 @@ REPOSITORY: Final = "moorage/kind-node"
 IMPORT_CHANGES: Final = ('ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', "ENV container=docker")
 """What `docker import` cannot read from a tar; as in kind's Dockerfile."""
 
+_SUITE: Final = "bookworm"
 _NODE_SCRIPT: Final = Path(__file__).parent / "node_root.sh"
 _NODE_PACKAGES: Final = (
     *("systemd", "dbus", "kmod", "procps", "ca-certificates"),
@@ -75,11 +76,13 @@ def _build(final: Path, binaries: Binaries, progress: Progress) -> None:
             pause = _component_images(work, binaries, version)
         with progress.step("node image: Debian with Kubernetes in it (once; about 30 s)"):
             unfinished = work / "node.tar"
-            make_root(
-                unfinished,
-                _NODE_PACKAGES,
+            mmdebstrap(
+                "--variant=minbase",
+                f"--include={','.join(_NODE_PACKAGES)}",
                 *_EXCLUDED,
                 f'--customize-hook=bash {_NODE_SCRIPT} "$1"',
+                _SUITE,
+                target=unfinished,
                 env={
                     "KIND_FILES": str(tools.node_files()),
                     "HYPERKUBE": str(binaries.hyperkube),
@@ -110,7 +113,7 @@ def _component_images(work: Path, binaries: Binaries, version: str) -> str:
 
 def _components_layer(layer: Path, binaries: Binaries) -> None:
     """Unpacked packages only, no installed Debian: 27 MB beside the binary instead of 130."""
-    make_root(layer, _PROXY_PACKAGES, variant="extract")
+    mmdebstrap("--variant=extract", f"--include={','.join(_PROXY_PACKAGES)}", _SUITE, target=layer)
     with tarfile.open(layer, "a") as tar:
         tar.add(binaries.hyperkube, "usr/local/bin/hyperkube")
         for component in _COMPONENTS:

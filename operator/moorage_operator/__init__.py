@@ -1,1 +1,1 @@
-"""The operator: decides what each LLMDeployment needs, writes it, and says how it stands. It never touches a request."""
+"""The operator: decides what each LLMDeployment needs, writes it and reports. It never touches a request."""

@@ -1,6 +1,7 @@
 """Kubernetes objects as they come from the API server and go to it: plain mappings, and how to read them.
 
-Generated models would cost memory and start-up time and would drop fields that they do not know. Nothing here changes an object.
+Generated models would cost memory and start-up time and would drop fields that they do not know. Nothing here changes
+an object.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The operator as a process, a proxy before the API server that counts its writes, and a kubelet that is the test itself."""
+"""The operator as a process, a proxy that counts its writes, and a kubelet that is the test itself."""
 
 import asyncio
 import base64
@@ -26,7 +26,7 @@ NO_LIMIT = aiohttp.ClientTimeout(total=None)
 
 
 class Proxy:
-    """Passes requests on to the API server as the administrator; `writes` are those that were carried out, without Leases.
+    """Passes requests on to the API server as the administrator; `writes` are those carried out, without Leases.
 
     `after` may be set to a function that is called with each write once the API server has answered it and before the
     operator hears of that.
@@ -100,6 +100,12 @@ def _decoded(data):
     return base64.b64decode(data).decode()
 
 
+def free_port():
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @dataclass
 class Operator:
     """`moorage-operator` in a process of its own, which looks after one namespace."""
@@ -110,7 +116,7 @@ class Operator:
     identity: str = "one"
     image: str = "moorage/runtime:1"
     resync: float = 300
-    port: int = field(default_factory=lambda: free_port())
+    port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
 
     def start(self):
@@ -177,12 +183,6 @@ class Operator:
         return (self.folder / f"{self.identity}.log").read_text()
 
 
-def free_port():
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Kubelet:
     """Reports on pods, as a kubelet would: there are no nodes here."""
 
@@ -217,13 +217,9 @@ def is_ready(pod):
     return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
 
 
-def _condition(kind, status, **more):
-    return {"type": kind, "status": status, **more}
-
-
 READY = {
     "phase": "Running",
-    "conditions": [_condition("PodScheduled", "True"), _condition("Ready", "True"), _condition("ContainersReady", "True")],
+    "conditions": [{"type": name, "status": "True"} for name in ("PodScheduled", "Ready", "ContainersReady")],
     "podIP": "10.244.0.9",
     "initContainerStatuses": [
         {

@@ -1,4 +1,4 @@
-"""Any sequence of edits, scalings, failures, crashes and reverts: ready replicas are never taken away below what is wanted, and it converges."""
+"""Any sequence of edits, scalings, failures, crashes and reverts: ready replicas stay, and it converges."""
 
 import copy
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ BROKEN = "engine:c"
 
 
 class World:
-    """A cluster of one deployment: objects as the API server would keep them, and pods as a Deployment controller would."""
+    """A cluster of one deployment: objects as an API server keeps them, pods as a Deployment controller does."""
 
     def __init__(self):
         self.now = START

@@ -121,7 +121,7 @@ class Client:
         return await self._request("PUT", path, body=body, params={"fieldManager": names.FIELD_MANAGER})
 
     async def apply(self, path: str, body: Manifest) -> Manifest:
-        """Server-side apply: our fields become as in `body`, fields of ours that are not in it go, others' stay (KEP-555)."""
+        """Server-side apply (KEP-555): our fields become as in `body`, others' stay, and ours that are not in it go."""
         params = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
         return await self._request("PATCH", path, body=body, params=params, content_type=_APPLY)
 

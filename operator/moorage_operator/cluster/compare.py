@@ -1,7 +1,7 @@
 """Whether a live object already is what we want: our fields are in it, as the API server writes them.
 
-The API server fills in defaults, rewrites quantities (`1000m` becomes `1`) and drops empty values, so equality would see a difference
-for ever and every resync would write.
+The API server fills in defaults, rewrites quantities (`1000m` becomes `1`) and drops empty values, so equality would
+see a difference for ever and every resync would write.
 """
 
 from collections.abc import Mapping, Sequence

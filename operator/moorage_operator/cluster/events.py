@@ -28,7 +28,7 @@ class Events:
         self._told: OrderedDict[tuple[str, str, str], None] = OrderedDict()
 
     async def tell(self, deployment: Manifest, kind: str, reason: str, message: str) -> bool:
-        """Record an Event of `kind` (`Normal` or `Warning`); False when the same was told before at the same generation."""
+        """Record an Event of `kind` (`Normal` or `Warning`); False when that was told of this generation before."""
         generation = str(dig(deployment, "metadata", "generation", default=0))
         key = (uid_of(deployment) + generation, reason, message)
         if key in self._told:

@@ -1,9 +1,10 @@
 """Leader election by a `coordination.k8s.io` Lease, in the wire format of client-go, so that every tool reads it.
 
-Our own, because the client library's (`kubernetes.aio.leaderelection`) measures with the wall clock, never lets go of the lease, has no
-time limit on its requests, and does not look at the task that it started. The rules are client-go's: a lease is free when its holder is
-empty or when it has not changed for its duration *as this process has seen it* (so clocks of different nodes do not matter), and a
-leader that cannot renew within the deadline must stop before anyone else may start.
+Our own, because the client library's (`kubernetes.aio.leaderelection`) measures with the wall clock, never lets go of
+the lease, has no time limit on its requests, and does not look at the task that it started. The rules are
+client-go's: a lease is free when its holder is empty or when it has not changed for its duration *as this process has
+seen it* (so clocks of different nodes do not matter), and a leader that cannot renew within the deadline must stop
+before anyone else may start.
 """
 
 import asyncio
@@ -90,7 +91,7 @@ class Lease:
             log.info("released the lease")
 
     async def _attempt(self) -> bool:
-        """Look, and take or renew where that is allowed. False when it is another's, or when the API server did not answer in time."""
+        """Take or renew where that is allowed. False when it is another's, or when no answer came in time."""
         try:
             async with asyncio.timeout(self._times.deadline / 2):
                 return await self._take_or_renew()
@@ -120,7 +121,7 @@ class Lease:
         return holder in ("", self._identity) or self._monotonic() - self._seen[1] > duration
 
     def _claim(self, lease: Manifest | None, holder: str) -> Manifest:
-        """The Lease as it shall be: with the resourceVersion that was seen, so that of two who try only one succeeds."""
+        """The Lease as it shall be, with the resourceVersion that was seen: of two who try only one succeeds."""
         before = dig(lease, "spec", "holderIdentity", default="")
         spec: dict[str, Any] = dict(dig(lease, "spec", default={}))
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

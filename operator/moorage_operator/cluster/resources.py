@@ -15,10 +15,10 @@ class Resource:
     api_version: str
     plural: str
     selector: str = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
-    """Which objects of the kind are watched and listed: children carry our label, so that memory holds nobody else's."""
+    """Which objects of the kind are watched and listed: those with our label, so that memory holds nobody else's."""
 
     def path(self, namespace: str | None, name: str | None = None) -> str:
-        """The address of the object, of its collection in a namespace, or (`None`) of the collection in all namespaces."""
+        """The address of an object, of its kind in a namespace, or (`None`) of its kind in all namespaces."""
         root = "/apis" if "/" in self.api_version else "/api"
         parts = [root, self.api_version]
         if namespace:

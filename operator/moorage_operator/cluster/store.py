@@ -1,10 +1,10 @@
-"""What the operator knows of the cluster: the latest version of every object that is ours, fed by watches, lists and own writes.
+"""What the operator knows of the cluster: every object that is ours, fed by watches, lists and own writes.
 
 Three things make it safe to decide from memory:
 
 - An older version never replaces a newer one, so events may come late, twice or in any order.
-- The answer to each own write goes in at once (`put`, `removed`), so the next decision already sees it: nothing has to wait for
-  a watch to bring our own writes back.
+- The answer to each own write goes in at once (`put`, `removed`), so the next decision already sees it: nothing has to
+  wait for a watch to bring our own writes back.
 - A list corrects it (`merge`): what a watch has missed comes in, and what is gone goes out.
 """
 
@@ -115,7 +115,7 @@ def _address(manifest: Manifest) -> _Address:
 
 
 def _slim(manifest: Manifest) -> Manifest:
-    """Without what no decision reads: managedFields often outweigh the rest, and a pod's spec is its workload's template again."""
+    """Without what no decision reads: managedFields often outweigh the rest, and a pod's spec is its template."""
     metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
     dropped = {"metadata", "spec"} if manifest["kind"] == "Pod" else {"metadata"}
     return {"metadata": metadata, **{name: value for name, value in manifest.items() if name not in dropped}}

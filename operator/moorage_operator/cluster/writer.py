@@ -1,7 +1,8 @@
 """Writes to the API server, and only those that change something.
 
-A write is left out when the live object in the store already has all that is wanted (so a resync, or a restart of the operator, writes
-nothing) and when what was last applied to it is the same (so that a field that is no longer wanted goes).
+A write is left out when the live object in the store already has all that is wanted (so a resync, or a restart of the
+operator, writes nothing) and when what was last applied to it is the same (so that a field that is no longer wanted
+goes).
 """
 
 import contextlib
@@ -42,7 +43,8 @@ class Writer:
         """Make the child as wanted by server-side apply. True when something was written.
 
         Raises:
-            ConflictError: an object of that name exists and is not `owner`'s. It is in the store afterwards, so that the next plan says so.
+            ConflictError: an object of that name exists and is not `owner`'s. It is in the store afterwards, so that
+                the next plan says so.
         """
         live = self._store.live(manifest) or await self._look(owner, manifest)
         digest = _digest(manifest)

@@ -1,7 +1,7 @@
 """The one thing to say about a deployment: what a person most needs to know, and what to do about it.
 
-From the most to the least pressing: spec is unusable; the cluster refuses our objects; a replica of the wanted revision is in trouble; replicas are
-on their way; everything is as it should be.
+From the most to the least pressing: spec is unusable; the cluster refuses our objects; a replica of the wanted
+revision is in trouble; replicas are on their way; everything is as it should be.
 """
 
 from dataclasses import dataclass
@@ -33,9 +33,11 @@ def finding(found: Situation, refused: str, workload_refusal: str) -> Finding:
         return _explained(Reason.WORKLOAD_REFUSED, refused, found)
     if found.wanted == 0:
         return _at_zero(found)
-    if found.target is None:
-        return Finding(Reason.SCHEDULING, Reason.SCHEDULING.explanation)
-    replicas = found.of(found.target.number)
+    return _of_replicas(found, workload_refusal)
+
+
+def _of_replicas(found: Situation, workload_refusal: str) -> Finding:
+    replicas = found.of(found.target.number) if found.target is not None else ()
     ready = sum(1 for one in replicas if one.ready)
     if found.candidate is None and ready >= found.wanted:
         return _serving(found, len(replicas))
@@ -89,7 +91,7 @@ def _goes_on(found: Situation) -> str:
 
 
 def _for_accelerators(trouble: Trouble, resource: str) -> Trouble:
-    """A pod that finds no node for its accelerators waits for a GPU, which is another thing to do for a person than to free memory."""
+    """A pod without a node for its accelerators waits for a GPU: a person does something else then than for memory."""
     if trouble.reason is not Reason.UNSCHEDULABLE or not resource:
         return trouble
     short = resource in trouble.detail or "node affinity" in trouble.detail

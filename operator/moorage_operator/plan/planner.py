@@ -17,8 +17,9 @@ from moorage_operator.render.service import service
 from moorage_operator.render.workload import workload
 
 NAMESAKE_WAIT: Final = 1.0
-"""Seconds until the children of a deleted object of the same name are looked at again: garbage collection takes moments."""
+"""Seconds until the children of a deleted namesake are looked at again: garbage collection takes moments."""
 FIRST_STATUS_WAIT: Final = 2.0
+"""Seconds that the first status waits for the first pod at most."""
 TAKEN_WAIT: Final = 30.0
 """Seconds until a name that somebody else's object has is looked at again: nobody tells us when it goes."""
 
@@ -44,7 +45,7 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
 
 
 def _hold(snapshot: Snapshot, found: Situation) -> float | None:
-    """Seconds that the very first status may wait for the first pod, which saves a write; None when it need not wait."""
+    """Seconds that the first status may wait for the first pod, which saves a write; None when it need not."""
     born = dig(snapshot.deployment, "metadata", "creationTimestamp")
     if snapshot.refused or found.replicas or not found.workloads or born is None or snapshot.reported("conditions"):
         return None
@@ -82,7 +83,7 @@ def _shares(found: Situation) -> tuple[Share, ...]:
 
 
 def _applies(found: Situation, shares: tuple[Share, ...]) -> Iterator[Apply]:
-    """Records first, so that a workload always has one; then workloads, since starting takes longest; then what points at them."""
+    """Records, so that a workload always has one; workloads, since starting takes longest; what points at them."""
     by_number = {share.number: share for share in shares}
     for revision in found.revisions:
         role = _role(found, revision, by_number.get(revision.number))

@@ -1,6 +1,6 @@
 """What a pod's status says about a replica: ready, on its way and how far, or in trouble and why.
 
-Sources: the pod's conditions and container statuses, and the termination messages that the two containers write (docs/contracts.md).
+Sources: the pod's conditions and container statuses, and the termination messages of its two containers.
 """
 
 import json
@@ -50,7 +50,7 @@ class Replica:
 
 
 def replicas(pods: Iterable[Manifest]) -> tuple[Replica, ...]:
-    """The replicas that exist: not those on their way out, and not those that the kubelet has given up (evicted, for instance)."""
+    """The replicas that exist: without those on their way out and those that were given up, such as evicted ones."""
     return tuple(_replica(pod) for pod in pods if not is_deleting(pod) and dig(pod, "status", "phase") not in _GIVEN_UP)
 
 

@@ -1,7 +1,8 @@
 """Revisions: what a replica is made of, recorded once and compared by meaning.
 
-A spec that means the same as a recorded one *is* that revision, whatever its number: going back to an earlier spec brings the earlier revision
-back, and an upgrade of the operator makes none. What is not part of a revision: how many replicas, and under which name clients know the model.
+A spec that means the same as a recorded one *is* that revision, whatever its number: going back to an earlier spec
+brings the earlier revision back, and an upgrade of the operator makes none. What is not part of a revision: how many
+replicas, and under which name clients know the model.
 """
 
 from collections.abc import Iterable
@@ -74,8 +75,8 @@ def recorded(records: Iterable[Manifest]) -> tuple[Revision, ...]:
 def stable_among(revisions: tuple[Revision, ...], reported: object) -> Revision | None:
     """The revision that holds the traffic: the one that was labelled so last.
 
-    Two may be labelled stable when the operator died between the two writes of a promotion. Without any label (a restore of the object
-    alone) what the status last `reported` counts.
+    Two may be labelled stable when the operator died between the two writes of a promotion. Without any label (a
+    restore of the object alone) what the status last `reported` counts.
     """
     labelled = [revision for revision in revisions if revision.role == STABLE]
     if labelled:
@@ -122,7 +123,7 @@ def prunable(revisions: tuple[Revision, ...], kept: frozenset[int]) -> tuple[Rev
 
 
 def _recorded_meaning(revision: Revision) -> Any:
-    """A stored spec read by this version's model, so that defaults added since are on both sides; None when it cannot be read."""
+    """A stored spec, read by this version's model so that later defaults are on both sides; None if unreadable."""
     try:
         return _meaning(Spec.model_validate(revision.data["spec"]))
     except (ValidationError, KeyError):
@@ -130,7 +131,7 @@ def _recorded_meaning(revision: Revision) -> Any:
 
 
 def _meaning(spec: Spec) -> Any:
-    """A form in which specs that mean the same are equal: `1000m` is `1`, and the order of environment variables is nothing."""
+    """A form in which specs that mean the same are equal: `1000m` is `1`, and the order of variables is nothing."""
     meaning = makings_of(spec)
     meaning["engine"] = {**meaning["engine"], "env": {variable.name: variable.value for variable in spec.engine.env}}
     resources = meaning.get("resources", {})

@@ -1,11 +1,12 @@
 """How many replicas each revision gets at this moment, and which share of the requests.
 
-The rule is memoryless: it looks at what is ready now, so it does not matter what happened before, or how often the operator died on the way.
-One replica more than wanted may exist (surge 1), and no step takes away a ready replica while fewer than wanted would be left:
+The rule is memoryless: it looks at what is ready now, so it does not matter what happened before, or how often the
+operator died on the way. One replica more than wanted may exist (surge 1), and no step takes away a ready replica while
+fewer than wanted would be left. With N wanted:
 
-    candidate's ready   0    1      2      … wanted
-    stable              N    N-1    N-2    … promotion: the candidate is stable now, and the old one goes once its requests are done
-    candidate           1    2      3      … N
+    candidate's ready   0    1      2      … N
+    stable              N    N-1    N-2    … promotion: it is the old one now, and goes once its requests are done
+    candidate           1    2      3      … N, and stable now
 """
 
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Share:
 
 
 def may_promote(wanted: int, stable: Crew | None, candidate: Crew) -> bool:
-    """Whether the candidate takes over: it has as many ready replicas as are wanted, or anything at all where nothing serves yet."""
+    """Whether the candidate takes over: all wanted replicas are ready, or any at all where nothing served before."""
     return candidate.ready >= (wanted if stable is not None else min(wanted, 1))
 
 
@@ -100,7 +101,7 @@ def _after_its_traffic(share: Share, crew: Crew) -> Share:
 
 
 def percentages(counts: dict[int, int]) -> dict[int, int]:
-    """Whole percentages in the ratio of `counts` (each > 0) that sum to 100: the largest remainders get what rounding leaves."""
+    """Whole percentages in the ratio of `counts` (each > 0), summing to 100 by the method of largest remainders."""
     total = sum(counts.values())
     floors = {number: count * 100 // total for number, count in counts.items()}
     by_remainder = sorted(counts, key=lambda number: (-(counts[number] * 100 % total), number))

@@ -1,4 +1,4 @@
-"""The situation of one deployment: what is wanted, which revisions there are and what runs of each. Everything else is decided from it."""
+"""The situation of one deployment: what is wanted, which revisions there are, what runs of each."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta

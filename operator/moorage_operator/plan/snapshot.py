@@ -25,7 +25,7 @@ class Snapshot:
         return tuple(child for child in self.children.get(kind, ()) if controller_uid(child) == uid)
 
     def owned_pods(self) -> tuple[Manifest, ...]:
-        """The pods, known by their labels, since ReplicaSets control them. Older ones are left over from a deleted namesake."""
+        """The pods, known by their labels, since ReplicaSets control them. Older ones are a deleted namesake's."""
         born = dig(self.deployment, "metadata", "creationTimestamp", default="")
         pods = self.children.get("Pod", ())
         return tuple(pod for pod in pods if dig(pod, "metadata", "creationTimestamp", default=born) >= born)

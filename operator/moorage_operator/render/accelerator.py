@@ -1,6 +1,7 @@
 """Accelerators of a replica: how many, on which nodes.
 
-The nodes are chosen by the labels of NVIDIA's GPU feature discovery: `nvidia.com/gpu.product` and `nvidia.com/gpu.memory` (MiB of one device).
+The nodes are chosen by the labels of NVIDIA's GPU feature discovery: `nvidia.com/gpu.product` and
+`nvidia.com/gpu.memory` (MiB of one device).
 Source: https://github.com/NVIDIA/k8s-device-plugin (docs/gpu-feature-discovery)
 """
 

@@ -1,7 +1,7 @@
 """The pod of a replica: a container that fetches the model, then one that serves it.
 
-It passes the Pod Security level *restricted* with a read-only root file system, holds no token of the cluster, and shows the credentials of the
-model's source to the fetch container only.
+It passes the Pod Security level *restricted* with a read-only root file system, holds no token of the cluster, and
+shows the credentials of the model's source to the fetch container only.
 """
 
 from typing import Any, Final
@@ -18,7 +18,7 @@ START_BUDGET: Final = 3600
 GRACE_PERIOD: Final = 300
 """Seconds that open streams may run on after the pod was told to stop."""
 MODEL_LIMIT: Final = "1Ti"
-"""Of the model's volume where spec.resources.limits names no ephemeral-storage: above every model, below a runaway download."""
+"""Of the model's volume where limits name no ephemeral-storage: above every model, below a runaway download."""
 TEMPORARY_LIMIT: Final = "64Gi"
 CREDENTIALS_KEY: Final = "token"
 _START_PERIOD: Final = 2

@@ -1,7 +1,8 @@
 """The ControllerRevision that records what a replica of one revision is made of.
 
-It holds the part of spec that makes a revision, and the pod template that was rendered from it when the revision was made. The template is
-kept so that no upgrade of the operator, whatever it renders today, ever restarts a replica of an older revision.
+It holds the part of spec that makes a revision, and the pod template that was rendered from it when the revision was
+made. The template is kept so that no upgrade of the operator, whatever it renders today, ever restarts a replica of
+an older revision.
 """
 
 from typing import Any, Final
@@ -11,7 +12,7 @@ from moorage_operator.manifest import Manifest
 from moorage_operator.render.context import Owner
 
 ROLE_SINCE: Final = f"{names.GROUP}/role-since"
-"""Annotation: when the record's role last changed. The newest `stable` is the one that counts; retired ones age by it."""
+"""Annotation: when the role last changed. The newest `stable` counts; retired ones age by it."""
 
 
 def record(owner: Owner, number: int, data: Manifest, role: str, since: str) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from moorage_operator.render.context import Owner
 def workload(owner: Owner, number: int, template: Manifest, replicas: int) -> dict[str, Any]:
     """Revision `number` with `replicas` pods of `template`.
 
-    The template of a workload never changes (an edit makes another revision with another workload), so the Deployment only ever scales and
-    all new pods of a revision start together.
+    The template of a workload never changes (an edit makes another revision with another workload), so the Deployment
+    only ever scales and all new pods of a revision start together.
     """
     labels = owner.labels(number)
     return {

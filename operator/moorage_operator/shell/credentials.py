@@ -1,4 +1,4 @@
-"""Who the operator is to the API server: one source of credentials for the watches (kopf) and for everything else (our client)."""
+"""Who the operator is to the API server: one source of credentials for kopf and for our own client."""
 
 import base64
 import dataclasses

@@ -1,7 +1,8 @@
 """kopf, which hears what happens in the cluster and passes it on. It decides nothing.
 
-Only `on.event` handlers: they need no finalizer, no annotation and no write. kopf gets a thread and an event loop of its own, because it takes
-over the signals of the loop that it runs in, and when it ends it cancels every task there that it does not know.
+Only `on.event` handlers: they need no finalizer, no annotation and no write. kopf gets a thread and an event loop of
+its own, because it takes over the signals of the loop that it runs in, and when it ends it cancels every task there
+that it does not know.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ class Ear:
     """Watches, and what they are for.
 
     Args:
-        deliver: called in the loop that `listen` runs in, with the event's type (`DELETED` or anything else) and the object.
+        deliver: called in the loop that `listen` runs in, with the event's type (`DELETED` or other) and the object.
         login: gives the credentials, at each call as they are now.
         namespace: the only one to listen to; None: all.
         heartbeat: the name of the Lease that is renewed every few seconds, so that silence means deafness.

@@ -18,7 +18,6 @@ from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.lease import Lease
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.manifest import Key
 from moorage_operator.shell import credentials, ear, health
 from moorage_operator.shell.lead import Leader
 from moorage_operator.shell.metrics import Metrics
@@ -76,9 +75,18 @@ def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.
     writer = Writer(client, store)
     chance = random.SystemRandom().random
     events = Events(client, settings.identity, time.time)
-    queue: WorkQueue[Key] = WorkQueue(asyncio.get_running_loop(), chance, metrics.queue)
     reconciler = Reconciler(store, writer, events, settings.context, lambda: datetime.now(UTC))
-    return Leader(settings, client, store, writer, queue, reconciler, metrics, pulse, chance)
+    return Leader(
+        settings=settings,
+        client=client,
+        store=store,
+        writer=writer,
+        queue=WorkQueue(asyncio.get_running_loop(), chance, metrics.queue),
+        reconciler=reconciler,
+        metrics=metrics,
+        pulse=pulse,
+        chance=chance,
+    )
 
 
 async def _first(*racers: Coroutine[Any, Any, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Prometheus metrics under controller-runtime's and client-go's names, so that dashboards for operators show this one."""
+"""Prometheus metrics under controller-runtime's and client-go's names, so that existing dashboards show them."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 

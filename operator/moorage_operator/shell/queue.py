@@ -1,8 +1,8 @@
 """The work queue: keys to look at, each at most once in line and never with two workers at the same time.
 
-The semantics are client-go's (`util/workqueue`): a key added while a worker has it comes again when the worker is done; a key added
-twice is worked on once; failures wait longer and longer, each key by itself, so that a poisoned one delays nobody else.
-Time comes from a clock, so that the tests run in virtual time.
+The semantics are client-go's (`util/workqueue`): a key added while a worker has it comes again when the worker is
+done; a key added twice is worked on once; failures wait longer and longer, each key by itself, so that a poisoned one
+delays nobody else. Time comes from a clock, so that the tests run in virtual time.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Backoff:
-    """How long the n-th failure in a row waits: doubling, spread by up to `spread` of itself so that keys do not march in step."""
+    """How long the n-th failure in a row waits: doubling, less up to `spread` of it so that keys spread."""
 
     shortest: float = SHORTEST_RETRY
     longest: float = LONGEST_RETRY

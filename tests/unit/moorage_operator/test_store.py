@@ -1,0 +1,123 @@
+"""What the operator knows: late, repeated and missed events do no harm."""
+
+import pytest
+
+from moorage_operator.cluster.compare import includes
+from moorage_operator.cluster.store import Store
+from moorage_operator.manifest import Key
+
+CHAT = Key("team", "chat")
+
+
+def child(version, kind="Deployment", name="chat-r1", uid="u1", **more):
+    labels = {"moorage.dev/deployment": "chat"}
+    metadata = {"name": name, "namespace": "team", "uid": uid, "resourceVersion": str(version), "labels": labels}
+    return {"kind": kind, "metadata": {**metadata, "managedFields": ["…"]}, **more}
+
+
+@pytest.fixture
+def store():
+    return Store()
+
+
+def version(store):
+    found = store.get("Deployment", "team", "chat-r1")
+    return None if found is None else int(found["metadata"]["resourceVersion"])
+
+
+def test_an_older_version_never_replaces_a_newer_one(store):
+    assert store.put(child(10))
+    assert not store.put(child(9))
+    assert not store.put(child(10)), "what we wrote ourselves is no news when the watch brings it"
+    assert store.put(child(11))
+    assert version(store) == 11
+
+
+def test_versions_are_numbers(store):
+    store.put(child(99))
+    assert store.put(child(100))
+
+
+def test_a_late_end_of_an_earlier_object_does_not_end_the_later_one(store):
+    store.put(child(20, uid="u2"))
+    store.remove(child(15, uid="u1"))
+    assert version(store) == 20
+
+
+def test_late_events_do_not_bring_back_what_we_deleted(store):
+    store.put(child(10))
+    store.removed(child(10))
+    assert not store.put(child(11))
+    assert version(store) is None
+    store.remove(child(12))
+    assert store.put(child(13, uid="u2"))
+
+
+def test_a_list_brings_what_was_missed_and_takes_what_is_gone(store):
+    store.put(child(5, name="gone"))
+    store.put(child(30, name="written-after-the-list"))
+    store.put(child(6, kind="Service", name="chat"))
+    store.merge("Deployment", [child(10)], version=20)
+    names = {one["metadata"]["name"] for one in store.children(CHAT)["Deployment"]}
+    assert names == {"chat-r1", "written-after-the-list"}
+    assert store.children(CHAT)["Service"]
+
+
+def test_children_belong_to_the_deployment_that_their_label_names(store):
+    store.put(child(1))
+    store.put(child(2, kind="Pod", name="p"))
+    assert [kind for kind, found in store.children(CHAT).items() if found] == ["Deployment", "Pod"]
+    assert store.deployments() == {CHAT}
+    store.remove(child(3))
+    store.remove(child(3, kind="Pod", name="p"))
+    assert store.deployments() == set()
+    assert len(store) == 0
+
+
+def test_memory_holds_no_managed_fields_and_no_pod_specs(store):
+    store.put(child(1, kind="Pod", name="p", spec={"containers": []}, status={"phase": "Running"}))
+    pod = store.get("Pod", "team", "p")
+    assert "managedFields" not in pod["metadata"]
+    assert "spec" not in pod
+    assert pod["status"] == {"phase": "Running"}
+
+
+def test_an_object_of_somebody_else_is_seen_by_the_deployment_that_needs_its_name(store):
+    foreign = {"kind": "Service", "metadata": {"name": "chat", "namespace": "team", "uid": "x", "resourceVersion": "4"}}
+    store.put_foreign(CHAT, foreign)
+    assert store.children(CHAT)["Service"] == (foreign,)
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted"),
+    [
+        ({"a": 1, "defaulted": 2}, {"a": 1}),
+        ({"requests": {"cpu": "1"}}, {"requests": {"cpu": "1000m"}}),
+        ({"emptyDir": {"sizeLimit": "1Gi"}}, {"emptyDir": {"sizeLimit": "1024Mi"}}),
+        ({"env": [{"name": "A"}]}, {"env": [{"name": "A", "value": ""}]}),
+        ({"containers": [{"name": "injected"}, {"name": "b", "x": 1}]}, {"containers": [{"name": "b"}]}),
+        ({}, {"annotations": {}, "list": []}),
+    ],
+)
+def test_what_the_api_server_adds_or_rewrites_is_no_difference(live, wanted):
+    assert includes(live, wanted)
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted"),
+    [
+        ({}, {"a": 1}),
+        ({"a": 2}, {"a": 1}),
+        ({"a": "1000m"}, {"a": "1"}),
+        ({"replicas": 3}, {"replicas": 0}),
+        ({}, {"replicas": 0}),
+        ({"requests": {"cpu": "2"}}, {"requests": {"cpu": "1000m"}}),
+        ({"selector": {"a": "1", "added": "x"}}, {"selector": {"a": "1"}}),
+        ({"command": ["a", "b"]}, {"command": ["a"]}),
+        ({"containers": []}, {"containers": [{"name": "b"}]}),
+        ({"a": "text"}, {"a": {"b": 1}}),
+        ({"a": {"b": 1}}, {"a": [1]}),
+    ],
+)
+def test_a_real_difference_is_one(live, wanted):
+    assert not includes(live, wanted)

@@ -52,7 +52,7 @@ def _share_torch(environment: Path) -> None:
         if ".." not in file.parts and "__pycache__" not in file.parts:
             target = site / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(torch.locate_file(file), target)
+            shutil.copy2(str(torch.locate_file(file)), target)
 
 
 def transformers_command(environment: Path, checkpoint: Path, port: int) -> list[str]:

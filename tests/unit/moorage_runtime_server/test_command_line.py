@@ -1,0 +1,71 @@
+import subprocess
+import sys
+
+import pytest
+
+from moorage_runtime.server.engine_process import describe_exit, engine_command
+from moorage_runtime.server.main import main
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["serve", "--help"])
+    text = capsys.readouterr().out
+    assert exit_.value.code == 0
+    assert "curl http://127.0.0.1:8000/v1/chat/completions" in text
+    assert "tokens of prompt and answer together" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["serve"], "the following arguments are required: MODEL"),
+        (["serve", "m", "--max-running", "0"], "argument --max-running: must be at least 1, not 0"),
+        (["serve", "m", "--dtype", "int3"], "invalid choice: 'int3' (choose from 'bfloat16', 'float32')"),
+    ],
+)
+def test_wrong_arguments(capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_a_taken_port_is_said_at_once(capsys, model_folder, echo):
+    code = main(["serve", str(model_folder), "--host", "127.0.0.1", "--port", str(echo.port)])
+    assert code == 1
+    assert f"cannot listen on 127.0.0.1:{echo.port}: Address already in use" in capsys.readouterr().err
+
+
+def test_the_engines_command_line():
+    command = engine_command("/model", context_length=None, max_running=4, dtype=None)
+    assert command[1:] == ["-m", "moorage_runtime.model.process", "--model", "/model", "--max-running", "4"]
+    more = engine_command("/model", context_length=512, max_running=4, dtype="float32")
+    assert more[7:] == ["--context-length", "512", "--dtype", "float32"]
+
+
+def test_exit_codes_in_words():
+    assert describe_exit(-9) == "was killed by SIGKILL"
+    assert describe_exit(3) == "ended with exit code 3"
+
+
+def test_orphans_are_reaped_and_the_engine_is_not():
+    """In a process of its own, since it takes every exit code that it finds."""
+    code = """
+import os, subprocess, sys, time
+from moorage_runtime.server.engine_process import reap_orphans
+orphan = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, '-c', ''])
+while True:
+    found = os.waitid(os.P_PID, orphan, os.WEXITED | os.WNOWAIT)
+    if found: break
+reap_orphans(0)
+try:
+    os.waitpid(orphan, 0)
+except ChildProcessError:
+    print('reaped')
+engine = subprocess.Popen([sys.executable, '-c', 'raise SystemExit(7)'])
+os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOWAIT)
+reap_orphans(engine.pid)
+print(engine.wait())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["reaped", "7"]

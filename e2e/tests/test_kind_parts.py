@@ -14,6 +14,7 @@ import pytest
 from e2e.cluster.kind import docker_archive, runc_trim
 from e2e.cluster.kind.docker import Docker
 from e2e.cluster.kind.provider import KindProvider
+from e2e.cluster.progress import Progress
 from e2e.cluster.provider import ClusterError
 
 
@@ -119,3 +120,12 @@ def test_a_cluster_that_never_was(tmp_path, monkeypatch):
     with pytest.raises(ClusterError, match="The cluster never-was is not up: there is nothing of it"):
         cluster.inside(["true"])
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_a_cluster_whose_up_was_killed_at_once_is_only_a_folder_to_remove(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    cluster = KindProvider("killed")
+    cluster.kubeconfig.parent.mkdir(parents=True)
+    assert cluster.status().reason == "`up` did not finish"
+    cluster.down(Progress(quiet=True))
+    assert not cluster.exists()

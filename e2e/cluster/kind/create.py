@@ -36,17 +36,8 @@ def create(place: Place, progress: Progress) -> None:
     else:
         _on_own_engine(place, progress)
     with progress.step("DNS of the cluster"):
-        namespace = "--namespace=kube-system"
-        run(
-            [
-                *place.kubectl,
-                "wait",
-                namespace,
-                "deployment/coredns",
-                "--for=condition=Available",
-                f"--timeout={_DEADLINE}",
-            ]
-        )
+        until = ("--for=condition=Available", f"--timeout={_DEADLINE}")
+        run([*place.kubectl, "--namespace=kube-system", "wait", "deployment/coredns", *until])
     place.ready_mark.touch()
 
 
@@ -59,7 +50,8 @@ def _on_found_engine(place: Place, progress: Progress) -> None:
     """Make what everybody gets from kind: its published node image unless another one is named, its defaults."""
     kind = tools.installed_or_built(progress)
     binaries = None if clients_found() else ensure_binaries(progress)
-    _make_folder(place, kind)
+    place.folder.mkdir(parents=True, mode=0o700)
+    place.kind_program.symlink_to(kind)
     if binaries is None:
         place.binaries.mkdir()
         for client in CLIENTS:
@@ -77,18 +69,14 @@ def _on_own_engine(place: Place, progress: Progress) -> None:
     kind = tools.built(progress)
     root = ensure_node_root(binaries, progress)
     engine = place.own_engine
-    _make_folder(place, kind)
+    place.folder.mkdir(parents=True, mode=0o700)
     engine.start(progress)
+    place.kind_program.symlink_to(kind)
     place.binaries.symlink_to(binaries.folder)
     image = engine.import_node(root, progress)
     _kind_create(place, progress, f"--image={image}", f"--config={_CONFIG}")
     port = open_port(engine.supervisor, "forwarder", "127.0.0.1", _API_PORT)
     run([*place.kubectl, "config", "set-cluster", f"kind-{place.name}", f"--server=https://127.0.0.1:{port}"])
-
-
-def _make_folder(place: Place, kind: Path) -> None:
-    place.folder.mkdir(parents=True, mode=0o700)
-    place.kind_program.symlink_to(kind)
 
 
 def _kind_create(place: Place, progress: Progress, *options: str) -> None:

@@ -140,9 +140,11 @@ class KindProvider:
         return Place(self.name)
 
     def _remove(self) -> None:
+        """Remove it. The link to kind goes before the traces of an engine do: alone it stands for a found engine."""
         place = self._place
         if place.own_engine.exists():
             place.own_engine.remove()
+            place.kind_program.unlink(missing_ok=True)
         elif place.kind_program.exists():
             self._kind("delete", "cluster", f"--kubeconfig={place.kubeconfig}")
         if place.folder.exists():

@@ -32,7 +32,7 @@ def team(kubectl, namespace, eventually):
 
 
 @pytest.mark.parametrize(("go", "seconds"), [(Operator.kill, 20), (Operator.terminate, 5)], ids=["SIGKILL", "SIGTERM"])
-def test_the_other_takes_over(pair, proxies, team, eventually, go, seconds):
+def test_the_other_takes_over(pair, proxies, team, go, seconds):
     first, second = pair
     team.apply()
     team.becomes("Serving")
@@ -42,7 +42,7 @@ def test_the_other_takes_over(pair, proxies, team, eventually, go, seconds):
     go(first)
     written = len(proxies[0].writes)
     team.apply(name="next")
-    eventually(second.leads, bool, seconds)
+    team.eventually(second.leads, bool, seconds)
     team.becomes("Serving", name="next")
     touched = {address.split("/")[2].split("-r")[0] for _, address in proxies[1].writes if "/events" not in address}
     assert touched == {"next"}

@@ -58,31 +58,38 @@ def pod_template(owner: Owner, number: int, spec: Spec, context: Context) -> dic
     }
 
 
-def _container(name: str, image: str, command: list[str], spec: Spec) -> dict[str, Any]:
+def _container(
+    name: str, image: str, command: list[str], spec: Spec, secrets: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return {
         "name": name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
         "command": command,
-        "env": [
-            # The root file system is read-only, and libraries keep caches in the home directory.
-            {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own emptyDir
-            *({"name": variable.name, "value": variable.value} for variable in spec.engine.env),
-        ],
+        "env": _environment(spec, secrets or {}),
         # What a container that died without a word of its own wrote last is better than nothing.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": _CONTAINER_SECURITY,
     }
 
 
+def _environment(spec: Spec, secrets: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ours, the user's (never a name of ours: the resource refuses those), and `secrets`, the sources of values."""
+    # The root file system is read-only, and libraries keep caches in the home directory.
+    home = {"name": "HOME", "value": "/tmp"}  # noqa: S108 - the pod's own emptyDir
+    given = ({"name": variable.name, "value": variable.value} for variable in spec.engine.env)
+    return [home, *given, *({"name": name, "valueFrom": source} for name, source in secrets.items())]
+
+
 def _fetch(spec: Spec, image: str) -> dict[str, Any]:
     command = ["moorage-fetch", spec.model.source, "--into", names.MODEL_PATH]
     if spec.model.digest is not None:
         command += ["--digest", spec.model.digest]
-    container = _container(names.FETCH_CONTAINER, image, command, spec)
+    secrets = {}
     if spec.model.credentials is not None:
         secret = {"name": spec.model.credentials.secret_name, "key": CREDENTIALS_KEY}
-        container["env"] = [*container["env"], {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": secret}}]
+        secrets["HF_TOKEN"] = {"secretKeyRef": secret}
+    container = _container(names.FETCH_CONTAINER, image, command, spec, secrets)
     mounts = [{"name": "model", "mountPath": names.MODEL_PATH}, _temporary_mount()]
     source = parse_source(spec.model.source)
     if isinstance(source, ClaimSource):

@@ -104,8 +104,7 @@ async def test_of_several_delays_the_earliest_counts(queue, clock):
 
 async def test_failures_wait_longer_and_longer_each_key_by_itself(queue):
     assert [queue.retry("poison") for _ in range(13)] == [
-        pytest.approx(wait)
-        for wait in (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 300, 300)
+        pytest.approx(wait) for wait in (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 300, 300)
     ]
     assert queue.retry("other") == pytest.approx(0.2)
     queue.forget("poison")

@@ -19,7 +19,11 @@ def waiting(reason, message=""):
     [
         ({}, "Scheduling", "0 of 1 replicas answer requests. Pods wait for a node."),
         (
-            {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes."}]},
+            {
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes."}
+                ]
+            },
             "Unschedulable",
             "0/3 nodes. No node has room for spec.resources. Lower the requests, free memory or CPU, or add nodes;",
         ),
@@ -70,9 +74,7 @@ def test_a_missing_secret(make, ready_condition):
     assert found["message"].startswith('secret "hf-token" not found. The Secret that ')
 
 
-@pytest.mark.parametrize(
-    "reason", ["ModelNotFound", "DigestMismatch", "InvalidSource", "Unauthorized", "FetchFailed"]
-)
+@pytest.mark.parametrize("reason", ["ModelNotFound", "DigestMismatch", "InvalidSource", "Unauthorized", "FetchFailed"])
 def test_what_the_fetch_container_says(make, ready_condition, reason):
     ended = make.ended({"error": "no such model org/model", "reason": reason})
     found = ready_condition(make.running(make.deployment(), make.on_node(fetch=ended)))
@@ -91,7 +93,12 @@ def test_what_the_server_says(make, ready_condition, reason):
 @pytest.mark.parametrize(
     ("container", "ended", "reason", "message"),
     [
-        ("server", ("", 137, "OOMKilled"), "OutOfMemory", "Container server was killed at its memory limit. The kernel"),
+        (
+            "server",
+            ("", 137, "OOMKilled"),
+            "OutOfMemory",
+            "Container server was killed at its memory limit. The kernel",
+        ),
         ("fetch", ("", 137, "OOMKilled"), "OutOfMemory", "Container fetch was killed at its memory limit. The kernel"),
         ("server", ("", 3, "Error"), "EngineFailed", "exit code 3. The engine ended on an error."),
         ("server", ("Traceback\n  ValueError: x", 1, "Error"), "EngineFailed", "Traceback ValueError: x. The engine"),
@@ -99,8 +106,9 @@ def test_what_the_server_says(make, ready_condition, reason):
         ("fetch", ({"reason": "Invented", "error": "e"}, 1, "Error"), "FetchFailed", "e. The model could not"),
     ],
 )
-def test_a_container_that_ends_otherwise(make, ready_condition, container, ended, reason, message):
-    found = ready_condition(make.running(make.deployment(), make.on_node(**{container: make.ended(*ended)})))
+def test_a_container_that_ends_otherwise(make, container, ended, reason, message):
+    snapshot = make.running(make.deployment(), make.on_node(**{container: make.ended(*ended)}))
+    found = plan(snapshot, make.context).status["conditions"][3]
     assert found["reason"] == reason
     assert found["message"].startswith(message)
 

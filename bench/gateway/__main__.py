@@ -112,7 +112,11 @@ def measure(direct_port: int, gateway_port: int, backend: int, gateway: int) -> 
         "stream_tok_s": round(through[64]["tok_s"]),
         "cpu_s_per_1000": {clients: _per(seen, "requests", 1000) for clients, seen in through.items()},
         "cpu_s_per_100k_tokens": {"burst": _per(through[64], "tokens", 1e5), "paced": _per(paced, "tokens", 1e5)},
-        "sustained": {"requests": sustained["requests"], "rps": round(sustained["rps"])},
+        "sustained": {
+            "requests": sustained["requests"],
+            "rps": round(sustained["rps"]),
+            "cpu_s_per_1000": _per(sustained, "requests", 1000),
+        },
         "failed": sum(seen["failed"] for seen in (*direct.values(), *through.values(), sustained, paced)),
     }
 

@@ -84,7 +84,7 @@ def _build_with_buildah(options: Options, progress: Progress) -> dict[str, Image
     for recipe in _recipes(options):
         reference = recipe.reference(REPOSITORY, base.reference())
         if canonical(reference) not in layout.references():
-            argv = ["buildah", "bud", "--layers", "--isolation=chroot", "--network=host", "--pull-never"]
+            argv = ["buildah", "bud", "--layers", "--force-rm", "--isolation=chroot", "--network=host", "--pull-never"]
             argv += ["--identity-label=false", f"--build-arg=BASE={base.ensure(progress)}"]
             _build(recipe, canonical(reference), argv, options, progress)
             _export(canonical(reference), layout, progress)

@@ -41,8 +41,7 @@ class Scheduler:
     def schedule(self) -> StepPlan:
         """Decide one step: blocks are taken, `computed` is left for the engine to advance."""
         preempted = self._make_room()
-        if not preempted:  # what was just taken away must not be handed to a newcomer
-            self._admit()
+        self._admit()
         return StepPlan(tuple(self._chunks()), tuple(preempted))
 
     def _make_room(self) -> list[Sequence]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.runtime import peers
-from bench.runtime.load import Cell, Target, measure
+from bench.runtime.load import Cell, Target, measure, prime
 from bench.runtime.say import say
 from bench.runtime.servers import Launch, Server, free_port, start
 
@@ -52,6 +52,8 @@ def _start(stack: ExitStack, logs: Path, environment: Path, checkpoint: Path) ->
             sys.stderr.write((logs / launch.name).read_text()[-4000:])
             raise
         stack.callback(server.end)
+        with server.awake():
+            prime(Target(server.port, server.model))
         servers.append(server)
     return servers
 

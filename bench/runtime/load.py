@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 MAX_TOKENS = 64
 _TOPICS = ("harbour", "lighthouse", "market", "mountain", "library", "garden", "railway", "river")
 _EVENT = b"data: "
+# How many windows a measurement may take at most.
+_PATIENCE = 20
 
 
 @dataclass(frozen=True)
@@ -45,17 +47,36 @@ def measure(target: Target, clients: int, warm_up: float, window: float) -> Cell
     return asyncio.run(_measure(target, clients, warm_up, window))
 
 
+def prime(target: Target) -> None:
+    """Ask once and wait for the whole answer: what a server builds at its first request is not measured."""
+    asyncio.run(_ask(target, _Record(time.monotonic()), _TOPICS[0]))
+
+
 async def _measure(target: Target, clients: int, warm_up: float, window: float) -> Cell:
     records: list[_Record] = []
     tasks = [asyncio.create_task(_client(target, records, number)) for number in range(clients)]
-    begin = time.monotonic() + warm_up
-    done, _ = await asyncio.wait(tasks, timeout=warm_up + window, return_when=asyncio.FIRST_EXCEPTION)
-    for task in done:
-        task.result()
+    await _run(tasks, warm_up)
+    begin = time.monotonic()
+    await _run(tasks, window)
+    while _gaps(records, begin, time.monotonic()) < clients and time.monotonic() - begin < _PATIENCE * window:
+        # On a very busy machine: the window becomes longer instead of empty.
+        await _run(tasks, window)
+    end = time.monotonic()
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    return _cell(records, begin, begin + window)
+    return _cell(records, begin, end)
+
+
+async def _run(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
+    """Let the clients ask for so long; a client that fails ends the measurement."""
+    done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+    for task in done:
+        task.result()
+
+
+def _gaps(records: Sequence[_Record], begin: float, end: float) -> int:
+    return sum(begin <= at < end for record in records for at in record.tokens[1:])
 
 
 def _cell(records: Sequence[_Record], begin: float, end: float) -> Cell:

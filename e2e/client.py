@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from openai import OpenAI, OpenAIError
+from openai.types.chat import ChatCompletionMessageParam
 
-QUESTION: Final = [{"role": "user", "content": "What is the capital of France?"}]
+QUESTION: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": "What is a harbour?"}]
 MAX_LOAD_SECONDS: Final = 300.0
 
 
@@ -45,9 +46,11 @@ def ask(client: OpenAI, model: str, *, stream: bool) -> dict[str, object]:
     if not stream:
         answer = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=16, temperature=0)
         return {"pieces": [answer.choices[0].message.content], "finish_reason": answer.choices[0].finish_reason}
-    pieces, finish_reason = [], None
-    chunks = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=16, temperature=0, stream=True)
-    for chunk in chunks:
+    pieces: list[str] = []
+    finish_reason = None
+    for chunk in client.chat.completions.create(
+        model=model, messages=QUESTION, max_tokens=16, temperature=0, stream=True
+    ):
         for choice in chunk.choices:
             pieces += [choice.delta.content] if choice.delta.content else []
             finish_reason = choice.finish_reason or finish_reason
@@ -57,8 +60,10 @@ def ask(client: OpenAI, model: str, *, stream: bool) -> dict[str, object]:
 def load(client: OpenAI, model: str, workers: int, seconds: float) -> list[Record]:
     """Ask again and again from `workers` threads until standard input ends, at most for `seconds`."""
     stop = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
-    threading.Timer(seconds, stop.set).start()
+    threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+    deadline = threading.Timer(seconds, stop.set)
+    deadline.daemon = True
+    deadline.start()
     records: list[Record] = []
 
     def work() -> None:
@@ -72,6 +77,11 @@ def load(client: OpenAI, model: str, workers: int, seconds: float) -> list[Recor
     for thread in threads:
         thread.join()
     return records
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.read()
+    stop.set()
 
 
 def _request(client: OpenAI, model: str) -> Record:

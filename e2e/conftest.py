@@ -10,7 +10,7 @@ from e2e.cluster.progress import Progress
 from e2e.kit import Kit
 from e2e.stack import Stack, bring_up
 
-CLUSTER = "moorage-e2e"
+CLUSTER = os.environ.get("MOORAGE_CLUSTER") or "moorage-e2e"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -21,7 +21,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    """A cluster of the provider that MOORAGE_PROVIDER names (or that works here); MOORAGE_KEEP=1 leaves it up."""
+    """A cluster of the provider that MOORAGE_PROVIDER names (or that works here); MOORAGE_KEEP=1 leaves it up.
+
+    MOORAGE_CLUSTER names one that may be up already, such as the demo's.
+    """
     progress = Progress()
     cluster = choose(CLUSTER)
     try:

@@ -29,7 +29,7 @@ def test_an_unknown_field(kit):
 
 def test_a_source_of_an_unknown_kind(kit):
     assert (
-        "spec.model.source: Invalid value: unknown kind of source; write one of: "
+        'spec.model.source: Invalid value: "string": unknown kind of source; write one of: '
         "hf://ORGANISATION/NAME[@REVISION] for a model of the Hugging Face Hub "
         "(hf://HuggingFaceTB/SmolLM2-135M-Instruct), "
         "pvc://CLAIM/PATH for files on a PersistentVolumeClaim (pvc://models/smollm2), "

@@ -28,7 +28,7 @@ def test_explain_reads_like_documentation(kit, chat):
 @pytest.mark.parametrize("stream", [True, False])
 def test_the_official_client_is_answered_inside_the_cluster(kit, chat, stream):
     answer = kit.ask(chat, stream=stream)
-    assert "Paris" in "".join(answer["pieces"])
+    assert "harbour" in "".join(answer["pieces"])
     assert answer["finish_reason"] in ("stop", "length")
     assert len(answer["pieces"]) > 1 or not stream, "a stream that comes in one piece is none"
 

@@ -1,0 +1,103 @@
+"""Settings, health, and starting again what ended."""
+
+import asyncio
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from moorage_operator.shell.ear import Ear
+from moorage_operator.shell.health import Pulse, application
+from moorage_operator.shell.metrics import Metrics
+from moorage_operator.shell.settings import read_settings
+from moorage_operator.shell.supervisor import supervise
+
+
+def test_a_flag_counts_more_than_the_environment_and_that_more_than_the_default():
+    environment = {"MOORAGE_RUNTIME_IMAGE": "from-env:1", "MOORAGE_WATCH_NAMESPACE": "team", "MOORAGE_WORKERS": "3"}
+    settings = read_settings(["--workers=5"], environment)
+    assert settings.runtime_image == settings.context.runtime_image == "from-env:1"
+    assert settings.watch_namespace == "team"
+    assert settings.workers == 5
+    assert settings.lease_name == "moorage-operator"
+    assert read_settings(["--runtime-image=x"], {}).watch_namespace is None
+
+
+@pytest.mark.parametrize("wrong", [[], ["--runtime-image=x", "--workers=many"], ["--runtime-image=x", "--misspelt"]])
+def test_a_wrong_flag_ends_the_program_with_help(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        read_settings(wrong, {})
+    assert ended.value.code == 2
+    assert "usage: moorage-operator" in capsys.readouterr().err
+
+
+async def pages(pulse):
+    async with TestClient(TestServer(application(pulse, Metrics().registry))) as client:
+        return {path: (await client.get(path)).status for path in ("/healthz", "/readyz", "/metrics")}
+
+
+async def test_silence_is_unhealthy_but_only_for_one_that_listens():
+    now = 0.0
+    pulse = Pulse(lambda: now)
+    now = 1000.0
+    assert (await pages(pulse))["/healthz"] == 200
+    pulse.beat()
+    now += 180
+    assert (await pages(pulse))["/healthz"] == 200
+    now += 1
+    assert (await pages(pulse))["/healthz"] == 503
+
+
+async def test_ready_when_said_so():
+    pulse = Pulse(lambda: 0.0)
+    assert (await pages(pulse))["/readyz"] == 503
+    pulse.ready = True
+    assert await pages(pulse) == {"/healthz": 200, "/readyz": 200, "/metrics": 200}
+
+
+class BrokenError(Exception):
+    pass
+
+
+async def restarts(runs):
+    """The waits between runs that last so many seconds each."""
+    now, waits, left = 0.0, [], list(runs)
+
+    async def work():
+        nonlocal now
+        if not left:
+            raise asyncio.CancelledError
+        now += left.pop(0)
+        raise BrokenError
+
+    async def sleep(seconds):
+        waits.append(round(seconds, 3))
+
+    async def restarted():
+        pass
+
+    with pytest.raises(asyncio.CancelledError):
+        await supervise(
+            work, failures=BrokenError, clock=lambda: now, sleep=sleep, chance=lambda: 0.0, restarted=restarted
+        )
+    return waits
+
+
+async def test_what_ends_early_waits_longer_each_time_and_what_ran_well_starts_afresh():
+    assert await restarts([1] * 8) == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert await restarts([1, 1, 3600, 1]) == [0.5, 1, 0.5, 1]
+
+
+def test_kopf_hears_and_never_writes():
+    ear = Ear(lambda *_: None, login=lambda: None, namespace=None, heartbeat="moorage-operator")
+    settings = ear.settings()
+    assert settings.posting.enabled is False
+    assert settings.peering.standalone is True
+    assert settings.scanning.disabled is True
+    assert settings.watching.chunk_size is None
+    assert (settings.watching.server_timeout, settings.watching.client_timeout) == (240, 250)
+    assert set(settings.watching.label_selectors.values()) == {"app.kubernetes.io/managed-by=moorage"}
+    registry = ear.registry(lambda *_: None)
+    assert len(registry._watching.get_all_handlers()) == 7
+    assert not registry._changing.get_all_handlers()
+    assert not registry._spawning.get_all_handlers()
+    assert not registry._indexing.get_all_handlers()

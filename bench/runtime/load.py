@@ -81,7 +81,11 @@ def _gaps(records: Sequence[_Record], begin: float, end: float) -> int:
 
 def _cell(records: Sequence[_Record], begin: float, end: float) -> Cell:
     tokens = sum(begin <= at < end for record in records for at in record.tokens)
-    first = [record.tokens[0] - record.sent for record in records if record.tokens and record.tokens[0] >= begin]
+    answered = [record for record in records if record.tokens]
+    # Where no request began in the window (a slow server), those of the warm-up have to do.
+    first = [record.tokens[0] - record.sent for record in answered if record.tokens[0] >= begin] or [
+        record.tokens[0] - record.sent for record in answered
+    ]
     gaps = [
         late - early for record in records for early, late in itertools.pairwise(record.tokens) if begin <= late < end
     ]

@@ -81,11 +81,18 @@ def _add_openai_routes(app: FastAPI, service: Service, max_body: int) -> None:
 
     @app.get("/v1/models")
     async def models() -> Response:
-        card = {"id": service.name, "object": "model", "created": service.started_at, "owned_by": "moorage"}
-        engine = service.state.engine
-        if engine is not None:
-            card["max_model_len"] = engine.context_length
-        return _json({"object": "list", "data": [card]})
+        return _json({"object": "list", "data": [_model(service)]})
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> Response:
+        service.public_name(name, None)
+        return _json(_model(service))
+
+
+def _model(service: Service) -> dict[str, object]:
+    model = {"id": service.name, "object": "model", "created": service.started_at, "owned_by": "moorage"}
+    engine = service.state.engine
+    return model if engine is None else model | {"max_model_len": engine.context_length}
 
 
 def _add_status_routes(app: FastAPI, service: Service, gpus: GpuMonitor) -> None:

@@ -149,6 +149,9 @@ async def test_models(client):
     models = await client.models.list()
     assert [model.id for model in models.data] == ["echo"]
     assert models.data[0].max_model_len == 512
+    assert (await client.models.retrieve("echo")).id == "echo"
+    with pytest.raises(openai.NotFoundError, match="The model 'other' does not exist here"):
+        await client.models.retrieve("other")
 
 
 async def test_the_gateways_name_for_the_model(echo):

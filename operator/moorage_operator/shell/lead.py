@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage_api import names
-from moorage_operator.cluster.client import Client, ClusterError
+from moorage_operator.cluster.client import Client, ClusterError, ConflictError
 from moorage_operator.cluster.resources import LEASES, WATCHED
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
@@ -92,6 +92,10 @@ class Leader:
     async def _reconcile(self, key: Key) -> None:
         try:
             again = await self.reconciler.reconcile(key)
+        except ConflictError as error:  # what was seen is old already: look again, which is how it is meant to be
+            log.info("%s: %s", key, error)
+            self.queue.retry(key)
+            self.metrics.observe_result("requeue")
         except ClusterError as error:
             self._failed(key, str(error))
         except Exception as error:

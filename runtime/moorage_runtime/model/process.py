@@ -171,10 +171,13 @@ def main(argv: list[str] | None = None) -> None:
     """Run the engine until it is told to stop, its parent dies or it fails."""
     _die_with_parent()
     asked = vars(_arguments(argv))
-    with Channel(asked.pop("socket")) as channel:
-        engine, started = start(Settings(**asked), channel.send)
-        channel.send(started)
-        serve(engine, channel)
+    try:
+        with Channel(asked.pop("socket")) as channel:
+            engine, started = start(Settings(**asked), channel.send)
+            channel.send(started)
+            serve(engine, channel)
+    except StartError as error:  # expected, and told in words: no traceback
+        raise SystemExit(f"{error.reason}: {error}") from None
 
 
 if __name__ == "__main__":

@@ -54,6 +54,8 @@ def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
     threads = settings.threads or resources.compute_threads()
     torch.set_num_threads(threads)
     model = _load(settings, report)
+    gc.collect()  # a GGUF's vocabulary is a hundred thousand small arrays
+    allocator.trim()
     limits = _limits(model, settings, report)
     engine = Engine(ModelRunner(model, KVCache(model.config, limits.total_blocks, model.dtype)), limits)
     _warm_up(engine)
@@ -80,9 +82,7 @@ def _load(settings: Settings, report: Report) -> Llama:
     dtype = _dtype(settings.dtype)
     limit, engine = resources.memory_limit(), resources.resident_bytes()
     memory.check_weights_fit(checkpoint.config, dtype.itemsize, limit, engine)
-    model = Llama(checkpoint, dtype, lambda done: _say(report, "LoadingWeights", done, "loading weights"))
-    allocator.trim()
-    return model
+    return Llama(checkpoint, dtype, lambda done: _say(report, "LoadingWeights", done, "loading weights"))
 
 
 def _limits(model: Llama, settings: Settings, report: Report) -> Limits:

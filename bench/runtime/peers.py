@@ -59,6 +59,8 @@ def transformers_command(environment: Path, checkpoint: Path, port: int) -> list
     """Run by the interpreter, since the environment was renamed after its scripts were written."""
     code = "from transformers.cli.transformers import main; main()"
     command = [str(environment / "bin" / "python"), "-c", code, "serve", str(checkpoint), "--continuous-batching"]
+    # Its own default is most of the machine's memory, which would push out the page cache and every other server.
+    command += ["--cb-max-memory-percent", "0.15"]
     return [*command, "--dtype", "bfloat16", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 MAX_TOKENS = 64
+_PRIME_TOKENS = 4
 _TOPICS = ("harbour", "lighthouse", "market", "mountain", "library", "garden", "railway", "river")
 _EVENT = b"data: "
 # How many windows a measurement may take at most.
@@ -48,8 +49,8 @@ def measure(target: Target, clients: int, warm_up: float, window: float) -> Cell
 
 
 def prime(target: Target) -> None:
-    """Ask once and wait for the whole answer: what a server builds at its first request is not measured."""
-    asyncio.run(_ask(target, _Record(time.monotonic()), _TOPICS[0]))
+    """Wait for a short answer: what a server builds at its first request is not measured."""
+    asyncio.run(_ask(target, _Record(time.monotonic()), _TOPICS[0], _PRIME_TOKENS))
 
 
 async def _measure(target: Target, clients: int, warm_up: float, window: float) -> Cell:
@@ -102,13 +103,13 @@ async def _client(target: Target, records: list[_Record], number: int) -> None:
         await _ask(target, record, _TOPICS[round_ % len(_TOPICS)])
 
 
-async def _ask(target: Target, record: _Record, topic: str) -> None:
+async def _ask(target: Target, record: _Record, topic: str, max_tokens: int = MAX_TOKENS) -> None:
     # The nonce comes first, so that no server answers from what it has computed for another prompt.
     content = f"{uuid.uuid4().hex[:12]}: tell me a long story about an old {topic} and the people who live near it."
     body = {
         "model": target.model,
         "messages": [{"role": "user", "content": content}],
-        "max_tokens": MAX_TOKENS,
+        "max_tokens": max_tokens,
         "temperature": 0,
         "stream": True,
     }

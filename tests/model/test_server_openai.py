@@ -69,9 +69,12 @@ class Served:
         return pid
 
     def end(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
+        """As a pod is ended in a hurry: the second signal aborts what runs. Its temporary folder goes with it."""
+        deadline = time.monotonic() + START_DEADLINE
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline, self.log.read_text()
+            self.process.terminate()
+            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A folder of wheels, for machines that have a CPU build of torch at hand. Without it torch comes from the index.
 WHEELS ?= ../shared/wheels
+export MOORAGE_WHEELS := $(abspath $(WHEELS))
 CPU_TORCH := $(wildcard $(WHEELS)/torch-*+cpu-*.whl)
 TORCH_LOCK := requirements/$(if $(CPU_TORCH),torch-cpu,torch).txt
 # e2e: which provider (local, kind; empty = what answers) and which case (empty = all).

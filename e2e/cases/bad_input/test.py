@@ -55,7 +55,7 @@ def test_a_model_that_the_hub_does_not_have(kit, hub):
     kit.apply(deployment("missing", model={"source": "hf://nobody/nothing"}, engine={"env": env}))
     ready = _settled(kit, "missing", "ModelNotFound")
     assert ready["message"] == (
-        "hf://nobody/nothing: the hub has no such model or revision. "
+        "hf://nobody/nothing@main: the hub has no such model or revision. "
         "spec.model.source names nothing that exists. Check the name, the revision, the claim and the path."
     )
 
@@ -74,7 +74,11 @@ def test_too_little_memory(kit):
     limits = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "640Mi"}}
     kit.apply(deployment("small", resources=limits))
     message = _settled(kit, "small", "InsufficientMemory")["message"]
-    assert re.search(r"\d+ MiB", message), message
+    assert re.match(
+        r"the weights take \d+Mi, the engine \d+Mi besides and the API process \d+Mi; "
+        r"raise resources\.limits\.memory from 640Mi to more than \d+Mi\. ",
+        message,
+    ), message
     assert message.endswith(
         "The weights and one sequence do not fit the memory of a replica. "
         "Raise spec.resources.limits.memory, take larger accelerators, or lower spec.model.contextLength."

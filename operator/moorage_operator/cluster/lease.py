@@ -78,8 +78,10 @@ class Lease:
         renewed = self._monotonic()
         while True:
             await asyncio.sleep(self._times.retry)
+            # From before the request: the others' time runs from the write, however late its answer came.
+            asked = self._monotonic()
             if await self._attempt():
-                renewed = self._monotonic()
+                renewed = asked
             elif self._monotonic() - renewed > self._times.deadline:
                 raise LeaseLostError(f"{self._identity} could not renew {self._namespace}/{self._name}")
 

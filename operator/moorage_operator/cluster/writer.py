@@ -25,6 +25,7 @@ from moorage_operator.manifest import (
     name_of,
     namespace_of,
     uid_of,
+    version_of,
 )
 
 _DIGEST_BYTES: Final = 16
@@ -40,7 +41,10 @@ class Writer:
         self._applied: dict[str, bytes] = {}  # uid -> digest of what was last applied to it
 
     async def apply(self, owner: Manifest, manifest: Manifest) -> bool:
-        """Make the child as wanted by server-side apply. True when something was written.
+        """Make the child as wanted by server-side apply. True when that changed it.
+
+        An apply that changes nothing counts as none: where a policy of the cluster turns our value into its own, each
+        plan would otherwise call for the next one at once, for ever.
 
         Raises:
             ConflictError: an object of that name exists and is not `owner`'s. It is in the store afterwards, so that
@@ -56,7 +60,7 @@ class Writer:
         stored = await self._client.apply(address(manifest), _pinned(manifest, live))
         self._store.put(stored)
         self._applied[uid_of(stored)] = digest
-        return True
+        return live is None or version_of(stored) != version_of(live)
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this version of this object; one that is gone already is fine.

@@ -1,0 +1,52 @@
+"""What is written, and what counts as a change."""
+
+import pytest
+
+from moorage_operator.cluster.store import Store
+from moorage_operator.cluster.writer import Writer
+
+OWNER = {"kind": "LLMDeployment", "metadata": {"name": "chat", "namespace": "team", "uid": "owner"}}
+
+
+def workload(image, version=None):
+    owners = [{"kind": "LLMDeployment", "name": "chat", "uid": "owner", "controller": True}]
+    metadata = {"name": "chat-r1", "namespace": "team", "ownerReferences": owners}
+    stored = {} if version is None else {"uid": "u1", "resourceVersion": str(version)}
+    return {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": metadata | stored, "spec": {"image": image}}
+
+
+class ApiServer:
+    """Answers an apply with an object; counts how often."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.applies = 0
+
+    async def apply(self, path, body):
+        self.applies += 1
+        return self.answer
+
+
+@pytest.fixture
+def store():
+    store = Store()
+    store.put(workload("mirror/x:1", version=7))
+    return store
+
+
+async def test_what_a_policy_of_the_cluster_turns_into_its_own_is_no_change(store):
+    """An admission webhook writes images anew: asking again brings the same object, and must not go on for ever."""
+    server = ApiServer(workload("mirror/x:1", version=7))
+    assert not await Writer(server, store).apply(OWNER, workload("x:1"))
+    assert server.applies == 1
+
+
+async def test_what_is_different_afterwards_is_a_change(store):
+    server = ApiServer(workload("x:2", version=8))
+    assert await Writer(server, store).apply(OWNER, workload("x:2"))
+
+
+async def test_what_is_there_already_is_not_asked_for(store):
+    server = ApiServer(None)
+    assert not await Writer(server, store).apply(OWNER, workload("mirror/x:1"))
+    assert server.applies == 0

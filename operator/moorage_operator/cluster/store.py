@@ -50,7 +50,9 @@ class Store:
 
     def put_foreign(self, key: Key, manifest: Manifest) -> None:
         """Remember somebody else's object that has a name that `key` needs, so that the plan sees it."""
-        self._foreign[_address(manifest)] = key
+        address = _address(manifest)
+        self._drop(address)  # a watch may have brought it meanwhile, under the deployment that its own label names
+        self._foreign[address] = key
         self.put(manifest)
 
     def remove(self, manifest: Manifest) -> None:

@@ -88,6 +88,18 @@ def test_an_object_of_somebody_else_is_seen_by_the_deployment_that_needs_its_nam
     assert store.children(CHAT)["Service"] == (foreign,)
 
 
+def test_an_object_that_a_watch_brought_under_its_own_label_can_turn_out_to_be_in_the_way(store):
+    labels = {"moorage.dev/deployment": "other"}
+    metadata = {"name": "chat", "namespace": "team", "uid": "x", "resourceVersion": "4", "labels": labels}
+    foreign = {"kind": "Service", "metadata": metadata}
+    store.put(foreign)
+    store.put_foreign(CHAT, foreign)
+    assert store.children(Key("team", "other"))["Service"] == ()
+    assert store.children(CHAT)["Service"] == (foreign,)
+    store.remove({"kind": "Service", "metadata": {**metadata, "resourceVersion": "5"}})
+    assert store.deployments() == set()
+
+
 @pytest.mark.parametrize(
     ("live", "wanted"),
     [

@@ -1,13 +1,13 @@
 """Models on a Hugging Face hub (`HF_ENDPOINT`, `HF_TOKEN`), resumed where an earlier attempt stopped."""
 
-import json
 import os
 from pathlib import Path, PurePosixPath
 
 from moorage_runtime.fetch.budget import Admit
 from moorage_runtime.fetch.errors import FetchError, FetchFailedError, ModelNotFoundError, UnauthorizedError
-from moorage_runtime.fetch.selection import refuse_code, select
+from moorage_runtime.fetch.selection import select
 from moorage_runtime.fetch.source import HubSource
+from moorage_runtime.fetch.store import check_config
 
 _UNAUTHORIZED = (401, 403)
 _NOT_FOUND = 404
@@ -30,7 +30,7 @@ def fetch(source: HubSource, into: Path, admit: Admit) -> None:
         _download(source, into, admit)
     except HfHubHTTPError as error:
         raise _explain(source, error.response.status_code, str(error)) from error
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: a file that is too large for plain HTTP
         raise FetchFailedError(f"hf://{source.repository} could not be downloaded: {error}") from error
 
 
@@ -44,11 +44,21 @@ def _download(source: HubSource, into: Path, admit: Admit) -> None:
     selection = select(sizes, only=source.file)
     members = {name: str(PurePosixPath(selection.folder, name)) for name in selection.names}
     admit(sum(sizes[member] for member in members.values()))
+    _keep_only(info.sha, into)
     for name, member in members.items():
         # Pinned to the commit that was listed, so that a push meanwhile mixes nothing.
         _file(source.repository, member, info.sha, sizes[member], into / name)
-        if name.endswith(".json"):
-            refuse_code(name, json.loads((into / name).read_text(encoding="utf-8")))
+        check_config(into / name)
+
+
+def _keep_only(commit: str, into: Path) -> None:
+    """Take away what an earlier, interrupted fetch brought of another commit: a branch may have moved since."""
+    marker = into / ".commit"
+    if marker.is_file() and marker.read_text() != commit:
+        for path in into.iterdir():
+            if path.is_file() and not path.name.startswith("."):
+                path.unlink()
+    marker.write_text(commit)
 
 
 def _file(repository: str, member: str, commit: str, size: int, path: Path) -> None:

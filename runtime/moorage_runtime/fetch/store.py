@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from moorage_runtime.fetch.digest import FileDigest, digest_file, digest_model
-from moorage_runtime.fetch.errors import DigestMismatchError, FetchFailedError
+from moorage_runtime.fetch.errors import DigestMismatchError, InvalidSourceError
 from moorage_runtime.fetch.selection import refuse_code
 
 _INCOMING = ".incoming"
@@ -69,11 +69,11 @@ class Store:
 
         Raises:
             DigestMismatchError: it is not what `digest` says; nothing is moved and it is deleted.
-            InvalidSourceError: a configuration wants Python code.
+            InvalidSourceError: a configuration wants Python code, or is not JSON.
         """
         paths = sorted(path for path in self.incoming.rglob("*") if _is_model_file(path, self.incoming))
         for path in paths:
-            _check_config(path)
+            check_config(path)
         files = [digest_file(path, path.name) for path in paths]
         found = digest_model(files)
         if digest not in (None, found):
@@ -120,12 +120,17 @@ def _is_model_file(path: Path, root: Path) -> bool:
     return path.is_file() and not path.is_symlink() and not hidden
 
 
-def _check_config(path: Path) -> None:
+def check_config(path: Path) -> None:
+    """Read one file of a model, where it is JSON, before anything else does.
+
+    Raises:
+        InvalidSourceError: it wants Python code of its own, or is not JSON.
+    """
     if path.suffix != ".json":
         return
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FetchFailedError(f"{path.name} is not valid JSON: {error}") from error
+        raise InvalidSourceError(f"{path.name} is not valid JSON: {error}") from error
     if isinstance(value, dict):
         refuse_code(path.name, value)

@@ -63,6 +63,26 @@ def test_a_killed_fetch_is_continued_by_the_next(fetch, fetching, hub, repositor
     assert [wanted for _, path, wanted in hub.requests if "safetensors" in path] == [f"bytes={there}-"]
 
 
+def test_a_branch_that_moved_while_a_fetch_was_interrupted_mixes_nothing(fetch, fetching, hub, repository):
+    hub.stall_after = 1 << 20
+    process = fetching("hf://org/name", HF_ENDPOINT=hub.url)
+    assert hub.stalled.wait(60)
+    process.kill()
+    hub.stall_after = None
+    hub.commit = "d" * 40
+    repository["config.json"] = b'{"of": "the next commit"}'
+    done = fetch("hf://org/name", HF_ENDPOINT=hub.url)
+    assert done.code == 0, done.stderr
+    assert (done.into / "config.json").read_bytes() == repository["config.json"]
+    assert (done.into / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_a_configuration_that_is_no_json_is_said_before_the_weights_come(fetch, hub, repository):
+    repository["config.json"] = b"<html>"
+    assert "config.json is not valid JSON" in fetch("hf://org/name", HF_ENDPOINT=hub.url).refused("InvalidSource")
+    assert asked_for(hub) == {"config.json"}
+
+
 def test_credentials(fetch, hub, repository):
     hub.token = "hf_secret"
     refused = fetch("hf://org/name", HF_ENDPOINT=hub.url)

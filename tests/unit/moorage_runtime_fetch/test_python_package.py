@@ -57,6 +57,14 @@ def test_no_such_package(fetch, index):
     assert "no wheel of moorage-test-model" in fetch(f"python://{NAME}", **index[1]).refused("ModelNotFound")
 
 
+def test_an_index_that_does_not_answer_is_not_a_package_that_there_is_not(fetch, free_tcp_port, tmp_path):
+    (tmp_path / "pip.conf").write_text("")
+    index = {"PIP_INDEX_URL": f"http://user:planted@127.0.0.1:{free_tcp_port}/simple", "PIP_RETRIES": "1"}
+    done = fetch(f"python://{NAME}", PIP_CONFIG_FILE=str(tmp_path / "pip.conf"), **index)
+    assert "could not reach the package index" in done.refused("FetchFailed")
+    assert "planted" not in done.stderr
+
+
 def test_a_package_without_a_model(fetch, index):
     folder, environment = index
     wheel(folder, {"pkg/__init__.py": ""})

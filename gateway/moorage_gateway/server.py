@@ -5,7 +5,7 @@ import logging
 import signal
 from collections.abc import Coroutine, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 
@@ -23,6 +23,10 @@ from moorage_gateway.table import Table
 from moorage_gateway.targets import Targets
 
 log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_SECONDS: Final = 75
+"""Idle connections of clients. Longer than clients (5 s in OpenAI's own) and load balancers (60 s) keep them: whoever
+closes later never cuts a request that is on its way."""
 
 
 class Server(uvicorn.Server):
@@ -100,6 +104,7 @@ def _server(app: Any, settings: Settings, port: int, drain_seconds: int, *, http
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
     )
     return Server(config)

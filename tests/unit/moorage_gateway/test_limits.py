@@ -161,6 +161,11 @@ class TestSlowClients:
         writer.transport.abort()
 
 
+async def test_a_connection_may_idle_for_longer_than_clients_and_load_balancers_keep_one(gateway):
+    """Who closes first must be the one who sends next; else a request is cut on its way."""
+    assert gateway.server.config.timeout_keep_alive > 60
+
+
 async def test_a_client_that_leaves_within_its_body_leaves_nothing(gateway, serve, make_replica, until):
     replica = await make_replica()
     serve(replica)

@@ -348,9 +348,6 @@ class Metadata(ApiModel):
     name: str
     namespace: str
     uid: str = ""
-    generation: int = 0
-    creation_timestamp: datetime | None = None
-    deletion_timestamp: datetime | None = None
 
 
 class LLMDeployment(ApiModel):

@@ -61,7 +61,7 @@ ModelSource = Annotated[
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository of the Hugging Face Hub, at a branch, tag or commit (None: its default branch).
+    """A repository of the Hugging Face Hub, at a branch, tag or commit (None: `main`).
 
     `file` names one GGUF file where the repository has several.
     """
@@ -81,7 +81,7 @@ class ClaimSource:
 
 @dataclass(frozen=True)
 class PythonSource:
-    """A model shipped in an installed Python package (None: whichever version is installed)."""
+    """A model shipped in a Python package (None: the version that is installed, else the newest of the index)."""
 
     package: str
     version: str | None

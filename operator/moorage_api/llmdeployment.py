@@ -348,6 +348,7 @@ class Metadata(ApiModel):
     name: str
     namespace: str
     uid: str = ""
+    generation: int = 0
 
 
 class LLMDeployment(ApiModel):

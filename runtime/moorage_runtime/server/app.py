@@ -9,8 +9,10 @@ from collections.abc import AsyncGenerator, Mapping
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from moorage_api import names
 from moorage_runtime.server.answer import Answer, Delta
 from moorage_runtime.server.errors import ApiError, BodyTooLargeError, InvalidRequestError
 from moorage_runtime.server.formats import ChatFormat, CompletionFormat, Format
@@ -20,8 +22,6 @@ from moorage_runtime.server.service import Service
 from moorage_runtime.server.sse import DONE, ClientLeftError, EventStream, event, unless_client_leaves
 
 log = logging.getLogger(__name__)
-_LOAD_HEADER = b"x-moorage-load"
-_MODEL_HEADER = "x-moorage-model"
 _COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
 _CLIENT_CLOSED_REQUEST = 499
 
@@ -53,7 +53,7 @@ class InFlight:
             if message["type"] == "http.response.start":
                 load = self._service.load()
                 value = f"running={load.running},waiting={load.waiting}".encode()
-                message["headers"] = [*message["headers"], (_LOAD_HEADER, value)]
+                message["headers"] = [*message["headers"], (names.LOAD_HEADER.encode(), value)]
             await send(message)
 
         with self._service.state.request():
@@ -65,7 +65,7 @@ def _add_openai_routes(app: FastAPI, service: Service, max_body: int) -> None:
     async def chat(request: Request) -> Response:
         service.state.require_ready()
         asked = parse_chat(parse_body(await _read(request, max_body)))
-        name = service.public_name(asked.model, request.headers.get(_MODEL_HEADER))
+        name = service.public_name(asked.model, request.headers.get(names.MODEL_HEADER))
         how = asked.generation
         form = ChatFormat(name, service.names, how.logprobs is not None, how.include_usage)
         return await _respond(request, await service.chat(asked), form, how)
@@ -74,7 +74,7 @@ def _add_openai_routes(app: FastAPI, service: Service, max_body: int) -> None:
     async def complete(request: Request) -> Response:
         service.state.require_ready()
         asked = parse_completion(parse_body(await _read(request, max_body)))
-        name = service.public_name(asked.model, request.headers.get(_MODEL_HEADER))
+        name = service.public_name(asked.model, request.headers.get(names.MODEL_HEADER))
         how = asked.generation
         form = CompletionFormat(name, service.names, how.logprobs is not None, how.include_usage)
         return await _respond(request, await service.complete(asked), form, how)
@@ -98,19 +98,19 @@ def _model(service: Service) -> dict[str, object]:
 def _add_status_routes(app: FastAPI, service: Service, gpus: GpuMonitor) -> None:
     state = service.state
 
-    @app.get("/healthz")
+    @app.get(names.HEALTH_PATH)
     async def healthz() -> Response:
         if state.alive:
             return _json({"status": "ok"})
         return _json({"reason": state.phase, "message": state.message}, 503)
 
-    @app.get("/readyz")
+    @app.get(names.READY_PATH)
     async def readyz() -> Response:
         if state.phase == "Ready":
             return _json({"status": "ok"})
         return _json({"reason": state.phase, "message": state.message}, 503)
 
-    @app.get("/metrics")
+    @app.get(names.METRICS_PATH)
     async def metrics() -> Response:
         load = service.load()
         text = service.metrics.render(
@@ -118,7 +118,7 @@ def _add_status_routes(app: FastAPI, service: Service, gpus: GpuMonitor) -> None
         )
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/telemetry")
+    @app.get(names.TELEMETRY_PATH)
     async def telemetry() -> Response:
         load, stats = service.load(), service.client.stats
         return _json(
@@ -145,8 +145,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         refusal = InvalidRequestError(f"{error.detail}: {request.method} {request.url.path}", code="unknown_url")
         return _json(refusal.body(), error.status_code, error.headers)
 
+    @app.exception_handler(ClientDisconnect)
     @app.exception_handler(ClientLeftError)
-    async def nobody_reads(_request: Request, _error: ClientLeftError) -> Response:
+    async def nobody_reads(_request: Request, _error: Exception) -> Response:
         return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(Exception)

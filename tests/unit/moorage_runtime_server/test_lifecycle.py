@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 
 import aiohttp
 import openai
@@ -30,6 +31,17 @@ async def test_a_client_that_leaves_a_stream_cancels_it(serve):
         response.close()
         await server.until(lambda: set(server.cancelled()) == {"1.0", "1.1"})
     await server.until(lambda: server.telemetry()["running"] == 0)
+
+
+def test_a_client_that_leaves_within_its_body_is_no_fault(serve):
+    running = serve()
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        client.shutdown(socket.SHUT_WR)
+        while client.recv(1024):
+            pass
+    running.end()
+    assert "Traceback" not in running.output()
 
 
 async def test_a_client_that_leaves_while_it_waits_cancels_it(serve):

@@ -31,6 +31,8 @@ HTTP_PORT: Final = 8000
 HTTP_PORT_NAME: Final = "http"
 MODEL_PATH: Final = "/model"
 """Where the fetch container puts the verified files and the server reads them."""
+SOURCES_PATH: Final = "/sources"
+"""Below it, by its name, the claim of a `pvc://` source is mounted for the fetch container."""
 
 # What every serving pod answers, whatever its engine.
 HEALTH_PATH: Final = "/healthz"

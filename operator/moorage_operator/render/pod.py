@@ -93,7 +93,7 @@ def _fetch(spec: Spec, image: str) -> dict[str, Any]:
     mounts = [{"name": "model", "mountPath": names.MODEL_PATH}, _temporary_mount()]
     source = parse_source(spec.model.source)
     if isinstance(source, ClaimSource):
-        mounts.append({"name": "source", "mountPath": f"/sources/{source.claim}", "readOnly": True})
+        mounts.append({"name": "source", "mountPath": f"{names.SOURCES_PATH}/{source.claim}", "readOnly": True})
     return container | {"volumeMounts": mounts, "resources": _resources(spec, {})}
 
 

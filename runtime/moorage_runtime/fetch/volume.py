@@ -5,13 +5,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from moorage_api.names import SOURCES_PATH
 from moorage_runtime.fetch.budget import Admit
 from moorage_runtime.fetch.errors import InvalidSourceError, ModelNotFoundError
 from moorage_runtime.fetch.selection import select
 from moorage_runtime.fetch.source import VolumeSource
 
-# Where the operator mounts the claims that a source names; see docs/contracts.md.
-SOURCES = Path("/sources")
+SOURCES = Path(SOURCES_PATH)
 
 
 def fetch(source: VolumeSource, into: Path, admit: Admit, sources: Path = SOURCES) -> None:

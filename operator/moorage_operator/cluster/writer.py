@@ -89,6 +89,15 @@ class Writer:
         self._store.put(await self._client.apply(DEPLOYMENTS.path(namespace, name) + "/status", body))
         return True
 
+    async def is_gone(self, stranger: Manifest) -> bool:
+        """Whether somebody else's object, of which no watch tells, is no longer there; the store then forgets it."""
+        try:
+            self._store.put(await self._client.get(address(stranger)))
+        except NotFoundError:
+            self._store.remove(stranger)
+            return True
+        return False
+
     def forget(self, manifest: Manifest) -> None:
         """The object is gone: what was applied to it need not be remembered."""
         self._applied.pop(uid_of(manifest), None)

@@ -55,12 +55,13 @@ def _hold(snapshot: Snapshot, found: Situation) -> float | None:
 
 def _waiting(snapshot: Snapshot, found: Situation, foreign: tuple[Manifest, ...], context: Context) -> Plan:
     """Names that we need belong to others: touch nothing."""
-    namesakes = all(_is_namesake(one, snapshot.deployment) for one in foreign)
-    first = foreign[0]
+    strangers = tuple(one for one in foreign if not _is_namesake(one, snapshot.deployment))
+    first = (strangers or foreign)[0]
     words = f"{kind_of(first)} {name_of(first)} exists and belongs to somebody else"
-    refused = "" if namesakes else f"{words}; remove it, or give this object another name"
+    refused = f"{words}; remove it, or give this object another name" if strangers else ""
     status, events = report(snapshot, found, _shares(found), refused, context)
-    return Plan(status=status, events=events, requeue_after=NAMESAKE_WAIT if namesakes else TAKEN_WAIT)
+    wait = TAKEN_WAIT if strangers else NAMESAKE_WAIT
+    return Plan(status=status, events=events, requeue_after=wait, in_the_way=strangers)
 
 
 def _is_namesake(child: Manifest, deployment: Manifest) -> bool:

@@ -81,3 +81,5 @@ class Plan:
     status: Manifest | None = None
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
+    in_the_way: tuple[Manifest, ...] = ()
+    """Objects of others with names that we need. No watch tells when they go, so they have to be read anew."""

@@ -65,8 +65,9 @@ class Reconciler:
         if not wrote and decided.status is not None:
             wrote = await self._writer.report(deployment, decided.status)
         await self._tell(deployment, decided)
+        gone = [await self._writer.is_gone(stranger) for stranger in decided.in_the_way]
         # What was written is in the store already: go on from there, and report only once there is nothing to change.
-        return 0.0 if wrote else decided.requeue_after
+        return 0.0 if wrote or any(gone) else decided.requeue_after
 
     async def _change(self, deployment: Manifest, decided: Plan) -> bool:
         wrote = False

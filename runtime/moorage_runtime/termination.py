@@ -7,14 +7,16 @@ from pathlib import Path
 import orjson
 
 DEFAULT_PATH = Path("/dev/termination-log")
-# The kubelet keeps 4,096 bytes of a termination message.
-_MAX_MESSAGE = 3000
+# The kubelet keeps 4,096 bytes of a termination message, and JSON that is cut is none.
+_MAX_BYTES = 4096
 
 
 def report_failure(path: Path, program: str, reason: str, message: str) -> None:
     """Say on standard error, and in the termination message where there is one, why this process ends."""
     print(f"{program}: {reason}: {message}", file=sys.stderr, flush=True)  # noqa: T201 - a program's last words
-    write(path, {"error": message[:_MAX_MESSAGE], "reason": reason})
+    while len(orjson.dumps(said := {"error": message, "reason": reason})) > _MAX_BYTES:
+        message = message[: len(message) * 9 // 10]
+    write(path, said)
 
 
 def write(path: Path, message: Mapping[str, object]) -> None:

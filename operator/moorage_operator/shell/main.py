@@ -36,8 +36,11 @@ def main() -> None:
     settings = read_settings(sys.argv[1:], os.environ)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     ear.quiet()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(operate(settings)))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            sys.exit(runner.run(operate(settings)))
+    except credentials.NoCredentialsError as error:
+        sys.exit(f"moorage-operator: {error}")
 
 
 async def operate(settings: Settings) -> int:

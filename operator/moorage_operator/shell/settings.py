@@ -51,7 +51,11 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     Raises:
         SystemExit: a flag is wrong, or help was asked for.
     """
-    values = _parser(environment).parse_args(arguments)
+    parser = _parser(environment)
+    values = parser.parse_args(arguments)
+    if values.watch_namespace not in ("", values.namespace):
+        # Elsewhere its renewals, the heartbeat behind /healthz, would not be heard.
+        parser.error(f"--watch-namespace must be the Lease's own: --namespace={values.watch_namespace}")
     return Settings(
         runtime_image=values.runtime_image,
         gateway_url=values.gateway_url,
@@ -74,19 +78,22 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
-    def add(flag: str, default: str | None, text: str, kind: type = str) -> None:
+    def add(
+        flag: str, default: str | None, text: str, kind: type = str, choices: tuple[str, ...] | None = None
+    ) -> None:
         given = environment.get("MOORAGE_" + flag.removeprefix("--").replace("-", "_").upper(), default)
         shown = f" (now: {given})" if given else ""
-        parser.add_argument(flag, default=given, required=given is None, type=kind, help=text + shown)
+        parser.add_argument(flag, default=given, required=given is None, type=kind, choices=choices, help=text + shown)
 
     add("--runtime-image", None, "the engine's image where a resource names none; pinned into each revision")
     add("--gateway-url", "http://moorage-gateway.moorage-system/v1", "base URL of the gateway, for status.url")
     add("--namespace", "moorage-system", "the namespace of the operator and of its Lease")
-    add("--watch-namespace", "", "look after this namespace only; empty: all of them")
+    add("--watch-namespace", "", "look after this namespace only, which must be --namespace; empty: all of them")
     add("--identity", socket.gethostname(), "the name in the Lease; must differ between operators")
     add("--lease-name", "moorage-operator", "the Lease that decides which operator leads")
     add("--port", "8080", "of /healthz, /readyz and /metrics", int)
     add("--workers", "16", "deployments that are worked on at the same time", int)
     add("--resync-seconds", "300", "how often everything is read and looked at again", float)
-    add("--log-level", "INFO", "DEBUG, INFO, WARNING or ERROR")
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    add("--log-level", "INFO", "how much to say", choices=levels)
     return parser

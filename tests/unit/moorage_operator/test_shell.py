@@ -14,7 +14,7 @@ from moorage_operator.shell.supervisor import supervise
 
 def test_a_flag_counts_more_than_the_environment_and_that_more_than_the_default():
     environment = {"MOORAGE_RUNTIME_IMAGE": "from-env:1", "MOORAGE_WATCH_NAMESPACE": "team", "MOORAGE_WORKERS": "3"}
-    settings = read_settings(["--workers=5"], environment)
+    settings = read_settings(["--workers=5", "--namespace=team"], environment)
     assert settings.runtime_image == settings.context.runtime_image == "from-env:1"
     assert settings.watch_namespace == "team"
     assert settings.workers == 5
@@ -22,10 +22,19 @@ def test_a_flag_counts_more_than_the_environment_and_that_more_than_the_default(
     assert read_settings(["--runtime-image=x"], {}).watch_namespace is None
 
 
-@pytest.mark.parametrize("wrong", [[], ["--runtime-image=x", "--workers=many"], ["--runtime-image=x", "--misspelt"]])
+@pytest.mark.parametrize(
+    "wrong", ["--workers=many", "--misspelt", "--log-level=LOUD", "--watch-namespace=elsewhere", "--runtime-image"]
+)
 def test_a_wrong_flag_ends_the_program_with_help(wrong, capsys):
     with pytest.raises(SystemExit) as ended:
-        read_settings(wrong, {})
+        read_settings(["--runtime-image=x", wrong], {})
+    assert ended.value.code == 2
+    assert "usage: moorage-operator" in capsys.readouterr().err
+
+
+def test_the_image_has_to_be_named(capsys):
+    with pytest.raises(SystemExit) as ended:
+        read_settings([], {})
     assert ended.value.code == 2
     assert "usage: moorage-operator" in capsys.readouterr().err
 

@@ -23,14 +23,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def stack() -> Iterator[Stack]:
     """A cluster of the provider that MOORAGE_PROVIDER names (or that works here); MOORAGE_KEEP=1 leaves it up.
 
-    MOORAGE_CLUSTER names one that may be up already, such as the demo's.
+    MOORAGE_CLUSTER names one that may be up already, such as the demo's; one that was is left up.
     """
     progress = Progress()
     cluster = choose(CLUSTER)
+    keep = bool(os.environ.get("MOORAGE_KEEP")) or ("MOORAGE_CLUSTER" in os.environ and cluster.exists())
     try:
         yield bring_up(cluster, progress)
     finally:
-        if not os.environ.get("MOORAGE_KEEP"):
+        if not keep:
             cluster.down(progress)
 
 

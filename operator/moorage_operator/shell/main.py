@@ -54,9 +54,11 @@ async def operate(settings: Settings) -> int:
     leading.set(0)
     async with (
         Client(credentials.connector(os.environ), metrics.observe_request) as client,
+        # Its own connections: a renewal must not stand in line behind the workers' requests to a slow API server.
+        Client(credentials.connector(os.environ), metrics.observe_request) as for_lease,
         health.served(health.application(pulse, metrics.registry), settings.port),
     ):
-        lease = Lease(client, settings.namespace, settings.lease_name, settings.identity, monotonic=time.monotonic)
+        lease = Lease(for_lease, settings.namespace, settings.lease_name, settings.identity, monotonic=time.monotonic)
         pulse.ready = True  # a follower is ready to take over
         if not await _first(told.wait(), lease.acquire()):
             return 0

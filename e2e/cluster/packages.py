@@ -28,7 +28,8 @@ class Requirement:
 NODE: Final = (
     Requirement("containerd", "containerd"),
     Requirement("runc", "runc"),
-    Requirement("containernetworking-plugins", "bridge"),
+    # Not its plugin `bridge`: iproute2 has a program of that name.
+    Requirement("containernetworking-plugins", "host-local"),
     Requirement("conntrack", "conntrack"),
     Requirement("ethtool", "ethtool"),
     Requirement("iproute2", "ip"),

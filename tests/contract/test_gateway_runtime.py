@@ -55,7 +55,7 @@ def runtime(tmp_path, model_folder):
 
     yield start
     for running in started:
-        running.kill()
+        running.end()
 
 
 @pytest.fixture

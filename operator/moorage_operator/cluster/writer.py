@@ -75,7 +75,11 @@ class Writer:
         self._store.removed(manifest)
 
     async def report(self, deployment: Manifest, status: Manifest) -> bool:
-        """Write the status when it differs from the known one. True when something was written."""
+        """Write the status when it differs from the known one. True when that changed what is known.
+
+        A deployment that is not there any more leaves the store: a watch may have missed its deletion, and its
+        children would be made again for ever.
+        """
         if dig(deployment, "status") == status:
             return False
         namespace, name = namespace_of(deployment), name_of(deployment)
@@ -86,7 +90,10 @@ class Writer:
             "metadata": {"name": name, "namespace": namespace, "uid": uid_of(deployment)},
             "status": status,
         }
-        self._store.put(await self._client.apply(DEPLOYMENTS.path(namespace, name) + "/status", body))
+        try:
+            self._store.put(await self._client.apply(DEPLOYMENTS.path(namespace, name) + "/status", body))
+        except NotFoundError:
+            self._store.remove(deployment)
         return True
 
     async def is_gone(self, stranger: Manifest) -> bool:

@@ -82,6 +82,8 @@ class Reconciler:
         return wrote
 
     async def _tell(self, deployment: Manifest, decided: Plan) -> None:
+        if self._store.live(deployment) is None:
+            return  # the report found it gone
         for event in decided.events:
             await self._events.tell(deployment, event.kind, event.reason, event.message)
 

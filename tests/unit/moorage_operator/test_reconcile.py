@@ -11,6 +11,7 @@ from moorage_operator.manifest import Key
 from moorage_operator.shell.reconcile import Reconciler
 
 CHAT = Key("team", "chat")
+DEPLOYMENT = "/apis/moorage.dev/v1alpha1/namespaces/team/llmdeployments/chat"
 SERVICE = "/api/v1/namespaces/team/services/chat"
 
 
@@ -28,6 +29,8 @@ class ApiServer:
 
     async def apply(self, path, body):
         version = str(next(self._versions))
+        if path.endswith("/status") and path.removesuffix("/status") not in self.objects:
+            raise NotFoundError(404, "not found", path)
         path, of = path.removesuffix("/status"), self.objects.get(path.removesuffix("/status"), {})
         born = {"creationTimestamp": "2026-01-01T11:00:00Z", "uid": f"u{version}"}
         metadata = {**born, **of.get("metadata", {}), **body["metadata"], "resourceVersion": version}
@@ -36,8 +39,11 @@ class ApiServer:
 
 
 class Events:
-    async def tell(self, *_):
-        pass
+    def __init__(self):
+        self.told = []
+
+    async def tell(self, deployment, kind, reason, message):
+        self.told.append(reason)
 
 
 @pytest.fixture
@@ -50,14 +56,19 @@ def store(make, server):
     store = Store()
     deployment = make.deployment()
     deployment["metadata"]["resourceVersion"] = "1"
-    server.objects["/apis/moorage.dev/v1alpha1/namespaces/team/llmdeployments/chat"] = deployment
+    server.objects[DEPLOYMENT] = deployment
     store.put(deployment)
     return store
 
 
 @pytest.fixture
-def reconciler(make, server, store):
-    return Reconciler(store, Writer(server, store), Events(), make.context, lambda: make.now)
+def events():
+    return Events()
+
+
+@pytest.fixture
+def reconciler(make, server, store, events):
+    return Reconciler(store, Writer(server, store), events, make.context, lambda: make.now)
 
 
 def ready(store):
@@ -78,3 +89,20 @@ async def test_it_goes_on_once_a_stranger_with_the_name_that_it_needs_is_gone(re
     assert await reconciler.reconcile(CHAT) == 0, "no watch tells of it: it has to be looked for"
     await reconciler.reconcile(CHAT)
     assert server.objects[SERVICE]["spec"]["selector"]["moorage.dev/deployment"] == "chat"
+
+
+async def test_a_deployment_that_went_unseen_gets_no_children_made_again_for_ever(
+    make, reconciler, server, store, events
+):
+    store.put(make.ready())
+    while await reconciler.reconcile(CHAT) == 0:
+        pass
+    server.objects.clear()  # the deployment goes, of which no watch told, and garbage collection follows
+    for child in [one for kind in store.children(CHAT).values() for one in kind]:
+        store.remove(child)
+    events.told.clear()
+
+    rounds = [await reconciler.reconcile(CHAT) for _ in range(6)]
+    assert rounds[-1] is None, "it ends there"
+    assert store.get("LLMDeployment", "team", "chat") is None
+    assert events.told == [], "there is nobody to tell of"

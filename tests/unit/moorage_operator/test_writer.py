@@ -2,6 +2,7 @@
 
 import pytest
 
+from moorage_operator.cluster.client import NotFoundError
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 
@@ -50,3 +51,16 @@ async def test_what_is_there_already_is_not_asked_for(store):
     server = ApiServer(None)
     assert not await Writer(server, store).apply(OWNER, workload("mirror/x:1"))
     assert server.applies == 0
+
+
+async def test_a_deployment_whose_status_has_no_place_any_more_is_forgotten(make):
+    """A watch may miss a deletion: the refusal of its status is then the first sign of it."""
+
+    class Empty:
+        async def apply(self, path, body):
+            raise NotFoundError(404, "not found", path)
+
+    store = Store()
+    store.put(make.deployment())
+    assert await Writer(Empty(), store).report(make.deployment(), {"ready": "0/1"})
+    assert len(store) == 0

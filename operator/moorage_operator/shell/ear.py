@@ -19,6 +19,8 @@ from moorage_operator.cluster.resources import CHILDREN, DEPLOYMENTS, LEASES, Re
 Deliver: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 STOP_SECONDS: Final = 5.0
+LISTED: Final = "LISTED"
+"""The type of the events that a watch begins with, at each start and when it was too far behind (410)."""
 
 
 class EarError(Exception):
@@ -30,7 +32,8 @@ class Ear:
     """Watches, and what they are for.
 
     Args:
-        deliver: called in the loop that `listen` runs in, with the event's type (`DELETED` or other) and the object.
+        deliver: called in the loop that `listen` runs in, with the event's type (`DELETED`, `LISTED` or other) and the
+            object.
         login: gives the credentials, at each call as they are now.
         namespace: the only one to listen to; None: all.
         heartbeat: the name of the Lease that is renewed every few seconds, so that silence means deafness.
@@ -66,7 +69,7 @@ class Ear:
         registry = kopf.OperatorRegistry()
 
         async def heard(event: Any, **_: Any) -> None:
-            deliver(event["type"] or "LISTED", event["object"])
+            deliver(event["type"] or LISTED, event["object"])
 
         async def login(**_: Any) -> kopf.ConnectionInfo:
             return self.login()

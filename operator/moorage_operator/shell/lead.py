@@ -1,11 +1,12 @@
 """What the leading operator does: hear, keep the store right, and work through the queue."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from moorage_api import names
 from moorage_operator.cluster.client import Client, ClusterError, ConflictError
@@ -13,7 +14,7 @@ from moorage_operator.cluster.resources import LEASES, WATCHED
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key, key_of
-from moorage_operator.shell.ear import Ear, EarError
+from moorage_operator.shell.ear import LISTED, Ear, EarError
 from moorage_operator.shell.health import Pulse
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import Backoff, WorkQueue
@@ -22,6 +23,9 @@ from moorage_operator.shell.settings import Settings
 from moorage_operator.shell.supervisor import supervise
 
 log = logging.getLogger(__name__)
+
+LISTED_SECONDS: Final = 5.0
+"""After a watch was begun anew, until everything is read again: all watches begin at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Leader:
     metrics: Metrics
     pulse: Pulse
     chance: Callable[[], float]
+    listed: asyncio.Event = field(default_factory=asyncio.Event)
+    """A watch was begun anew since the last reading: it does not tell of what was deleted before."""
 
     def ear(self, login: Callable[[], Any]) -> Ear:
         """The watches that feed this leader."""
@@ -56,6 +62,8 @@ class Leader:
     def hear(self, kind: str, manifest: dict[str, Any]) -> None:
         """An event: into the store, and its deployment into the queue when that is news."""
         self.pulse.beat()
+        if kind == LISTED:
+            self.listed.set()
         if manifest["kind"] == LEASES.kind:
             return  # our own heartbeat
         if kind == "DELETED":
@@ -142,7 +150,11 @@ class Leader:
 
     async def _resync_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self.settings.resync_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.resync_seconds):
+                    await self.listed.wait()
+                    await asyncio.sleep(LISTED_SECONDS)
+            self.listed.clear()
             try:
                 await self.resync()
             except ClusterError as error:

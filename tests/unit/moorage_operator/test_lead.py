@@ -1,0 +1,77 @@
+"""What the leader reads again, and when."""
+
+import asyncio
+
+import pytest
+
+from moorage_operator.cluster.store import Store
+from moorage_operator.cluster.writer import Writer
+from moorage_operator.manifest import Key
+from moorage_operator.shell import lead
+from moorage_operator.shell.ear import LISTED
+from moorage_operator.shell.health import Pulse
+from moorage_operator.shell.lead import Leader
+from moorage_operator.shell.metrics import Metrics
+from moorage_operator.shell.queue import WorkQueue
+from moorage_operator.shell.reconcile import Reconciler
+from moorage_operator.shell.settings import read_settings
+
+LEASE = {"kind": "Lease", "metadata": {"name": "moorage-operator", "namespace": "moorage-system"}}
+
+
+class ApiServer:
+    """Lists what it has."""
+
+    def __init__(self, *deployments):
+        self.deployments = list(deployments)
+
+    async def list(self, resource, namespace):
+        return (self.deployments if resource.kind == "LLMDeployment" else []), 100
+
+
+class Ear:
+    """Hears nothing by itself."""
+
+    async def listen(self):
+        await asyncio.Future()
+
+
+@pytest.fixture
+def make_leader(make):
+    def build(server):
+        metrics, store = Metrics(), Store()
+        writer = Writer(server, store)
+        settings = read_settings(["--runtime-image=x", "--workers=0"], {})
+        queue = WorkQueue(asyncio.get_running_loop(), lambda: 0.0, metrics.queue)
+        reconciler = Reconciler(store, writer, None, make.context, lambda: make.now)
+        return Leader(
+            settings, server, store, writer, queue, reconciler, metrics, Pulse(lambda: 0.0), lambda: 0.0
+        )  # fmt: skip
+
+    return build
+
+
+async def until(condition):
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - the program's own state, which tells nobody that it changed
+            await asyncio.sleep(0.01)
+
+
+async def test_what_was_deleted_before_a_watch_began_is_found_soon(make, make_leader, monkeypatch):
+    """Deleted after our own list and before that of the watch: no event ever tells of it."""
+    monkeypatch.setattr(lead, "LISTED_SECONDS", 0.0)
+    server = ApiServer(make.deployment())
+    leader = make_leader(server)
+    leading = asyncio.create_task(leader.lead(Ear()))
+    await until(lambda: leader.pulse.ready)
+    assert leader.store.deployments() == {Key("team", "chat")}
+
+    for _ in range(2):  # at the start, and when it has to list again
+        server.deployments.clear()
+        leader.hear(LISTED, LEASE)
+        await until(lambda: not leader.store.deployments())
+        server.deployments.append(make.deployment())
+        leader.hear("ADDED", server.deployments[0])
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ Inside a cluster it uses its pod's service account. Outside of one it uses --kub
 Public port: /v1/models, /v1/chat/completions, /v1/completions.  Internal port: /healthz, /readyz, /metrics.
 SIGTERM: stops accepting, lets open streams end, exits 0.
 """
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +58,14 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     base = Settings()
 
-    def add(flag: str, default: object, kind: type, text: str, choices: Sequence[str] | None = None) -> None:
+    def add(flag: str, default: object, kind: Callable[[str], object], text: str) -> None:
         variable = "MOORAGE_" + flag.removeprefix("--").replace("-", "_").upper()
         parser.add_argument(
             flag,
             # A string goes through `type`, so that a bad environment value gets the same usage error as a bad flag.
             default=environ.get(variable) or default,
             type=kind,
-            choices=choices,
-            metavar=kind.__name__.upper(),
+            metavar=kind.__name__.strip("_").upper(),
             help=f"{text} [${variable}, default: {default if default not in ('', None) else 'none'}]",
         )
 
@@ -84,6 +85,16 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--connect-seconds", base.connect_seconds, float, "a replica must accept a connection in this time")
     add("--idle-seconds", base.idle_seconds, float, "a replica that sends nothing for this long is given up")
     add("--drain-seconds", base.drain_seconds, int, "how long open streams may run on after SIGTERM")
-    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
-    add("--log-level", base.log_level, str, "one of " + ", ".join(levels), levels)
+    add("--log-level", base.log_level, _level, "one of " + ", ".join(_LEVELS))
     return parser
+
+
+def _level(text: str) -> str:
+    """A log level. A `type` and not `choices`, which argparse does not hold a default (our environment) against.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such level; argparse makes a usage error of it.
+    """
+    if text not in _LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(_LEVELS)}")
+    return text

@@ -33,6 +33,15 @@ def test_a_bad_variable_is_a_usage_error_like_a_bad_flag(capsys, variable):
     assert f"argument {flag}: invalid" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("argv", "environ"), [(["--log-level=LOUD"], {}), ([], {"MOORAGE_LOG_LEVEL": "LOUD"})])
+def test_a_log_level_that_there_is_not_is_a_usage_error(capsys, argv, environ):
+    with pytest.raises(SystemExit) as stopped:
+        settings.parse(argv, environ)
+    assert stopped.value.code == 2
+    said = "error: argument --log-level: 'LOUD' is not one of DEBUG, INFO, WARNING, ERROR\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
 def test_help_names_every_setting_its_variable_and_its_default(capsys):
     with pytest.raises(SystemExit) as stopped:
         settings.parse(["--help"], {})

@@ -2,7 +2,8 @@
 
 import argparse
 import socket
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ HTTP:  /healthz  fails when nothing was heard from the API server for 180 s
        /readyz   fails until the cluster has been read once
        /metrics  Prometheus, with controller-runtime's names
 Ends with 0 when it was told to (SIGTERM, SIGINT), and with 1 when it lost the lead or broke down: start it again."""
+
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 @dataclass(frozen=True)
@@ -78,22 +81,35 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
-    def add(
-        flag: str, default: str | None, text: str, kind: type = str, choices: tuple[str, ...] | None = None
-    ) -> None:
+    def add(flag: str, default: str | None, text: str, kind: Callable[[str], object] = str) -> None:
         given = environment.get("MOORAGE_" + flag.removeprefix("--").replace("-", "_").upper(), default)
         shown = f" (now: {given})" if given else ""
-        parser.add_argument(flag, default=given, required=given is None, type=kind, choices=choices, help=text + shown)
+        parser.add_argument(flag, default=given, required=given is None, type=kind, help=text + shown)
 
     add("--runtime-image", None, "the engine's image where a resource names none; pinned into each revision")
     add("--gateway-url", "http://moorage-gateway.moorage-system/v1", "base URL of the gateway, for status.url")
     add("--namespace", "moorage-system", "the namespace of the operator and of its Lease")
     add("--watch-namespace", "", "look after this namespace only, which must be --namespace; empty: all of them")
-    add("--identity", socket.gethostname(), "the name in the Lease; must differ between operators")
+    add("--identity", _unique_name(), "the name in the Lease; must differ between operators")
     add("--lease-name", "moorage-operator", "the Lease that decides which operator leads")
     add("--port", "8080", "of /healthz, /readyz and /metrics", int)
     add("--workers", "16", "deployments that are worked on at the same time", int)
     add("--resync-seconds", "300", "how often everything is read and looked at again", float)
-    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
-    add("--log-level", "INFO", "how much to say", choices=levels)
+    add("--log-level", "INFO", "how much to say: " + ", ".join(_LEVELS), _level)
     return parser
+
+
+def _level(text: str) -> str:
+    """A log level. A `type` and not `choices`, which argparse does not hold a default (our environment) against.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such level; argparse makes a usage error of it.
+    """
+    if text not in _LEVELS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(_LEVELS)}")
+    return text
+
+
+def _unique_name() -> str:
+    """The host's name, for people, and what sets two operators on one host apart, as client-go's leaders do."""
+    return f"{socket.gethostname()}_{uuid.uuid4()}"

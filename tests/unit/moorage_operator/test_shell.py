@@ -32,6 +32,22 @@ def test_a_wrong_flag_ends_the_program_with_help(wrong, capsys):
     assert "usage: moorage-operator" in capsys.readouterr().err
 
 
+def test_a_wrong_variable_ends_the_program_as_a_wrong_flag_does(capsys):
+    with pytest.raises(SystemExit) as ended:
+        read_settings(["--runtime-image=x"], {"MOORAGE_LOG_LEVEL": "LOUD"})
+    assert ended.value.code == 2
+    said = "error: argument --log-level: 'LOUD' is not one of DEBUG, INFO, WARNING, ERROR\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
+def test_two_that_were_started_on_one_machine_have_different_identities(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "host")
+    first, second = (read_settings(["--runtime-image=x"], {}).identity for _ in range(2))
+    assert first != second
+    assert first.startswith("host_")
+    assert read_settings(["--runtime-image=x"], {"MOORAGE_IDENTITY": "pod-1"}).identity == "pod-1"
+
+
 def test_the_image_has_to_be_named(capsys):
     with pytest.raises(SystemExit) as ended:
         read_settings([], {})

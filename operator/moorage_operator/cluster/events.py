@@ -28,15 +28,19 @@ class Events:
         self._told: OrderedDict[tuple[str, str, str], None] = OrderedDict()
 
     async def tell(self, deployment: Manifest, kind: str, reason: str, message: str) -> bool:
-        """Record an Event of `kind` (`Normal` or `Warning`); False when that was told of this generation before."""
+        """Record an Event of `kind` (`Normal` or `Warning`); False when that was told of this generation before.
+
+        Raises:
+            ClusterError: it was not recorded, and may be told again.
+        """
         generation = str(dig(deployment, "metadata", "generation", default=0))
         key = (uid_of(deployment) + generation, reason, message)
         if key in self._told:
             return False
+        await self._client.create(EVENTS.path(namespace_of(deployment)), self._event(deployment, kind, reason, message))
         self._told[key] = None
         if len(self._told) > _REMEMBERED:
             self._told.popitem(last=False)
-        await self._client.create(EVENTS.path(namespace_of(deployment)), self._event(deployment, kind, reason, message))
         return True
 
     def _event(self, deployment: Manifest, kind: str, reason: str, message: str) -> Manifest:

@@ -1,6 +1,7 @@
 """reconcile(key): snapshot -> plan -> execute, until there is nothing left to do."""
 
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -11,9 +12,9 @@ from moorage_operator.cluster.client import RejectedError
 from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.manifest import Key, Manifest, kind_of, name_of
+from moorage_operator.manifest import Key, Manifest, kind_of, name_of, namespace_of
 from moorage_operator.plan.planner import plan
-from moorage_operator.plan.snapshot import Plan, Snapshot
+from moorage_operator.plan.snapshot import Event, Plan, Snapshot
 from moorage_operator.render.context import Context
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Reconciler:
         self._events = events
         self._context = context
         self._now = now
+        self._untold: dict[Key, deque[tuple[Manifest, Event]]] = {}
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which to look again, or None when only a change calls for that.
@@ -50,6 +52,7 @@ class Reconciler:
         """
         deployment = self._store.get(names.KIND, key.namespace, key.name)
         if deployment is None:
+            self._untold.pop(key, None)
             return None  # gone: its children have it as their owner and follow
         snapshot = Snapshot(deployment, self._store.children(key), self._now())
         decided = plan(snapshot, self._context)
@@ -84,8 +87,22 @@ class Reconciler:
     async def _tell(self, deployment: Manifest, decided: Plan) -> None:
         if self._store.live(deployment) is None:
             return  # the report found it gone
-        for event in decided.events:
+        key = Key(namespace_of(deployment), name_of(deployment))
+        # What could not be told is in no later plan, since the status says it already: it waits here.
+        waiting = self._untold.setdefault(key, deque())
+        waiting.extend((deployment, event) for event in decided.events)
+        while waiting:
+            await self._tell_one(*waiting[0])
+            waiting.popleft()
+        del self._untold[key]
+
+    async def _tell_one(self, deployment: Manifest, event: Event) -> None:
+        try:
             await self._events.tell(deployment, event.kind, event.reason, event.message)
+        except RejectedError as error:
+            if error.status not in _REFUSALS:
+                raise
+            log.warning("%s: the event %s is refused: %s", _label(deployment), event.reason, error)
 
 
 def _label(deployment: Manifest) -> str:

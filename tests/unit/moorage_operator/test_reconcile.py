@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from moorage_operator.cluster.client import NotFoundError
+from moorage_operator.cluster.client import NotFoundError, RejectedError, UnreachableError
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key
@@ -41,8 +41,11 @@ class ApiServer:
 class Events:
     def __init__(self):
         self.told = []
+        self.fails_with = None
 
     async def tell(self, deployment, kind, reason, message):
+        if self.fails_with is not None:
+            raise self.fails_with
         self.told.append(reason)
 
 
@@ -76,10 +79,15 @@ def ready(store):
     return next(one for one in conditions if one["type"] == "Ready")
 
 
-async def test_it_goes_on_once_a_stranger_with_the_name_that_it_needs_is_gone(reconciler, server, store):
+def occupied(server, store):
+    """Somebody else has the Service's name, which is told by an event."""
     metadata = {"name": "chat", "namespace": "team", "uid": "x", "resourceVersion": "4"}
     server.objects[SERVICE] = stranger = {"kind": "Service", "apiVersion": "v1", "metadata": metadata}
     store.put_foreign(CHAT, stranger)
+
+
+async def test_it_goes_on_once_a_stranger_with_the_name_that_it_needs_is_gone(reconciler, server, store):
+    occupied(server, store)
     while (wait := await reconciler.reconcile(CHAT)) == 0:
         pass
     assert wait == 30
@@ -106,3 +114,25 @@ async def test_a_deployment_that_went_unseen_gets_no_children_made_again_for_eve
     assert rounds[-1] is None, "it ends there"
     assert store.get("LLMDeployment", "team", "chat") is None
     assert events.told == [], "there is nobody to tell of"
+
+
+async def test_an_event_that_did_not_arrive_is_told_at_the_next_try(reconciler, server, store, events):
+    """The status, which is written first, says it already, so no later plan calls for the event."""
+    occupied(server, store)
+    events.fails_with = UnreachableError("timed out")
+    for _ in range(2):
+        with pytest.raises(UnreachableError):
+            await reconciler.reconcile(CHAT)
+    assert ready(store)["reason"] == "WorkloadRefused"
+    events.fails_with = None
+    for _ in range(3):
+        await reconciler.reconcile(CHAT)
+    assert events.told == ["WorkloadRefused"]
+
+
+async def test_events_that_the_cluster_refuses_hold_nothing_up(reconciler, server, store, events):
+    occupied(server, store)
+    events.fails_with = RejectedError(403, "exceeded quota: count/events", "POST")
+    while (wait := await reconciler.reconcile(CHAT)) == 0:
+        pass
+    assert wait == 30

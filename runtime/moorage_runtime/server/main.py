@@ -24,7 +24,7 @@ examples:
   moorage-runtime serve ./SmolLM2-135M-Instruct
   moorage-runtime serve ./model.gguf --served-name chat --context-length 4096 --max-running 16
 
-  curl -N http://127.0.0.1:8000/v1/chat/completions -d '{"model": "chat", "stream": true,
+  curl http://127.0.0.1:8000/v1/chat/completions -d '{"model": "chat", "stream": true,
        "messages": [{"role": "user", "content": "What is a harbour?"}]}'
 
 SIGTERM (or Ctrl-C) lets running answers finish, then exits 0; a second one ends them at once.

@@ -68,6 +68,14 @@ def test_a_killed_pod_comes_back_and_costs_only_what_was_in_flight_on_it(kit, ch
     assert len(lost) <= 4, lost
 
 
+def test_the_operator_has_heard_everything_without_a_break(kit, chat):
+    """A watch that fails is started again, so that all of the above would work, only late."""
+    logs = kit.stack.kubectl(
+        "logs", "--namespace=moorage-system", "--selector=app.kubernetes.io/name=moorage-operator", "--tail=-1"
+    )
+    assert "starting again in" not in logs
+
+
 def test_deletion_leaves_no_child(kit, chat):
     assert kit.children()
     kit.kubectl("delete", "llmdeployment", "chat")

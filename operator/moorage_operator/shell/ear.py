@@ -19,6 +19,8 @@ from moorage_operator.cluster.resources import CHILDREN, DEPLOYMENTS, LEASES, Re
 Deliver: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 STOP_SECONDS: Final = 5.0
+_IDENTITY: Any = "moorage-operator"  # kopf's type for it is private
+"""Kopf's name among peers, of which there are none. Without one it asks for the user's, and a container's has none."""
 LISTED: Final = "LISTED"
 """The type of the events that a watch begins with, at each start and when it was too far behind (410)."""
 
@@ -132,6 +134,7 @@ class _KopfThread(threading.Thread):
         await kopf.operator(
             registry=self._ear.registry(self._deliver),
             settings=self._ear.settings(),
+            identity=_IDENTITY,
             clusterwide=not namespaces,
             namespaces=namespaces,
             stop_flag=self._asked,

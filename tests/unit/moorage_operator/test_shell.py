@@ -1,7 +1,9 @@
 """Settings, health, and starting again what ended."""
 
 import asyncio
+import threading
 
+import kopf
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -110,6 +112,29 @@ async def restarts(runs):
 async def test_what_ends_early_waits_longer_each_time_and_what_ran_well_starts_afresh():
     assert await restarts([1] * 8) == [0.5, 1, 2, 4, 8, 16, 30, 30]
     assert await restarts([1, 1, 3600, 1]) == [0.5, 1, 0.5, 1]
+
+
+async def test_the_ear_works_for_a_user_without_a_name(monkeypatch):
+    """As in a container, whose user is a number: kopf would ask the user database for a name of its own."""
+
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 65532")
+
+    asked = threading.Event()
+
+    def login():
+        asked.set()
+        raise kopf.PermanentError("no cluster here")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    ear = Ear(lambda *_: None, login=login, namespace=None, heartbeat="moorage-operator")
+    listening = asyncio.create_task(ear.listen())
+    came_to_login = asyncio.create_task(asyncio.to_thread(asked.wait, 30))
+    await asyncio.wait({listening, came_to_login}, return_when=asyncio.FIRST_COMPLETED)
+    assert not listening.done(), listening.exception()
+    listening.cancel()
+    await ear.closed()
+    assert await came_to_login
 
 
 def test_kopf_hears_and_never_writes():

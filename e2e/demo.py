@@ -125,7 +125,9 @@ Done in {seconds:.0f} s. The cluster stays up; try:
   kubectl get llmdeployments --watch
   kubectl scale llmdep/{MODEL} --replicas=2
   kubectl explain llmdeployment.spec.model
-  kubectl describe llmdep {MODEL}
+  kubectl -n {SYSTEM_NAMESPACE} port-forward service/{GATEWAY_SERVICE} 8080:{GATEWAY_PORT} &
+  curl -N localhost:8080/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"model": "{MODEL}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 Remove everything:
   make down"""
 

@@ -93,8 +93,8 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _images(arguments: argparse.Namespace) -> int:
     images = build.build_all(build.options_for(_provider(arguments)), Progress())
-    if arguments.json:
-        print(json.dumps({name: image.reference for name, image in images.items()}))
+    references = {name: image.reference for name, image in images.items()}
+    print(json.dumps(references) if arguments.json else "\n".join(references.values()))
     return 0
 
 

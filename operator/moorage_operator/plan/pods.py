@@ -17,6 +17,7 @@ _PULL_FAILURES: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 )
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
+_MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "[^"]+" not found')
 _FETCH_REASONS: Final = (
     Reason.MODEL_NOT_FOUND,
     Reason.DIGEST_MISMATCH,
@@ -95,7 +96,7 @@ def _troubles(pod: Manifest) -> Iterator[Trouble]:
     """What keeps the pod from being ready, the earliest in its life first."""
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
-        yield Trouble(Reason.UNSCHEDULABLE, scheduled.get("message", ""))
+        yield _unschedulable(scheduled.get("message", ""))
     for name, known, otherwise in (
         (names.FETCH_CONTAINER, _FETCH_REASONS, Reason.FETCH_FAILED),
         (names.SERVER_CONTAINER, _SERVER_REASONS, Reason.ENGINE_FAILED),
@@ -103,6 +104,11 @@ def _troubles(pod: Manifest) -> Iterator[Trouble]:
         container = _container(pod, name)
         yield from _waiting(dig(container, "state", "waiting", default={}))
         yield from _terminated(container, known, otherwise)
+
+
+def _unschedulable(message: str) -> Trouble:
+    """No node will do; where the model's claim is missing, that is a model that is not there."""
+    return Trouble(Reason.MODEL_NOT_FOUND if _MISSING_CLAIM.search(message) else Reason.UNSCHEDULABLE, message)
 
 
 def _waiting(waiting: Manifest) -> Iterator[Trouble]:

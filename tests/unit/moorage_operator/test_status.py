@@ -27,6 +27,21 @@ def waiting(reason, message=""):
             "Unschedulable",
             "0/3 nodes. No node has room for spec.resources. Lower the requests, free memory or CPU, or add nodes;",
         ),
+        (
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": 'persistentvolumeclaim "models" not found.',
+                    }
+                ]
+            },
+            "ModelNotFound",
+            'persistentvolumeclaim "models" not found. spec.model.source names nothing that exists. Check the name, '
+            "the revision, the claim and the path.",
+        ),
     ],
 )
 def test_a_pod_without_a_node(make, ready_condition, status, reason, message):

@@ -39,8 +39,7 @@ def waiting(reason, message=""):
                 ]
             },
             "ModelNotFound",
-            'persistentvolumeclaim "models" not found. spec.model.source names nothing that exists. Check the name, '
-            "the revision, the claim and the path.",
+            'persistentvolumeclaim "models" not found. spec.model.source names nothing that exists.',
         ),
     ],
 )

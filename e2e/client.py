@@ -3,7 +3,8 @@
     python -m e2e.client BASE_URL MODEL ask [--stream]
     python -m e2e.client BASE_URL MODEL load --workers 2      # ends when standard input ends, or after --seconds
 
-The answer is JSON on standard output, so that a test reads what a user saw.
+The answer is JSON on standard output, of a load one line for each request as it ends, so that a test reads what a user
+saw, and when.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def main() -> None:
     if arguments.verb == "ask":
         print(json.dumps(ask(client, arguments.model, stream=arguments.stream)))
     else:
-        print(json.dumps([asdict(r) for r in load(client, arguments.model, arguments.workers, arguments.seconds)]))
+        load(client, arguments.model, arguments.workers, arguments.seconds)
 
 
 def ask(client: OpenAI, model: str, *, stream: bool) -> dict[str, object]:
@@ -57,26 +58,26 @@ def ask(client: OpenAI, model: str, *, stream: bool) -> dict[str, object]:
     return {"pieces": pieces, "finish_reason": finish_reason}
 
 
-def load(client: OpenAI, model: str, workers: int, seconds: float) -> list[Record]:
+def load(client: OpenAI, model: str, workers: int, seconds: float) -> None:
     """Ask again and again from `workers` threads until standard input ends, at most for `seconds`."""
     stop = threading.Event()
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     deadline = threading.Timer(seconds, stop.set)
     deadline.daemon = True
     deadline.start()
-    records: list[Record] = []
+    printing = threading.Lock()
 
     def work() -> None:
         while not stop.is_set():
-            records.append(_request(client, model))
+            record = _request(client, model)
+            with printing:
+                print(json.dumps(asdict(record)), flush=True)
 
     threads = [threading.Thread(target=work) for _ in range(workers)]
     for thread in threads:
         thread.start()
-    print("loading", file=sys.stderr, flush=True)
     for thread in threads:
         thread.join()
-    return records
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:

@@ -3,8 +3,9 @@
 import json
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +22,26 @@ _T = TypeVar("_T")
 
 @dataclass
 class Load:
-    """A load that goes on while a test does something; `records` is filled once it has ended."""
+    """A load that goes on while a test does something."""
 
     records: list[Record] = field(default_factory=list)
+    """The requests that have ended, in that order."""
 
     def failures(self) -> list[Record]:
         """Return the requests that were not answered in full."""
         return [record for record in self.records if record.error]
+
+    def goes_on(self, count: int = 4, seconds: float = 120) -> None:
+        """Wait until `count` requests that start from now on have ended."""
+        now, deadline = time.time(), time.monotonic() + seconds
+        while sum(record.started > now for record in self.records) < count:
+            assert time.monotonic() < deadline, f"not {count} requests within {seconds:.0f} s"
+            time.sleep(0.05)  # between two looks
+
+    def read(self, lines: Iterable[str]) -> None:
+        """Take the client's records as they come, until it ends."""
+        for line in lines:
+            self.records.append(Record(**json.loads(line)))
 
 
 @dataclass(frozen=True)
@@ -115,12 +129,17 @@ class Kit:
             stdout=subprocess.PIPE,
             text=True,
         )
+        assert process.stdin is not None
+        assert process.stdout is not None
         load = Load()
+        reader = threading.Thread(target=load.read, args=(process.stdout,))
+        reader.start()
         try:
             yield load
         finally:
-            out, _ = process.communicate()
-            load.records += [Record(**record) for record in json.loads(out)]
+            process.stdin.close()  # tells the client to end
+            reader.join()
+            process.wait()
 
     def _client(self, model: str, *arguments: str) -> list[str]:
         program = [sys.executable, "-m", "e2e.client", self.gateway, model, *arguments]

@@ -122,24 +122,19 @@ class Kit:
     @contextmanager
     def load(self, model: str, workers: int = 2) -> Iterator[Load]:
         """Run a load with the official client in the cluster's network for as long as the context lasts."""
-        process = subprocess.Popen(
-            self._client(model, "load", f"--workers={workers}"),
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        load = Load()
-        reader = threading.Thread(target=load.read, args=(process.stdout,))
-        reader.start()
-        try:
-            yield load
-        finally:
-            process.stdin.close()  # tells the client to end
-            reader.join()
-            process.wait()
+        argv = self._client(model, "load", f"--workers={workers}")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            load = Load()
+            reader = threading.Thread(target=load.read, args=(process.stdout,))
+            reader.start()
+            try:
+                yield load
+            finally:
+                process.stdin.close()  # tells the client to end
+                reader.join()
 
     def _client(self, model: str, *arguments: str) -> list[str]:
         program = [sys.executable, "-m", "e2e.client", self.gateway, model, *arguments]

@@ -6,6 +6,7 @@ Everything that is shown here is a command that a person can run; the last lines
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any, Final
 from openai import OpenAI
 
 from e2e.cluster.choose import choose
-from e2e.cluster.progress import Progress, Step
+from e2e.cluster.progress import Progress
 from e2e.cluster.provider import DEFAULT_NAME, ClusterError
 from e2e.stack import GATEWAY_PORT, GATEWAY_SERVICE, ROOT, SYSTEM_NAMESPACE, Stack, bring_up
 
@@ -58,44 +59,41 @@ def serve(stack: Stack, progress: Progress) -> None:
     _forget_failed(stack)
     stack.kubectl("apply", "--filename", str(MANIFEST))
     with progress.step(f"{MANIFEST.relative_to(ROOT)} serves") as step:
-        deadline = in_trouble = time.monotonic() + READY_DEADLINE_S
-        while not _is_ready(stack, step):
-            now = time.monotonic()
-            in_trouble = min(in_trouble, now + TROUBLE_S) if _is_stuck(stack) else deadline
-            if now > min(deadline, in_trouble):
-                raise ClusterError(f"{MODEL} does not serve: {_summary(stack)}; see `kubectl describe llmdep {MODEL}`")
+        deadline = give_up = time.monotonic() + READY_DEADLINE_S
+        while not _is_ready(llmdep := stack.get("llmdeployment", MODEL)):
+            said, now = _said(llmdep), time.monotonic()
+            step.note(said[:NOTE_WIDTH])
+            give_up = min(give_up, now + TROUBLE_S) if _is_stuck(llmdep) else deadline
+            if now > give_up:
+                raise ClusterError(f"{MODEL} does not serve: {said}; see `kubectl describe llmdep {MODEL}`")
             time.sleep(0.5)  # a person reads this, and the status is a small object
 
 
 def _forget_failed(stack: Stack) -> None:
     """Remove what an earlier run left in trouble: a revision keeps its image, so a mended one would not reach it."""
-    if stack.kubectl("get", "llmdeployment", MODEL, "--ignore-not-found") and _is_stuck(stack):
+    found = stack.kubectl("get", "llmdeployment", MODEL, "--ignore-not-found", "--output=json")
+    if found and _is_stuck(json.loads(found)):
         stack.kubectl("delete", "llmdeployment", MODEL)
 
 
-def _is_stuck(stack: Stack) -> bool:
+def _is_stuck(llmdep: dict[str, Any]) -> bool:
     """Whether it neither serves nor is on its way."""
-    states = {c["type"]: c["status"] for c in stack.get("llmdeployment", MODEL).get("status", {}).get("conditions", [])}
-    return states.get("Ready") == "False" and states.get("Progressing") == "False"
+    return all(_condition(llmdep, kind).get("status") == "False" for kind in ("Ready", "Progressing"))
 
 
-def _is_ready(stack: Stack, step: Step) -> bool:
-    llmdep = stack.get("llmdeployment", MODEL)
-    ready = _ready_condition(llmdep)
-    said = f"{ready.get('reason', 'Pending')}: {ready.get('message', 'the operator has not seen it yet')}"
-    step.note(said[:NOTE_WIDTH])
+def _is_ready(llmdep: dict[str, Any]) -> bool:
     current = llmdep.get("status", {}).get("observedGeneration") == llmdep["metadata"]["generation"]
-    return current and ready.get("status") == "True"
+    return current and _condition(llmdep, "Ready").get("status") == "True"
 
 
-def _summary(stack: Stack) -> str:
-    ready = _ready_condition(stack.get("llmdeployment", MODEL))
-    return f"{ready.get('reason', 'no status')}: {ready.get('message', 'is the operator running?')}"
+def _said(llmdep: dict[str, Any]) -> str:
+    ready = _condition(llmdep, "Ready")
+    return f"{ready.get('reason', 'Pending')}: {ready.get('message', 'the operator has not seen it yet')}"
 
 
-def _ready_condition(llmdep: dict[str, Any]) -> dict[str, Any]:
+def _condition(llmdep: dict[str, Any], kind: str) -> dict[str, Any]:
     conditions = llmdep.get("status", {}).get("conditions", [])
-    return next((condition for condition in conditions if condition["type"] == "Ready"), {})
+    return next((condition for condition in conditions if condition["type"] == kind), {})
 
 
 def stream_answer(stack: Stack) -> None:

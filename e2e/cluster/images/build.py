@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from e2e.cluster import packages
-from e2e.cluster.command import failure, lock, run, which
+from e2e.cluster.command import failure, lock, run
 from e2e.cluster.images import base, pipsettings
 from e2e.cluster.images.layout import Layout
 from e2e.cluster.images.sources import Recipe, recipes
 from e2e.cluster.images.storage import Storage
 from e2e.cluster.images.transfer import canonical
+from e2e.cluster.kind.docker import Docker
 from e2e.cluster.paths import REPOSITORY, cache_dir
 from e2e.cluster.progress import Progress, Step
 from e2e.cluster.provider import Image, Provider
@@ -44,13 +45,7 @@ def options_for(provider: Provider) -> Options:
     """
     folder = Path(os.environ.get(WHEELS_VARIABLE) or REPOSITORY.parent / "shared" / "wheels")
     wheels = folder if any(folder.glob("torch-*+cpu-*.whl")) else None
-    return Options("docker" if provider.kind == "kind" and docker_answers() else "buildah", wheels)
-
-
-def docker_answers() -> bool:
-    """Whether a Docker engine answers."""
-    docker = which("docker")
-    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
+    return Options("docker" if provider.kind == "kind" and Docker().answers() else "buildah", wheels)
 
 
 def build_all(options: Options, progress: Progress) -> dict[str, Image]:

@@ -19,7 +19,7 @@ from typing import Literal
 
 import msgspec
 
-FinishReason = Literal["stop", "length", "abort", "error"]
+FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
 FailureReason = Literal["InsufficientMemory", "UnsupportedModel", "EngineFailed"]
 LoadingPhase = Literal["LoadingWeights", "WarmingUp"]
 
@@ -71,7 +71,11 @@ class Submit(msgspec.Struct, frozen=True, array_like=True, tag="submit"):
     Stop *strings* are the API process's business, which has the text: it sends `Cancel`.
     """
     priority: int = 0
-    """Lower starts earlier and is preempted later; equal ones go by arrival."""
+    """Lower starts earlier and is preempted later; equal ones go by arrival. Only the policy `Priority` looks at it."""
+    cache_salt: str = ""
+    """Requests share computed prefixes only with requests of the same salt (one tenant, one salt)."""
+    timeout_seconds: float | None = None
+    """Counted from the arrival at the engine; the request then ends with `timeout`. None: no limit."""
 
 
 class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
@@ -169,7 +173,9 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     """Prompt tokens computed in this step."""
     generated_tokens: int
     preemptions: int
-    """Requests that lost their blocks in this step and will be recomputed."""
+    """Requests that were paused in this step, or lost their blocks and will be recomputed."""
+    cached_prompt_tokens: int = 0
+    """Prompt tokens of the requests admitted in this step that were found in the prefix cache."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):

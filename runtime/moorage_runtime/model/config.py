@@ -1,6 +1,6 @@
 """What a checkpoint of the Llama family is: its shape, read from a Hugging Face `config.json`.
 
-The GGUF reader (`gguf_file`) makes the same value from a GGUF's metadata. What the forward pass would compute wrongly
+`gguf_file` makes the same value from a GGUF's metadata. What the forward pass would compute wrongly
 in silence (other activations, partial rotation, unknown rope scaling) is refused here, with the reason.
 """
 

@@ -1,20 +1,15 @@
-"""A model in llama.cpp's GGUF format, read natively: shape and tokens from the metadata, tensors dequantised.
-
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
-"""
+"""A model in llama.cpp's GGUF format: shape and end tokens from the metadata, tensors in their own quantised blocks."""
 
 from pathlib import Path
 from typing import Any
 
-import torch
-from gguf import GGUFReader, dequantize
-from torch import Tensor
+import numpy as np
 
+from moorage_runtime.formats.blocks import Bytes, Stored, as_float32
+from moorage_runtime.formats.gguf import GgufError, GgufFile, TensorInfo
 from moorage_runtime.model.config import ModelConfig, Rope, architecture_of
 from moorage_runtime.model.errors import UnsupportedModelError
-
-ROPE_FACTORS = "rope_freqs"
-"""Name of the tensor that holds divisors of the rotary frequencies, as `tensor` takes it."""
+from moorage_runtime.model.tensors import ROPE_FACTORS, Checkpoint
 
 _NAMES = {
     "model.embed_tokens": "token_embd",
@@ -34,41 +29,35 @@ _NAMES = {
 }
 
 
-class GgufCheckpoint:
-    """One GGUF file. `config` is its shape; tensors go by their Hugging Face names and come as float32."""
+class GgufCheckpoint(Checkpoint):
+    """One GGUF file. Tensors are mapped, not copied, but for the query and key rows of the llama architecture."""
 
     def __init__(self, path: Path) -> None:
         try:
-            self._reader = GGUFReader(path)
-        except (OSError, ValueError, IndexError) as error:
+            self._file = GgufFile(path)
+        except (OSError, GgufError) as error:
             raise UnsupportedModelError(f"{path.name} cannot be read as GGUF: {error}") from error
-        self._tensors = {tensor.name: tensor for tensor in self._reader.tensors}
         self._architecture = architecture_of(self._field("general.architecture"))
         self.config = self._shape()
 
-    def tensor(self, name: str) -> Tensor:
+    def stored(self, name: str) -> Stored | None:
         """See `Checkpoint`."""
-        tensor = self.optional(name)
-        if tensor is None:
-            raise UnsupportedModelError(f"the GGUF file has no tensor {_gguf_name(name)!r}")
-        return tensor
-
-    def optional(self, name: str) -> Tensor | None:
-        """See `Checkpoint`."""
-        stored = self._tensors.get(_gguf_name(name))
-        if stored is None:
+        info = self._file.tensors.get(_gguf_name(name))
+        if info is None:
             return None
-        try:
-            values = dequantize(stored.data, stored.tensor_type)
-        except NotImplementedError as error:
-            raise UnsupportedModelError(f"tensor {stored.name!r}: {error}") from error
-        tensor = torch.from_numpy(values.copy() if values.base is not None else values)
+        data = self._data(info)
         # For this architecture llama.cpp rotates neighbours, so its converter interleaves the halves of each head.
         if self._architecture == "llama" and "self_attn.q_proj" in name:
-            return _halves(tensor, self.config.heads)
+            data = _halves(data, info, self.config.heads)
         if self._architecture == "llama" and "self_attn.k_proj" in name:
-            return _halves(tensor, self.config.kv_heads)
-        return tensor
+            data = _halves(data, info, self.config.kv_heads)
+        return _vector(info, data) if len(info.shape) == 1 else Stored(info.type, len(data), info.shape[-1], data)
+
+    def _data(self, info: TensorInfo) -> Bytes:
+        try:
+            return self._file.data(info)
+        except GgufError as error:
+            raise UnsupportedModelError(str(error)) from error
 
     def _shape(self) -> ModelConfig:
         heads = int(self._number("attention.head_count"))
@@ -80,7 +69,7 @@ class GgufCheckpoint:
         trained = int(self._number("context_length"))
         return ModelConfig(
             architecture=self._architecture,
-            vocab_size=int(self._tensors["token_embd.weight"].shape[1]),
+            vocab_size=self._vocabulary(),
             hidden_size=hidden_size,
             intermediate_size=int(self._number("feed_forward_length")),
             layers=int(self._number("block_count")),
@@ -90,9 +79,15 @@ class GgufCheckpoint:
             rms_eps=self._number("attention.layer_norm_rms_epsilon"),
             rope=self._rope(),
             context_length=min(trained, window) if window else trained,
-            tied_embeddings="output.weight" not in self._tensors,
+            tied_embeddings="output.weight" not in self._file.tensors,
             eos_token_ids=self._eos_token_ids(),
         )
+
+    def _vocabulary(self) -> int:
+        embedding = self._file.tensors.get("token_embd.weight")
+        if embedding is None:
+            raise UnsupportedModelError("the GGUF file has no tensor 'token_embd.weight'")
+        return embedding.shape[0]
 
     def _rope(self) -> Rope:
         kind = self._field(f"{self._architecture}.rope.scaling.type") or "none"
@@ -116,8 +111,10 @@ class GgufCheckpoint:
         raise UnsupportedModelError(f"GGUF metadata {self._architecture}.{key} is {value!r}; a number is expected")
 
     def _field(self, key: str) -> Any:
-        field = self._reader.get_field(key)
-        return None if field is None else field.contents()
+        try:
+            return self._file.metadata.get(key)
+        except GgufError as error:
+            raise UnsupportedModelError(str(error)) from error
 
 
 def _gguf_name(name: str) -> str:
@@ -130,7 +127,15 @@ def _gguf_name(name: str) -> str:
     return f"{_NAMES[module]}.{kind}"
 
 
-def _halves(tensor: Tensor, heads: int) -> Tensor:
+def _vector(info: TensorInfo, data: Bytes) -> Stored:
+    if info.type not in ("F32", "F16", "BF16"):
+        raise UnsupportedModelError(f"tensor {info.name!r} is a vector of {info.type}; supported are F32, F16, BF16")
+    return Stored("F32", 1, info.shape[0], as_float32(info.type, data).view(np.uint8))
+
+
+def _halves(data: Bytes, info: TensorInfo, heads: int) -> Bytes:
     """Undo the permutation of the rows of each head: (0, d/2, 1, d/2 + 1, …) back to (0, 1, …)."""
-    dim = tensor.shape[0] // heads
-    return tensor.view(heads, dim // 2, 2, -1).transpose(1, 2).reshape(tensor.shape)
+    if info.shape[0] % (2 * heads):
+        raise UnsupportedModelError(f"tensor {info.name!r} has {info.shape[0]} rows for {heads} heads")
+    rows = data.reshape(heads, info.shape[0] // heads // 2, 2, -1)
+    return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(data.shape)

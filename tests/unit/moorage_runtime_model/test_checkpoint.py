@@ -4,10 +4,9 @@ import gguf
 import pytest
 import torch
 
-from moorage_runtime.model.checkpoint import SafetensorsCheckpoint, open_checkpoint
+from moorage_runtime.model.checkpoint import ROPE_FACTORS, open_checkpoint
 from moorage_runtime.model.config import Llama3Scaling
 from moorage_runtime.model.errors import UnsupportedModelError
-from moorage_runtime.model.gguf_file import ROPE_FACTORS
 from moorage_runtime.model.rope import inverse_frequencies
 
 PARTS = {
@@ -62,7 +61,7 @@ def write_gguf(path, source, *, architecture="llama", rope_factors=None, **metad
 
 @pytest.fixture
 def source(small_model):
-    return SafetensorsCheckpoint(small_model)
+    return open_checkpoint(small_model)
 
 
 def test_a_gguf_is_the_model_that_it_was_made_from(source, tmp_path):

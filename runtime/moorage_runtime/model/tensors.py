@@ -1,0 +1,67 @@
+"""The tensors of a model by their Hugging Face names, as they are stored, and dequantised for torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moorage_runtime.model.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from moorage_runtime.formats.blocks import Stored
+    from moorage_runtime.model.config import ModelConfig
+
+ROPE_FACTORS = "rope_freqs"
+"""Name of the tensor that holds divisors of the rotary frequencies, as `stored` and `tensor` take it."""
+
+
+class Checkpoint(ABC):
+    """What the model room reads of a model."""
+
+    config: ModelConfig
+
+    @abstractmethod
+    def stored(self, name: str) -> Stored | None:
+        """A tensor as the file has it, for our own kernels; None when there is none of that name.
+
+        Vectors come as F32. Llama's permutation of query and key rows in GGUF is undone: the order of rows is that of
+        Hugging Face. The bits depend on the checkpoint and the quantisation asked for, on nothing else.
+
+        Raises:
+            UnsupportedModelError: it is of a type that is not computed, or the file is damaged there.
+        """
+
+    def tensor(self, name: str) -> Tensor:
+        """The same numbers for torch: float32, bfloat16 or float16 as stored, float32 from quantised blocks.
+
+        Raises:
+            UnsupportedModelError: there is none of that name, or `stored` cannot give it.
+        """
+        tensor = self.optional(name)
+        if tensor is None:
+            raise UnsupportedModelError(f"the model has no tensor {name!r}")
+        return tensor
+
+    def optional(self, name: str) -> Tensor | None:
+        """As `tensor`; None when there is none of that name."""
+        stored = self.stored(name)
+        if stored is None:
+            return None
+        matrix = _dense(stored)
+        return matrix[0] if stored.rows == 1 else matrix
+
+
+def _dense(stored: Stored) -> Tensor:
+    import torch  # noqa: PLC0415 - our own kernels start without torch, which takes seconds to load
+
+    plain = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    if stored.format in plain:
+        return torch.from_numpy(stored.data).view(plain[stored.format])
+    from gguf import GGMLQuantizationType, dequantize  # noqa: PLC0415 - as torch
+
+    values = dequantize(stored.data, GGMLQuantizationType[stored.format])
+    return torch.from_numpy(np.ascontiguousarray(values, np.float32))

@@ -12,10 +12,10 @@ from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Submit
 from moorage_runtime.engine.plan import Limits
 from moorage_runtime.model import allocator
-from moorage_runtime.model.cache import KVCache
 from moorage_runtime.model.checkpoint import open_checkpoint
-from moorage_runtime.model.llama import Llama
-from moorage_runtime.model.runner import ModelRunner
+from moorage_runtime.model.torch_path.cache import KVCache
+from moorage_runtime.model.torch_path.llama import Llama
+from moorage_runtime.model.torch_path.runner import ModelRunner
 
 
 @dataclass

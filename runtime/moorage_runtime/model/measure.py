@@ -6,9 +6,9 @@ from moorage_runtime.engine.blocks import blocks_for
 from moorage_runtime.engine.messages import MAX_LOGPROBS, SamplingParams
 from moorage_runtime.engine.plan import Chunk, StepPlan
 from moorage_runtime.engine.sequence import Sequence
-from moorage_runtime.model.cache import KVCache
-from moorage_runtime.model.llama import Llama
-from moorage_runtime.model.runner import ModelRunner
+from moorage_runtime.model.torch_path.cache import KVCache
+from moorage_runtime.model.torch_path.llama import Llama
+from moorage_runtime.model.torch_path.runner import ModelRunner
 
 STEP_SECONDS = 0.08
 """How long chunks of prompts may hold a step, and so the streams of others, back."""

@@ -14,14 +14,14 @@ from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Loading, LoadingPhase, SamplingParams, Started, Submit
 from moorage_runtime.engine.plan import Limits
 from moorage_runtime.model import allocator, memory
-from moorage_runtime.model.cache import KVCache, block_bytes
 from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.config import ModelConfig
 from moorage_runtime.model.errors import InsufficientMemoryError, StartError
-from moorage_runtime.model.linear import packs
-from moorage_runtime.model.llama import Llama
 from moorage_runtime.model.measure import largest_step, token_budget
-from moorage_runtime.model.runner import ModelRunner
+from moorage_runtime.model.torch_path.cache import KVCache, block_bytes
+from moorage_runtime.model.torch_path.linear import packs
+from moorage_runtime.model.torch_path.llama import Llama
+from moorage_runtime.model.torch_path.runner import ModelRunner
 
 Report = Callable[[Loading], None]
 

@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.plan import Limits
-from moorage_runtime.model.cache import KVCache
 from moorage_runtime.model.checkpoint import open_checkpoint
-from moorage_runtime.model.llama import Llama
-from moorage_runtime.model.runner import ModelRunner
+from moorage_runtime.model.torch_path.cache import KVCache
+from moorage_runtime.model.torch_path.llama import Llama
+from moorage_runtime.model.torch_path.runner import ModelRunner
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP, VOCABULARY, LAYERS = 64, 4, 2, 16, 96, 211, 2
 CONFIG = {

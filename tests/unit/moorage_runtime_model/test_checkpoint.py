@@ -7,7 +7,7 @@ import torch
 from moorage_runtime.model.checkpoint import ROPE_FACTORS, open_checkpoint
 from moorage_runtime.model.config import Llama3Scaling
 from moorage_runtime.model.errors import UnsupportedModelError
-from moorage_runtime.model.rope import inverse_frequencies
+from moorage_runtime.model.torch_path.rope import inverse_frequencies
 
 PARTS = {
     "input_layernorm": "attn_norm",

@@ -3,10 +3,10 @@
 import torch
 
 from moorage_runtime.engine.plan import Sampled, StepPlan
-from moorage_runtime.model.batch import build
-from moorage_runtime.model.cache import KVCache
-from moorage_runtime.model.llama import Llama
 from moorage_runtime.model.sampler import sample
+from moorage_runtime.model.torch_path.batch import build
+from moorage_runtime.model.torch_path.cache import KVCache
+from moorage_runtime.model.torch_path.llama import Llama
 
 
 class ModelRunner:

@@ -5,7 +5,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Tokenizer, Qwen2Tokenizer
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from moorage_runtime.server.gguf_metadata import GgufError, read_metadata
+from moorage_runtime.formats.gguf import GgufError, read_metadata
 from moorage_runtime.server.model_card import ModelCardError, load_card
 from moorage_runtime.server.tokenizer import TokenizerError, gguf_tokenizer
 
@@ -114,7 +114,7 @@ def test_an_unknown_split_is_refused(metadata):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "empty"), (b"GGML" + bytes(40), "does not start with 'GGUF'"), (None, "cut short|runs over the end")],
+    [(b"", "empty"), (b"GGML" + bytes(40), "does not start with 'GGUF'"), (None, "run over the end")],
 )
 def test_a_damaged_file_is_said_to_be_damaged(tmp_path, smollm2_path, content, message):
     file = tmp_path / "model.gguf"

@@ -11,8 +11,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from moorage_runtime.formats.gguf import GgufError, read_metadata
 from moorage_runtime.server.chat_template import ChatTemplate, TemplateError
-from moorage_runtime.server.gguf_metadata import GgufError, read_metadata
 from moorage_runtime.server.tokenizer import TokenizerError, adds_bos, gguf_tokenizer, load_tokenizer_json
 
 

@@ -145,7 +145,10 @@ class Reason(_Explained):
     )
     UNSUPPORTED_MODEL = (
         "UnsupportedModel",
-        "The engine cannot run this kind of model. Choose another model or an engine image that supports it.",
+        (
+            "The engine cannot serve the model as spec.model asks for it. Change what the message names, or choose "
+            "another model or an engine image that supports it."
+        ),
     )
     ENGINE_FAILED = (
         "EngineFailed",

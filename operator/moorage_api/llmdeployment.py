@@ -46,6 +46,14 @@ class Credentials(ApiModel):
 class Model(ApiModel):
     """The model to serve."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.quantization) || self.quantization == 'None' || !self.source.matches('[.]gguf(@.*)?$')",
+            "a GGUF file is quantised already and is served as it is; "
+            "remove spec.model.quantization, or name a source with safetensors",
+        ),
+    )
+
     source: ModelSource
     """Where the model comes from: `hf://ORGANISATION/NAME[@REVISION]` (Hugging Face Hub; with `/FILE.gguf` after the
     name for one file of several), `pvc://CLAIM/PATH` (files on a PersistentVolumeClaim of the same namespace) or
@@ -74,6 +82,12 @@ class Model(ApiModel):
     """Most tokens of prompt and answer together. Default: what the model was trained for. A smaller one needs less
     memory."""
 
+    quantization: Literal["None", "Int8", "Int4"] = "None"
+    """To what the weights are rounded while they are loaded. `None`: to nothing, they stay as they are stored. `Int8`
+    and `Int4`: to 8 or 4 bits each, in groups of 32 with their own scale (embeddings and output layer always to 8
+    bits), which needs about a half or a third of the memory of 16-bit weights and answers a little differently. For
+    models in safetensors; a GGUF file is quantised already."""
+
     credentials: Credentials | None = None
     """What to show to a source that asks who you are."""
 
@@ -101,9 +115,14 @@ class EnvVar(ApiModel):
 class Scheduling(ApiModel):
     """How the engine shares itself among requests."""
 
-    max_running: Annotated[int, Field(ge=1, le=4096, json_schema_extra={"format": "int32"})] = 64
+    policy: Literal["FCFS", "Priority", "MLFQ"] = "FCFS"
+    """Whose turn is next. `FCFS`: first come, first served. `Priority`: the smaller number in the request's field
+    `priority` (0 without one) first. `MLFQ`: requests that need little computing before those that need much
+    (multi-level feedback queues), so that short answers come soon under load and long ones later."""
+
+    max_running: Annotated[int, Field(ge=1, le=1024, json_schema_extra={"format": "int32"})] = 64
     """Most requests that one replica computes at the same time; more wait their turn. Higher: more tokens per second in
-    all, slower each."""
+    all, slower each, and more memory for a step."""
 
 
 class Engine(ApiModel):

@@ -44,6 +44,10 @@ SERVED_NAME = (
     "write a name of letters, digits, `.`, `_` and `-` that begins and ends with a letter or digit, "
     "such as SmolLM2-135M"
 )
+GGUF = (
+    "a GGUF file is quantised already and is served as it is; "
+    "remove spec.model.quantization, or name a source with safetensors"
+)
 DIGEST = "write a digest as sha256: and 64 hexadecimal digits"
 SECRET = "write the name of a Secret of the same namespace, in lower case, such as hf-token"
 IMAGE = "write an image as REGISTRY/NAME:TAG or REGISTRY/NAME@sha256:DIGEST, without spaces"
@@ -75,7 +79,7 @@ def model(**fields: Any) -> dict[str, Any]:
 
 
 def source(text: str) -> dict[str, Any]:
-    return {"model": {"source": text}}
+    return model(source=text)
 
 
 def also(**fields: Any) -> dict[str, Any]:
@@ -113,6 +117,9 @@ REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     (model(servedName="llama-"), [("spec.model.servedName", SERVED_NAME)]),
     (model(servedName=""), [("spec.model.servedName", SERVED_NAME)]),
     (model(digest="sha256:abc"), [("spec.model.digest", DIGEST)]),
+    (model(source="hf://org/name/file.gguf", quantization="Int8"), [("spec.model", GGUF)]),
+    (model(source="hf://org/name/folder/file.gguf@main", quantization="Int4"), [("spec.model", GGUF)]),
+    (model(source="pvc://claim/file.gguf", quantization="Int4"), [("spec.model", GGUF)]),
     (model(credentials={"secretName": "HF Token"}), [("spec.model.credentials.secretName", SECRET)]),
     (also(engine={"image": "my image"}), [("spec.engine.image", IMAGE)]),
     (also(engine={"env": [{"name": "1A", "value": ""}]}), [("spec.engine.env[0].name", ENV_NAME)]),
@@ -151,6 +158,21 @@ REFUSED_BY_TYPE: list[tuple[dict[str, Any], tuple[str, str]]] = [
             "spec.engine.scheduling.maxRunning",
             "spec.engine.scheduling.maxRunning in body should be greater than or equal to 1",
         ),
+    ),
+    (
+        also(engine={"scheduling": {"maxRunning": 1025}}),
+        (
+            "spec.engine.scheduling.maxRunning",
+            "spec.engine.scheduling.maxRunning in body should be less than or equal to 1024",
+        ),
+    ),
+    (
+        also(engine={"scheduling": {"policy": "fcfs"}}),
+        ("spec.engine.scheduling.policy", 'Unsupported value: "fcfs": supported values: "FCFS", "Priority", "MLFQ"'),
+    ),
+    (
+        model(quantization="Q8_0"),
+        ("spec.model.quantization", 'Unsupported value: "Q8_0": supported values: "None", "Int8", "Int4"'),
     ),
     (
         also(accelerator={"count": 0}),
@@ -229,8 +251,8 @@ def test_every_rule_of_the_crd_has_a_case_here():
 
 def test_defaults_are_the_api_servers(admission):
     assert admission.admit(also(accelerator={}))["spec"] == {
-        "model": {"source": "hf://org/name"},
-        "engine": {"scheduling": {"maxRunning": 64}},
+        "model": {"source": "hf://org/name", "quantization": "None"},
+        "engine": {"scheduling": {"policy": "FCFS", "maxRunning": 64}},
         "accelerator": {"resource": "nvidia.com/gpu", "count": 1},
         "replicas": 1,
     }
@@ -239,8 +261,15 @@ def test_defaults_are_the_api_servers(admission):
 def test_a_given_part_keeps_the_defaults_of_the_rest(admission):
     assert admission.admit(also(engine={"image": "engine:1"}))["spec"]["engine"] == {
         "image": "engine:1",
-        "scheduling": {"maxRunning": 64},
+        "scheduling": {"policy": "FCFS", "maxRunning": 64},
     }
+    scheduling = admission.admit(also(engine={"scheduling": {"policy": "MLFQ"}}))["spec"]["engine"]["scheduling"]
+    assert scheduling == {"policy": "MLFQ", "maxRunning": 64}
+
+
+def test_a_gguf_file_is_taken_as_it_is(admission):
+    admission.admit(model(source="hf://org/name/file.gguf@main"))
+    admission.admit(model(source="hf://org/name.gguf-and-more", quantization="Int8"))
 
 
 def test_numbers_and_text_are_the_same_quantity(admission):

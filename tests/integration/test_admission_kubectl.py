@@ -83,6 +83,15 @@ FIELDS:
     content is refused instead of served. status.revisions shows the digest of
     what was fetched.
 
+  quantization	<string>
+  enum: None, Int8, Int4
+    To what the weights are rounded while they are loaded. `None`: to nothing,
+    they stay as they are stored. `Int8` and `Int4`: to 8 or 4 bits each, in
+    groups of 32 with their own scale (embeddings and output layer always to 8
+    bits), which needs about a half or a third of the memory of 16-bit weights
+    and answers a little differently. For models in safetensors; a GGUF file is
+    quantised already.
+
   servedName	<string>
     What clients put into the field `model` of a request. Default: the name of
     the object. Changing it restarts nothing.

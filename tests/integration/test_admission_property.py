@@ -36,6 +36,9 @@ ENVIRONMENTS = st.lists(
     max_size=3,
     unique_by=lambda variable: variable["name"],
 )
+SCHEDULING = st.fixed_dictionaries(
+    {}, optional={"policy": st.sampled_from(["FCFS", "Priority", "MLFQ"]), "maxRunning": st.integers(1, 1024)}
+)
 SPECS = st.fixed_dictionaries(
     {
         "model": st.fixed_dictionaries(
@@ -44,9 +47,10 @@ SPECS = st.fixed_dictionaries(
                 "servedName": WORDS,
                 "digest": st.binary(min_size=32, max_size=32).map(lambda digest: f"sha256:{digest.hex()}"),
                 "contextLength": st.integers(1, 2**31 - 1),
+                "quantization": st.sampled_from(["None", "Int8", "Int4"]),
                 "credentials": st.fixed_dictionaries({"secretName": LABELS}),
             },
-        )
+        ).filter(lambda model: ".gguf" not in model["source"] or model.get("quantization", "None") == "None")
     },
     optional={
         "engine": st.fixed_dictionaries(
@@ -54,7 +58,7 @@ SPECS = st.fixed_dictionaries(
             optional={
                 "image": st.builds("{}/{}:{}".format, LABELS, LABELS, WORDS),
                 "env": ENVIRONMENTS,
-                "scheduling": st.fixed_dictionaries({}, optional={"maxRunning": st.integers(1, 4096)}),
+                "scheduling": SCHEDULING,
             },
         ),
         "accelerator": st.fixed_dictionaries(

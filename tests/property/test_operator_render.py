@@ -34,6 +34,7 @@ SPECS = st.fixed_dictionaries(
             optional={
                 "servedName": st.just("Public-1.0"),
                 "contextLength": st.integers(1, 2**31 - 1),
+                "quantization": st.sampled_from(["None", "Int8", "Int4"]),
                 "credentials": st.just({"secretName": "hf-token"}),
             },
         ),

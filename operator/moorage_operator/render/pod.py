@@ -98,11 +98,7 @@ def _fetch(spec: Spec, image: str) -> dict[str, Any]:
 
 
 def _server(owner: Owner, spec: Spec, image: str) -> dict[str, Any]:
-    command = ["moorage-runtime", "serve", names.MODEL_PATH, "--served-name", owner.name]
-    if spec.model.context_length is not None:
-        command += ["--context-length", str(spec.model.context_length)]
-    command += ["--max-running", str(spec.engine.scheduling.max_running), "--port", str(names.HTTP_PORT)]
-    return _container(names.SERVER_CONTAINER, image, command, spec) | {
+    return _container(names.SERVER_CONTAINER, image, _serve(owner, spec), spec) | {
         "ports": [{"name": names.HTTP_PORT_NAME, "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
         "volumeMounts": [{"name": "model", "mountPath": names.MODEL_PATH, "readOnly": True}, _temporary_mount()],
         "resources": _resources(spec, accelerator.limits(spec.accelerator)),
@@ -114,6 +110,18 @@ def _server(owner: Owner, spec: Spec, image: str) -> dict[str, Any]:
         # Clients of the Service hear a moment later than the pod that it goes.
         "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
     }
+
+
+def _serve(owner: Owner, spec: Spec) -> list[str]:
+    """The server's command line: defaults of the resource in words, so that no default of an image can differ."""
+    model, scheduling = spec.model, spec.engine.scheduling
+    command = ["moorage-runtime", "serve", names.MODEL_PATH, "--served-name", owner.name]
+    if model.context_length is not None:
+        command += ["--context-length", str(model.context_length)]
+    if model.quantization != "None":
+        command += ["--quantization", model.quantization]
+    command += ["--scheduling-policy", scheduling.policy, "--max-running", str(scheduling.max_running)]
+    return [*command, "--port", str(names.HTTP_PORT)]
 
 
 def _probe(path: str, *, period: int, failures: int, timeout: int) -> dict[str, Any]:

@@ -20,8 +20,12 @@ OBJECT: dict[str, Any] = {
         "managedFields": [{"manager": "kubectl"}],
     },
     "spec": {
-        "model": {"source": "hf://org/name@main", "servedName": "Chat", "contextLength": 4096},
-        "engine": {"image": "engine:1", "env": [{"name": "A", "value": "1"}], "scheduling": {"maxRunning": 8}},
+        "model": {"source": "hf://org/name@main", "servedName": "Chat", "contextLength": 4096, "quantization": "Int8"},
+        "engine": {
+            "image": "engine:1",
+            "env": [{"name": "A", "value": "1"}],
+            "scheduling": {"policy": "MLFQ", "maxRunning": 8},
+        },
         "accelerator": {"resource": "nvidia.com/gpu", "count": 2, "products": ["A10"], "minMemory": "16Gi"},
         "resources": {"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"ephemeral-storage": "20Gi"}},
         "replicas": 2,
@@ -86,11 +90,12 @@ def test_a_deployment_is_a_value_through_and_through():
 def test_defaults_stand_in_for_what_is_left_out():
     spec = parse({**OBJECT, "spec": {"model": {"source": "python://llm"}}}).deployment.spec
     assert spec.replicas == 1
-    assert spec.engine.scheduling.max_running == 64
+    assert (spec.engine.scheduling.policy, spec.engine.scheduling.max_running) == ("FCFS", 64)
+    assert spec.model.quantization == "None"
     assert spec.accelerator is None
     assert spec.to_api() == {
-        "model": {"source": "python://llm"},
-        "engine": {"scheduling": {"maxRunning": 64}},
+        "model": {"source": "python://llm", "quantization": "None"},
+        "engine": {"scheduling": {"policy": "FCFS", "maxRunning": 64}},
         "replicas": 1,
     }
 

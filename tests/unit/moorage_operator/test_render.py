@@ -25,12 +25,13 @@ SPECS = {
             "servedName": "Model-1.0",
             "digest": "sha256:" + "a" * 64,
             "contextLength": 4096,
+            "quantization": "Int4",
             "credentials": {"secretName": "hf-token"},
         },
         "engine": {
             "image": "registry.example/engine:9",
             "env": [{"name": "LOG", "value": "debug"}],
-            "scheduling": {"maxRunning": 8},
+            "scheduling": {"policy": "MLFQ", "maxRunning": 8},
         },
         "accelerator": {"count": 2, "products": ["NVIDIA-L4", "NVIDIA-A10"], "minMemory": "16Gi"},
         "resources": {
@@ -101,6 +102,18 @@ def test_credentials_reach_the_fetch_container_only():
     assert {"name": "HF_TOKEN", "valueFrom": secret} in fetch["env"]
     assert "hf-token" not in str(server)
     assert "hf-token" not in str(fetch["command"])
+
+
+def test_what_the_resource_says_the_server_is_told():
+    command = " ".join(containers("everything")[1]["command"])
+    assert "--context-length 4096 --quantization Int4 --scheduling-policy MLFQ --max-running 8 --port 8000" in command
+
+
+def test_the_resources_defaults_are_said_and_not_left_to_the_image():
+    command = " ".join(containers("plain")[1]["command"])
+    assert command == (
+        "moorage-runtime serve /model --served-name chat --scheduling-policy FCFS --max-running 64 --port 8000"
+    )
 
 
 def test_accelerators_are_for_the_server_only():

@@ -32,11 +32,12 @@ def chosen(make, spec, recorded=BASE):
         {},
         {"replicas": 7},
         {"model": {"source": "hf://org/model", "servedName": "other"}},
+        {"model": {"source": "hf://org/model", "quantization": "None"}},
         {"resources": {"requests": {"cpu": "1000m"}, "limits": {"memory": "1024Mi"}}},
         {
             "engine": {
                 "env": [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}],
-                "scheduling": {"maxRunning": 64},
+                "scheduling": {"policy": "FCFS", "maxRunning": 64},
             }
         },
         {"accelerator": {"resource": "nvidia.com/gpu", "count": 1, "products": ["Y", "X"], "minMemory": "1024Mi"}},
@@ -54,6 +55,8 @@ def test_a_spec_that_means_the_same_is_the_same_revision(make, change):
         {"engine": {"image": "x:1"}},
         {"engine": {"env": [{"name": "A", "value": "2"}]}},
         {"engine": {**BASE["engine"], "scheduling": {"maxRunning": 65}}},
+        {"engine": {**BASE["engine"], "scheduling": {"policy": "MLFQ"}}},
+        {"model": {"source": "hf://org/model", "quantization": "Int8"}},
         {"accelerator": {"products": ["X"], "minMemory": "1Gi"}},
         {"accelerator": {"products": ["X", "Y"], "minMemory": "2Gi"}},
         {"resources": {"requests": {"cpu": "2"}, "limits": {"memory": "1Gi"}}},
@@ -76,6 +79,17 @@ def test_another_default_image_makes_no_revision_and_changes_no_template(make):
     newer = replace(make.context, runtime_image="moorage/runtime:2")
     workloads = [one.manifest for one in plan(snapshot, newer).applies if one.manifest["kind"] == "Deployment"]
     assert [one["spec"]["template"]["spec"]["containers"][0]["image"] for one in workloads] == ["moorage/runtime:1"]
+
+
+def test_a_record_from_before_fields_and_flags_were_there_is_the_same_revision_and_keeps_its_pods(make):
+    snapshot = make.running(make.deployment(), make.ready())
+    record = snapshot.children["ControllerRevision"][0]
+    template = record["data"]["template"] | {"metadata": {"annotations": {"rendered-by": "an earlier version"}}}
+    earlier = {**record, "data": {"spec": {"model": {"source": "hf://org/model"}}, "template": template}}
+    snapshot = replace(snapshot, children={**snapshot.children, "ControllerRevision": (earlier,)})
+    workloads = [one.manifest for one in plan(snapshot, make.context).applies if one.manifest["kind"] == "Deployment"]
+    assert [one["metadata"]["name"] for one in workloads] == ["chat-r1"]
+    assert workloads[0]["spec"]["template"] == template
 
 
 def labelled(make, number, role, since):

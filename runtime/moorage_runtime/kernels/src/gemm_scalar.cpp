@@ -1,0 +1,148 @@
+// Products in plain C++: for machines without vectors that we know, and as the reference of all other paths.
+//
+// Quantised products of every path have exactly these roundings: per group, the exact integer dot product is converted,
+// then fused into the sum times (scale of weights * scale of activations), and the minimum is fused in after it.
+#include <array>
+#include <cmath>
+
+#include "gemm_paths.h"
+#include "matrix_half.h"
+#include "operand.h"
+
+namespace moorage {
+
+namespace {
+
+using Lanes = std::array<float, kStrip>;
+
+const uint8_t* strip_at(const Product& product, int strip) {
+    return product.matrix.data + static_cast<size_t>(strip) * product.matrix.strip_bytes;
+}
+
+void store(const Product& product, int row, int strip, const Lanes& sums) {
+    const int first = strip * kStrip;
+    float* out = product.out + static_cast<size_t>(row) * product.ldo + first;
+    for (int lane = 0; lane < std::min(kStrip, product.matrix.n - first); ++lane) {
+        float value = sums[lane];
+        if (product.bias != nullptr) value += product.bias[first + lane];
+        out[lane] = product.add ? out[lane] + value : value;
+    }
+}
+
+// Calls one row and strip's sum for all of the product.
+template <typename Sum>
+void for_each(const Product& product, Sum sum) {
+    for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
+        for (int row = product.row_begin; row < product.row_end; ++row) {
+            store(product, row, strip, sum(strip_at(product, strip), row));
+        }
+    }
+}
+
+RowBlock<const uint8_t> block_of(const Product& product, size_t row_bytes, int row) {
+    return row_block(product.operand, row_bytes, product.rows, row / kRowBlock);
+}
+
+template <typename Weight, float (*to_float)(Weight)>
+Lanes sum_floats(const Product& product, const uint8_t* strip, int row) {
+    const RowBlock<const uint8_t> block = block_of(product, f32_row_bytes(product.matrix.k), row);
+    const float* x = reinterpret_cast<const float*>(block.data) + row % kRowBlock;
+    const auto* weights = reinterpret_cast<const Weight*>(strip);
+    Lanes sums{};
+    for (int k = 0; k < product.matrix.k; ++k, weights += kStrip, x += block.rows) {
+        for (int lane = 0; lane < kStrip; ++lane) sums[lane] += to_float(weights[lane]) * *x;
+    }
+    return sums;
+}
+
+float same(float value) { return value; }
+
+void multiply_f32(const Product& product) {
+    for_each(product, [&](const uint8_t* strip, int row) { return sum_floats<float, same>(product, strip, row); });
+}
+
+void multiply_f16(const Product& product) {
+    for_each(product, [&](const uint8_t* strip, int row) {
+        return sum_floats<uint16_t, half_to_float>(product, strip, row);
+    });
+}
+
+Lanes sum_bf16(const Product& product, const uint8_t* strip, int row) {
+    const RowBlock<const uint8_t> block = block_of(product, bf16_row_bytes(product.matrix.k), row);
+    const auto* x = reinterpret_cast<const uint16_t*>(block.data) + row % kRowBlock * kGroup;
+    const auto* weights = reinterpret_cast<const uint16_t*>(strip);
+    Lanes sums{};
+    for (int k = 0; k < product.matrix.k; ++k) {
+        const float value = bf16_to_float(x[k / kGroup * block.rows * kGroup + k % kGroup]);
+        const uint16_t* pairs = weights + k / 2 * kStrip * 2 + k % 2;
+        for (int lane = 0; lane < kStrip; ++lane) sums[lane] += bf16_to_float(pairs[lane * 2]) * value;
+    }
+    return sums;
+}
+
+void multiply_bf16(const Product& product) {
+    for_each(product, [&](const uint8_t* strip, int row) { return sum_bf16(product, strip, row); });
+}
+
+int code_at(const Quantisation& kind, const uint8_t* codes, int k, int lane) {
+    if (kind.bits == 8) return static_cast<int8_t>(codes[(k / 4 * kStrip + lane) * 4 + k % 4]);
+    const uint8_t both = codes[(k / 8 * kStrip + lane) * 4 + k % 4];
+    return (k % 8 < 4 ? both & 15 : both >> 4) - kind.zero;
+}
+
+Lanes factors(const Matrix& matrix, const uint8_t* groups, const uint8_t* supers, int group) {
+    Lanes values;
+    for (int lane = 0; lane < kStrip; ++lane) {
+        const auto* halves = reinterpret_cast<const uint16_t*>(groups);
+        if (!matrix.quantisation.two_level) {
+            values[lane] = half_to_float(halves[group * kStrip + lane]);
+            continue;
+        }
+        halves = reinterpret_cast<const uint16_t*>(supers);
+        const int super = group * matrix.quantisation.group / kSuper;
+        const auto lower = static_cast<int8_t>(groups[group * kStrip + lane]);
+        values[lane] = half_to_float(halves[super * kStrip + lane]) * static_cast<float>(lower);
+    }
+    return values;
+}
+
+// The integer dot products of one group.
+std::array<int32_t, kStrip> dots(const Quantisation& kind, const uint8_t* strip, int first, const int8_t* x) {
+    std::array<int32_t, kStrip> sums{};
+    for (int i = 0; i < kind.group; ++i) {
+        for (int lane = 0; lane < kStrip; ++lane) sums[lane] += code_at(kind, strip, first + i, lane) * x[i];
+    }
+    return sums;
+}
+
+Lanes sum_quantised(const Product& product, const uint8_t* strip, int row) {
+    const Matrix& matrix = product.matrix;
+    const Quantisation& kind = matrix.quantisation;
+    const Codes x = codes_of(block_of(product, i8_row_bytes(matrix.k), row), matrix.k);
+    const int lane_of_row = row % kRowBlock;
+    Lanes sums{};
+    for (int group = 0; group < matrix.k / kind.group; ++group) {
+        const int first = group * kind.group;
+        const int at = first / kGroup * x.rows + lane_of_row;
+        const auto dot = dots(kind, strip, first, x.codes + at * kGroup + first % kGroup);
+        const Lanes scales = factors(matrix, strip + matrix.scales, strip + matrix.upper_scales, group);
+        for (int lane = 0; lane < kStrip; ++lane) {
+            sums[lane] = std::fma(scales[lane] * x.scale[at], static_cast<float>(dot[lane]), sums[lane]);
+        }
+        if (!kind.minimum) continue;
+        const float offset = (kind.group == kGroup ? x.offset : x.offset16)[group * x.rows + lane_of_row];
+        const Lanes minimums = factors(matrix, strip + matrix.minimums, strip + matrix.upper_minimums, group);
+        for (int lane = 0; lane < kStrip; ++lane) sums[lane] = std::fma(minimums[lane], offset, sums[lane]);
+    }
+    return sums;
+}
+
+void multiply_quantised(const Product& product) {
+    for_each(product, [&](const uint8_t* strip, int row) { return sum_quantised(product, strip, row); });
+}
+
+}  // namespace
+
+const Path kScalarPath = {"scalar", multiply_f32, multiply_f16, multiply_bf16, multiply_quantised};
+
+}  // namespace moorage

@@ -91,7 +91,7 @@ def _told(name: str, told: Any) -> tuple[str, tuple[int, ...], int, int]:
         raise SafetensorsError(f"what the header says of tensor {name!r} cannot be read") from error
     if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
         raise SafetensorsError(f"tensor {name!r} has a shape or place that is no natural number")
-    if dtype not in _SIZES:
+    if not isinstance(dtype, str) or dtype not in _SIZES:
         raise SafetensorsError(f"tensor {name!r} is of the unknown type {dtype!r}")
     return dtype, shape, begin, end
 

@@ -4,20 +4,31 @@ from pathlib import Path
 
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.gguf_file import GgufCheckpoint
+from moorage_runtime.model.quantized import Quantization, QuantizedCheckpoint
 from moorage_runtime.model.safetensors_file import SafetensorsCheckpoint
-from moorage_runtime.model.tensors import ROPE_FACTORS, Checkpoint
+from moorage_runtime.model.shapes import ROPE_FACTORS
+from moorage_runtime.model.tensors import Checkpoint
 
 __all__ = ["ROPE_FACTORS", "Checkpoint", "open_checkpoint"]
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, quantization: Quantization | None = None) -> Checkpoint:
     """The model in a folder, or in one GGUF file.
+
+    Args:
+        path: Folder or file.
+        quantization: What to round matrices to as they are loaded; None leaves them as they are stored.
 
     Raises:
         UnsupportedModelError: no weights, weights in a format that can run code, code, or an unsupported model.
     """
+    checkpoint = _open(path)
+    return checkpoint if quantization is None else QuantizedCheckpoint(checkpoint, quantization)
+
+
+def _open(path: Path) -> Checkpoint:
     if path.is_file():
         return GgufCheckpoint(path)
     if not path.is_dir():

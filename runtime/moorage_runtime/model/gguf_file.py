@@ -9,7 +9,8 @@ from moorage_runtime.formats.blocks import Bytes, Stored, as_float32
 from moorage_runtime.formats.gguf import GgufError, GgufFile, TensorInfo
 from moorage_runtime.model.config import ModelConfig, Rope, architecture_of
 from moorage_runtime.model.errors import UnsupportedModelError
-from moorage_runtime.model.tensors import ROPE_FACTORS, Checkpoint
+from moorage_runtime.model.shapes import ROPE_FACTORS
+from moorage_runtime.model.tensors import Checkpoint
 
 _NAMES = {
     "model.embed_tokens": "token_embd",
@@ -40,8 +41,7 @@ class GgufCheckpoint(Checkpoint):
         self._architecture = architecture_of(self._field("general.architecture"))
         self.config = self._shape()
 
-    def stored(self, name: str) -> Stored | None:
-        """See `Checkpoint`."""
+    def _find(self, name: str) -> Stored | None:
         info = self._file.tensors.get(_gguf_name(name))
         if info is None:
             return None

@@ -25,8 +25,7 @@ class SafetensorsCheckpoint(Checkpoint):
         for file in sorted(folder.glob("*.safetensors")):
             self._entries |= _read(file)
 
-    def stored(self, name: str) -> Stored | None:
-        """See `Checkpoint`."""
+    def _find(self, name: str) -> Stored | None:
         entry = self._entries.get(name)
         if entry is None:
             return None

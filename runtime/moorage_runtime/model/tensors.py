@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moorage_runtime.model.errors import UnsupportedModelError
+from moorage_runtime.model.shapes import shape_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,16 +16,12 @@ if TYPE_CHECKING:
     from moorage_runtime.formats.blocks import Stored
     from moorage_runtime.model.config import ModelConfig
 
-ROPE_FACTORS = "rope_freqs"
-"""Name of the tensor that holds divisors of the rotary frequencies, as `stored` and `tensor` take it."""
-
 
 class Checkpoint(ABC):
     """What the model room reads of a model."""
 
     config: ModelConfig
 
-    @abstractmethod
     def stored(self, name: str) -> Stored | None:
         """A tensor as the file has it, for our own kernels; None when there is none of that name.
 
@@ -32,8 +29,18 @@ class Checkpoint(ABC):
         Hugging Face. The bits depend on the checkpoint and the quantisation asked for, on nothing else.
 
         Raises:
-            UnsupportedModelError: it is of a type that is not computed, or the file is damaged there.
+            UnsupportedModelError: it is of a type that is not computed, of a shape that the config does not tell, or
+                the file is damaged there.
         """
+        found = self._find(name)
+        if found is not None and (found.rows, found.columns) != (wanted := shape_of(self.config, name)):
+            shape = (found.rows, found.columns)
+            raise UnsupportedModelError(f"tensor {name!r} is {shape}; its config tells {wanted}")
+        return found
+
+    @abstractmethod
+    def _find(self, name: str) -> Stored | None:
+        """As `stored`, of any shape."""
 
     def tensor(self, name: str) -> Tensor:
         """The same numbers for torch: float32, bfloat16 or float16 as stored, float32 from quantised blocks.

@@ -3,10 +3,12 @@
 import gguf
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from moorage_runtime.model.checkpoint import ROPE_FACTORS, open_checkpoint
 from moorage_runtime.model.config import Llama3Scaling
 from moorage_runtime.model.errors import UnsupportedModelError
+from moorage_runtime.model.quantized import QuantizedCheckpoint
 from moorage_runtime.model.torch_path.rope import inverse_frequencies
 
 PARTS = {
@@ -27,7 +29,7 @@ def interleaved(weight, heads):
     return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
-def write_gguf(path, source, *, architecture="llama", rope_factors=None, **metadata):
+def write_gguf(path, source, *, architecture="llama", rope_factors=None, kind=None, query_bias=None, **metadata):
     """The small model as llama.cpp's converter would write it."""
     config = source.config
     writer = gguf.GGUFWriter(path, architecture)
@@ -49,7 +51,12 @@ def write_gguf(path, source, *, architecture="llama", rope_factors=None, **metad
             weight = source.tensor(f"model.layers.{layer}.{name}.weight").numpy()
             if architecture == "llama" and stored in ("attn_q", "attn_k"):
                 weight = interleaved(weight, config.heads if stored == "attn_q" else config.kv_heads)
-            writer.add_tensor(f"blk.{layer}.{stored}.weight", weight)
+            if kind is None or weight.ndim == 1:
+                writer.add_tensor(f"blk.{layer}.{stored}.weight", weight)
+            else:
+                writer.add_tensor(f"blk.{layer}.{stored}.weight", gguf.quantize(weight, kind), raw_dtype=kind)
+    if query_bias is not None:
+        writer.add_tensor("blk.0.attn_q.bias", query_bias.numpy())
     if rope_factors is not None:
         writer.add_tensor("rope_freqs.weight", rope_factors.numpy())
     writer.write_header_to_file()
@@ -189,3 +196,97 @@ def test_rope_scaling_is_read_in_both_spellings(write_model):
     new = {"rope_type": "llama3", "rope_theta": 5e5, **scaling}
     assert old == open_checkpoint(write_model(rope_theta=None, rope_parameters=new)).config.rope
     assert (old.theta, old.llama3) == (5e5, Llama3Scaling(8.0, 1.0, 4.0, 64))
+
+
+def bits(checkpoint, name):
+    stored = checkpoint.stored(name)
+    return stored.format, stored.rows, stored.columns, stored.data.tobytes()
+
+
+def test_a_gguf_is_stored_in_its_own_blocks_with_rows_in_order(source, tmp_path):
+    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source, kind=gguf.GGMLQuantizationType.Q4_1))
+    for part in PARTS:
+        name = f"model.layers.1.{part}.weight"
+        values = source.tensor(name).numpy()
+        if values.ndim == 1:
+            assert bits(read, name) == ("F32", 1, len(values), values.tobytes())
+        else:
+            blocks = gguf.quantize(values, gguf.GGMLQuantizationType.Q4_1)
+            assert bits(read, name) == ("Q4_1", *values.shape, blocks.tobytes()), name
+    assert read.stored("lm_head.weight") is None
+
+
+def test_biases_of_rotated_rows_are_put_in_order_with_them(source, tmp_path):
+    bias = torch.arange(64.0)
+    path = write_gguf(tmp_path / "m.gguf", source, query_bias=interleaved(bias[:, None], 4)[:, 0])
+    assert torch.equal(open_checkpoint(path).tensor("model.layers.0.self_attn.q_proj.bias"), bias)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"), [(torch.float32, "F32"), (torch.bfloat16, "BF16"), (torch.float16, "F16")]
+)
+def test_safetensors_are_stored_as_they_are_and_vectors_as_float32(write_model, dtype, stored):
+    folder = write_model()
+    weights = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    names = sorted(weights)
+    save_file({name: weights[name] for name in names[:5]}, folder / "model-1.safetensors")
+    save_file({name: weights[name] for name in names[5:]}, folder / "model-2.safetensors")
+    (folder / "model.safetensors").unlink()
+    read = open_checkpoint(folder)
+    for name, tensor in weights.items():
+        if tensor.dim() == 1:
+            assert bits(read, name) == ("F32", 1, len(tensor), tensor.float().numpy().tobytes())
+            assert torch.equal(read.tensor(name), tensor.float())
+        else:
+            assert bits(read, name) == (stored, *tensor.shape, tensor.contiguous().view(torch.uint8).numpy().tobytes())
+            assert torch.equal(read.tensor(name), tensor)
+
+
+@pytest.mark.parametrize(("quantization", "layers"), [("Int8", "Q8_0"), ("Int4", "Q4_1")])
+def test_matrices_are_rounded_as_they_are_loaded(small_model, source, quantization, layers):
+    read = open_checkpoint(small_model, quantization)
+    name = "model.layers.0.mlp.down_proj.weight"
+    assert read.stored(name).format == layers
+    assert read.stored("model.embed_tokens.weight").format == "Q8_0"
+    assert bits(read, "model.norm.weight") == bits(source, "model.norm.weight")
+    assert bits(read, name) == bits(open_checkpoint(small_model, quantization), name)
+    worst = (read.tensor(name) - source.tensor(name)).abs().max()
+    assert 0 < worst < {"Int8": 0.005, "Int4": 0.06}[quantization]
+
+
+def test_rounding_a_gguf_is_for_those_that_are_not_rounded_yet(source, tmp_path):
+    plain = open_checkpoint(write_gguf(tmp_path / "plain.gguf", source), "Int8")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert bits(plain, name) == bits(QuantizedCheckpoint(source, "Int8"), name)
+    rounded = open_checkpoint(write_gguf(tmp_path / "r.gguf", source, kind=gguf.GGMLQuantizationType.Q8_0), "Int8")
+    with pytest.raises(UnsupportedModelError, match=r"Int8 is for .* not quantised yet; .* is Q8_0 already"):
+        rounded.stored(name)
+
+
+def test_a_tensor_that_cannot_be_rounded_is_named(write_model):
+    folder = write_model()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.0.mlp.up_proj.weight"][3, 3] = torch.nan
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UnsupportedModelError, match=r"0\.mlp\.up_proj\.weight' cannot be quantised: it has"):
+        open_checkpoint(folder, "Int4").stored("model.layers.0.mlp.up_proj.weight")
+
+
+def test_a_tensor_of_integers_is_refused(write_model):
+    folder = write_model()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"].int()
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UnsupportedModelError, match=r"'model\.norm\.weight' is I32; supported are F32, BF16, F16"):
+        open_checkpoint(folder).stored("model.norm.weight")
+
+
+@pytest.mark.parametrize("shape", [(96, 32), (95, 64), (96,)])
+def test_a_tensor_of_another_shape_than_the_config_tells_is_refused(write_model, shape):
+    folder = write_model()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.gate_proj.weight"] = torch.zeros(shape)
+    save_file(weights, folder / "model.safetensors")
+    wanted = r"'model\.layers\.1\.mlp\.gate_proj\.weight' is .*; its config tells \(96, 64\)"
+    with pytest.raises(UnsupportedModelError, match=wanted):
+        open_checkpoint(folder).stored("model.layers.1.mlp.gate_proj.weight")

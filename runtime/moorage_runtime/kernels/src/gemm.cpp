@@ -20,6 +20,10 @@ struct Level {
 
 // Best first.
 const Level kLevels[] = {
+#if defined(__x86_64__)
+    {"amx", [] { return features().amx; }, &kAmxPath},
+    {"avx512", [] { return features().avx512; }, &kAvx512Path},
+#endif
     {"scalar", [] { return true; }, &kScalarPath},
 };
 

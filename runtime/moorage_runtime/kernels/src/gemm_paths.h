@@ -26,5 +26,7 @@ struct Path {
 };
 
 extern const Path kScalarPath;
+extern const Path kAvx512Path;
+extern const Path kAmxPath;
 
 }  // namespace moorage

@@ -23,8 +23,7 @@ void store(const Product& product, int row, int strip, const Lanes& sums) {
     const int first = strip * kStrip;
     float* out = product.out + static_cast<size_t>(row) * product.ldo + first;
     for (int lane = 0; lane < std::min(kStrip, product.matrix.n - first); ++lane) {
-        float value = sums[lane];
-        if (product.bias != nullptr) value += product.bias[first + lane];
+        const float value = sums[lane] + (product.bias != nullptr ? product.bias[first + lane] : 0.0F);
         out[lane] = product.add ? out[lane] + value : value;
     }
 }

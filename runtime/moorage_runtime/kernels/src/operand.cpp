@@ -90,7 +90,8 @@ void prepare_i8(const float* x, int k, RowBlock<uint8_t> block, int row) {
 
 }  // namespace
 
-size_t operand_bytes(Operand kind, int rows, int k) { return row_bytes_of(kind, k) * static_cast<size_t>(rows); }
+// A line more than the rows take: tiles of 16 rows read scales beyond the last one's (and drop what comes of them).
+size_t operand_bytes(Operand kind, int rows, int k) { return row_bytes_of(kind, k) * static_cast<size_t>(rows) + 64; }
 
 void operand_prepare(Operand kind, const float* x, size_t ldx, int row_begin, int row_end, int k, int rows, void* operand) {
     const size_t row_bytes = row_bytes_of(kind, k);

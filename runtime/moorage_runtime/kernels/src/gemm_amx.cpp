@@ -1,0 +1,206 @@
+// Quantised products of many rows by AMX: a tile is 16 rows by 16 outputs, one group of inputs deep.
+//
+// Groups have scales of their own, so each group's tile of integers goes through memory into 16 fp32 sums. That takes about
+// as long as the tile's products: while one group is multiplied, the one before is scaled.
+#include <cstdlib>
+#include <new>
+
+#include "gemm_amx.h"
+#include "gemm_avx512.h"
+#include "gemm_kinds.h"
+#include "gemm_paths.h"
+#include "gemm_tiles.h"
+
+namespace moorage {
+
+namespace {
+
+// Fewer rows than this are faster by VNNI (bit-equal: integer sums are exact).
+constexpr int kFewestRows = 4;
+
+// A thread's scratch memory: a strip's codes and factors, unpacked for tiles. It lives as long as the thread.
+class Scratch {
+public:
+    ~Scratch() { release(); }
+    uint8_t* at_least(size_t bytes) {
+        if (bytes > bytes_) {
+            release();
+            data_ = static_cast<uint8_t*>(::operator new(bytes, std::align_val_t{64}));
+            bytes_ = bytes;
+        }
+        return data_;
+    }
+
+private:
+    void release() { ::operator delete(data_, std::align_val_t{64}); }
+    uint8_t* data_ = nullptr;
+    size_t bytes_ = 0;
+};
+
+thread_local Scratch scratch;
+
+// A strip, unpacked: signed codes [group][group / 4][16][4], factors [group][16].
+struct Unpacked {
+    const int8_t* codes;
+    const float* scales;
+    const float* minimums;
+};
+
+template <Quantisation kind>
+void unpack_codes(const uint8_t* strip, int k, int8_t* to) {
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i zero = _mm512_set1_epi8(static_cast<char>(kind.zero));
+    for (int i = 0; i < k; i += 8, strip += 64, to += 128) {
+        const __m512i both = _mm512_loadu_si512(strip);
+        const __m512i first = _mm512_and_si512(both, low);
+        const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+        _mm512_store_si512(to, kind.zero == 0 ? first : _mm512_sub_epi8(first, zero));
+        _mm512_store_si512(to + 64, kind.zero == 0 ? second : _mm512_sub_epi8(second, zero));
+    }
+}
+
+template <Quantisation kind>
+Unpacked unpack(const Matrix& matrix, const uint8_t* strip) {
+    const int groups = matrix.k / kind.group;
+    const auto factors = static_cast<size_t>(groups) * kStrip;
+    const size_t codes = kind.bits == 4 ? static_cast<size_t>(matrix.k) * kStrip : 0;
+    uint8_t* memory = scratch.at_least(codes + 2 * factors * sizeof(float));
+    auto* scales = reinterpret_cast<float*>(memory + codes);
+    float* minimums = scales + factors;
+    for (int group = 0; group < groups; ++group) {
+        _mm512_store_ps(scales + group * kStrip,
+                        load_factors<kind>(strip + matrix.scales, strip + matrix.upper_scales, group));
+        if constexpr (kind.minimum) {
+            _mm512_store_ps(minimums + group * kStrip,
+                            load_factors<kind>(strip + matrix.minimums, strip + matrix.upper_minimums, group));
+        }
+    }
+    if constexpr (kind.bits == 8) return {reinterpret_cast<const int8_t*>(strip), scales, minimums};
+    auto* unpacked = reinterpret_cast<int8_t*>(memory);
+    unpack_codes<kind>(strip, matrix.k, unpacked);
+    return {unpacked, scales, minimums};
+}
+
+TileShapes shapes_for(int rows, int group) {
+    TileShapes shapes;
+    shapes.rows[0] = shapes.rows[1] = shapes.rows[2] = shapes.rows[3] = static_cast<uint8_t>(rows);
+    shapes.row_bytes[0] = shapes.row_bytes[1] = 64;                                   // sums
+    shapes.row_bytes[2] = shapes.row_bytes[3] = static_cast<uint16_t>(group);         // activations
+    shapes.rows[4] = shapes.rows[5] = static_cast<uint8_t>(group / 4);                // weights
+    shapes.row_bytes[4] = shapes.row_bytes[5] = 64;
+    return shapes;
+}
+
+// The activations of some rows of a block.
+struct Rows {
+    const int8_t* codes;
+    const float* scale;
+    const float* offset;
+    int apart;  // rows of the block
+};
+
+template <Quantisation kind>
+Rows rows_at(const Product& product, int row) {
+    const int k = product.matrix.k;
+    const Codes x = codes_of(block_at(product, i8_row_bytes(k), row), k);
+    const int first = row % kRowBlock;
+    return {x.codes + first * kGroup, x.scale + first, (kind.group == kGroup ? x.offset : x.offset16) + first, x.rows};
+}
+
+// Integer products of one group into memory. Odd and even groups have tiles of their own.
+template <Quantisation kind, int parity>
+void multiply_group(const Unpacked& weights, const Rows& x, int group, int32_t* to) {
+    const int in_row = group * kind.group % kGroup;
+    tile_zero<parity>();
+    tile_load<2 + parity>(x.codes + group * kind.group / kGroup * x.apart * kGroup + in_row, kGroup);
+    tile_load<4 + parity>(weights.codes + group * kind.group * kStrip, 64);
+    tile_multiply_i8<parity, 2 + parity, 4 + parity>();
+    tile_store<parity>(to, 64);
+}
+
+template <Quantisation kind, int rows>
+inline __attribute__((always_inline)) void scale_group(const Unpacked& weights, const Rows& x, int group,
+                                                       const int32_t* products, __m512 (&sums)[rows]) {
+    const __m512 scales = _mm512_load_ps(weights.scales + group * kStrip);
+    const float* scale = x.scale + group * kind.group / kGroup * x.apart;
+    for (int r = 0; r < rows; ++r) {
+        const __m512 exact = _mm512_cvtepi32_ps(_mm512_load_si512(products + r * kStrip));
+        sums[r] = _mm512_fmadd_ps(_mm512_mul_ps(scales, _mm512_set1_ps(scale[r])), exact, sums[r]);
+    }
+    if constexpr (kind.minimum) {
+        const __m512 minimums = _mm512_load_ps(weights.minimums + group * kStrip);
+        const float* offset = x.offset + group * x.apart;
+        for (int r = 0; r < rows; ++r) sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(offset[r]), sums[r]);
+    }
+}
+
+// `count` rows of a block, at most `rows`: those beyond are computed from whatever follows in memory, and not stored.
+template <Quantisation kind, int rows>
+void multiply_rows(const Product& product, const Unpacked& weights, int strip, int row, int count) {
+    alignas(64) int32_t products[2][rows * kStrip];
+    const int groups = product.matrix.k / kind.group;  // even: k is a multiple of 32, K-quants' of 256
+    const Rows x = rows_at<kind>(product, row);
+    __m512 sums[rows];
+    for (__m512& each : sums) each = _mm512_setzero_ps();
+    multiply_group<kind, 0>(weights, x, 0, products[0]);
+    int group = 0;
+    for (; group + 2 < groups; group += 2) {
+        multiply_group<kind, 1>(weights, x, group + 1, products[1]);
+        scale_group<kind, rows>(weights, x, group, products[0], sums);
+        multiply_group<kind, 0>(weights, x, group + 2, products[0]);
+        scale_group<kind, rows>(weights, x, group + 1, products[1], sums);
+    }
+    if (group + 1 < groups) multiply_group<kind, 1>(weights, x, group + 1, products[1]);
+    scale_group<kind, rows>(weights, x, group, products[0], sums);
+    if (group + 1 < groups) scale_group<kind, rows>(weights, x, group + 1, products[1], sums);
+    const StripOut to = strip_out(product, strip);
+    for (int r = 0; r < count; ++r) store_row(to, row + r, sums[r]);
+}
+
+template <Quantisation kind>
+void multiply_block(const Product& product, const Unpacked& weights, int strip, int row, int count) {
+    if (count > 12) return multiply_rows<kind, 16>(product, weights, strip, row, count);
+    if (count > 8) return multiply_rows<kind, 12>(product, weights, strip, row, count);
+    if (count > 4) return multiply_rows<kind, 8>(product, weights, strip, row, count);
+    return multiply_rows<kind, 4>(product, weights, strip, row, count);
+}
+
+// Rows [begin, end) of one block and one strip by VNNI.
+void multiply_few(const Product& product, int strip, int begin, int end) {
+    kAvx512Path.quantised({product.matrix, product.operand, product.rows, begin, end, strip, strip + 1, product.out,
+                           product.ldo, product.bias, product.add});
+}
+
+template <Quantisation kind>
+void multiply_strip(const Product& product, int strip, int& configured) {
+    const Unpacked weights = unpack<kind>(product.matrix, strip_at(product, strip));
+    for (int row = product.row_begin; row < product.row_end;) {
+        const int end = std::min(product.row_end, (row / kRowBlock + 1) * kRowBlock);
+        const int count = end - row;
+        if (count < kFewestRows) {
+            multiply_few(product, strip, row, end);
+        } else {
+            if (count != configured) tiles_configure(shapes_for(count, kind.group));
+            configured = count;
+            multiply_block<kind>(product, weights, strip, row, count);
+        }
+        row = end;
+    }
+}
+
+void multiply_quantised(const Product& product) {
+    if (product.row_end - product.row_begin < kFewestRows) return kAvx512Path.quantised(product);
+    for_kind(product.matrix.quantisation, [&]<Quantisation kind>() {
+        int configured = 0;
+        for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
+            multiply_strip<kind>(product, strip, configured);
+        }
+        tiles_release();
+    });
+}
+
+}  // namespace
+
+const Path kAmxPath = {"amx", kAvx512Path.f32, kAvx512Path.f16, multiply_bf16_tiles, multiply_quantised};
+
+}  // namespace moorage

@@ -1,0 +1,177 @@
+// Products by AVX-512 and VNNI: rows are taken together so that each weight is loaded and unpacked once for up to 8 of them.
+#include "gemm_avx512.h"
+#include "gemm_kinds.h"
+
+namespace moorage {
+
+namespace {
+
+// Cuts rows into runs of 8, 4, 2 and 1 within a block, and calls f.template operator()<run>(first row).
+template <typename F>
+void for_row_runs(int begin, int end, F f) {
+    for (int row = begin; row < end;) {
+        const int left = std::min(end, (row / kRowBlock + 1) * kRowBlock) - row;
+        if (left >= 8) {
+            f.template operator()<8>(row);
+            row += 8;
+        } else if (left >= 4) {
+            f.template operator()<4>(row);
+            row += 4;
+        } else if (left >= 2) {
+            f.template operator()<2>(row);
+            row += 2;
+        } else {
+            f.template operator()<1>(row);
+            row += 1;
+        }
+    }
+}
+
+// Codes of one group as unsigned bytes: register j holds inputs 4 j .. 4 j + 3 of each output.
+template <Quantisation kind>
+void load_codes(const uint8_t* strip, int group, __m512i (&codes)[kind.group / 4]) {
+    const uint8_t* from = strip + static_cast<ptrdiff_t>(group) * kind.group * kStrip * kind.bits / 8;
+    if constexpr (kind.bits == 8) {
+        for (int j = 0; j < kind.group / 4; ++j) {
+            codes[j] = _mm512_xor_si512(_mm512_loadu_si512(from + j * 64), _mm512_set1_epi8(-128));
+        }
+    } else {
+        const __m512i low = _mm512_set1_epi8(15);
+        for (int j = 0; j < kind.group / 4; j += 2) {
+            const __m512i both = _mm512_loadu_si512(from + j / 2 * 64);
+            codes[j] = _mm512_and_si512(both, low);
+            codes[j + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+        }
+    }
+}
+
+inline __m512i four_codes(const int8_t* at) {
+    return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(at));
+}
+
+// Every lane starts from what the codes' offset of 0, 4, 8 or 128 would add.
+template <Quantisation kind>
+__m512i dot(const __m512i (&codes)[kind.group / 4], const int8_t* x, int32_t sum) {
+    constexpr int zero = kind.bits == 8 ? 128 : kind.zero;
+    __m512i total = zero == 0 ? _mm512_setzero_si512() : _mm512_set1_epi32(-zero * sum);
+    for (int j = 0; j < kind.group / 4; ++j) total = _mm512_dpbusd_epi32(total, codes[j], four_codes(x + j * 4));
+    return total;
+}
+
+template <Quantisation kind, int run>
+void quantised_run(const Product& product, int strip, int row) {
+    const Matrix& matrix = product.matrix;
+    const uint8_t* weights = strip_at(product, strip);
+    const Codes x = codes_of(block_at(product, i8_row_bytes(matrix.k), row), matrix.k);
+    const int32_t* sum = kind.group == kGroup ? x.sum : x.sum16;
+    const float* offset = kind.group == kGroup ? x.offset : x.offset16;
+    const int first = row % kRowBlock;
+    __m512 sums[run];
+    for (__m512& each : sums) each = _mm512_setzero_ps();
+    for (int group = 0; group < matrix.k / kind.group; ++group) {
+        __m512i codes[kind.group / 4];
+        load_codes<kind>(weights, group, codes);
+        const __m512 scales = load_factors<kind>(weights + matrix.scales, weights + matrix.upper_scales, group);
+        const int at32 = group * kind.group / kGroup * x.rows + first;
+        const int at = group * x.rows + first;
+        const int8_t* values = x.codes + at32 * kGroup + group * kind.group % kGroup;
+        for (int r = 0; r < run; ++r) {
+            const __m512 product_of_codes = _mm512_cvtepi32_ps(dot<kind>(codes, values + r * kGroup, sum[at + r]));
+            const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(x.scale[at32 + r]));
+            sums[r] = _mm512_fmadd_ps(scale, product_of_codes, sums[r]);
+        }
+        if constexpr (kind.minimum) {
+            const __m512 minimums = load_factors<kind>(weights + matrix.minimums, weights + matrix.upper_minimums, group);
+            for (int r = 0; r < run; ++r) sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(offset[at + r]), sums[r]);
+        }
+    }
+    const StripOut to = strip_out(product, strip);
+    for (int r = 0; r < run; ++r) store_row(to, row + r, sums[r]);
+}
+
+void multiply_quantised(const Product& product) {
+    for_kind(product.matrix.quantisation, [&]<Quantisation kind>() {
+        for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
+            for_row_runs(product.row_begin, product.row_end,
+                         [&]<int run>(int row) { quantised_run<kind, run>(product, strip, row); });
+        }
+    });
+}
+
+inline __m512 load_weights(const float* at) { return _mm512_loadu_ps(at); }
+inline __m512 load_weights(const uint16_t* at) { return load_halves(reinterpret_cast<const uint8_t*>(at)); }
+
+// One row of one strip is one chain of additions; several strips at once hide its latency.
+template <typename Weight, int strips, int run>
+void floats_run(const Product& product, int strip, int row) {
+    const int k = product.matrix.k;
+    const auto block = block_at(product, f32_row_bytes(k), row);
+    const float* x = reinterpret_cast<const float*>(block.data) + row % kRowBlock;
+    const size_t apart = product.matrix.strip_bytes / sizeof(Weight);
+    const auto* weights = reinterpret_cast<const Weight*>(strip_at(product, strip));
+    __m512 sums[strips][run];
+    for (auto& of_strip : sums) {
+        for (__m512& each : of_strip) each = _mm512_setzero_ps();
+    }
+    for (int i = 0; i < k; ++i, weights += kStrip, x += block.rows) {
+        for (int s = 0; s < strips; ++s) {
+            const __m512 weight = load_weights(weights + static_cast<size_t>(s) * apart);
+            for (int r = 0; r < run; ++r) sums[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r]), sums[s][r]);
+        }
+    }
+    for (int s = 0; s < strips; ++s) {
+        const StripOut to = strip_out(product, strip + s);
+        for (int r = 0; r < run; ++r) store_row(to, row + r, sums[s][r]);
+    }
+}
+
+template <typename Weight>
+void multiply_floats(const Product& product) {
+    const int together = 2;
+    int strip = product.strip_begin;
+    for (; strip + together <= product.strip_end; strip += together) {
+        for_row_runs(product.row_begin, product.row_end,
+                     [&]<int run>(int row) { floats_run<Weight, together, run>(product, strip, row); });
+    }
+    for (; strip < product.strip_end; ++strip) {
+        for_row_runs(product.row_begin, product.row_end,
+                     [&]<int run>(int row) { floats_run<Weight, 1, run>(product, strip, row); });
+    }
+}
+
+// A product of two bfloat16 is exact in binary32, so this is bit-equal to a multiplication and an addition.
+template <int run>
+void bf16_run(const Product& product, int strip, int row) {
+    const int k = product.matrix.k;
+    const auto block = block_at(product, bf16_row_bytes(k), row);
+    const auto* x = reinterpret_cast<const uint32_t*>(block.data) + row % kRowBlock * (kGroup / 2);
+    const uint8_t* weights = strip_at(product, strip);
+    const __m512i high = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000U));
+    __m512 sums[run];
+    for (__m512& each : sums) each = _mm512_setzero_ps();
+    for (int pair = 0; pair < (k + 1) / 2; ++pair, weights += 64) {
+        const __m512i both = _mm512_loadu_si512(weights);
+        const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
+        const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, high));
+        const uint32_t* values = x + pair / 16 * block.rows * 16 + pair % 16;
+        for (int r = 0; r < run; ++r) {
+            const __m512i two = _mm512_set1_epi32(static_cast<int32_t>(values[r * 16]));
+            sums[r] = _mm512_fmadd_ps(even, _mm512_castsi512_ps(_mm512_slli_epi32(two, 16)), sums[r]);
+            sums[r] = _mm512_fmadd_ps(odd, _mm512_castsi512_ps(_mm512_and_si512(two, high)), sums[r]);
+        }
+    }
+    const StripOut to = strip_out(product, strip);
+    for (int r = 0; r < run; ++r) store_row(to, row + r, sums[r]);
+}
+
+void multiply_bf16(const Product& product) {
+    for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
+        for_row_runs(product.row_begin, product.row_end, [&]<int run>(int row) { bf16_run<run>(product, strip, row); });
+    }
+}
+
+}  // namespace
+
+const Path kAvx512Path = {"avx512", multiply_floats<float>, multiply_floats<uint16_t>, multiply_bf16, multiply_quantised};
+
+}  // namespace moorage

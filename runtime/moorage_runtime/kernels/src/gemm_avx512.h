@@ -1,0 +1,67 @@
+// What the AVX-512 and the AMX paths share; each compiles its own copy. A register holds a strip: 16 outputs.
+#pragma once
+
+// GCC 12's own header reads a register before it writes it, in order to leave it undefined (its bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+#include "gemm_paths.h"
+#include "operand.h"
+
+namespace moorage {
+
+namespace {
+
+inline const uint8_t* strip_at(const Product& product, int strip) {
+    return product.matrix.data + static_cast<size_t>(strip) * product.matrix.strip_bytes;
+}
+
+inline RowBlock<const uint8_t> block_at(const Product& product, size_t row_bytes, int row) {
+    return row_block(product.operand, row_bytes, product.rows, row / kRowBlock);
+}
+
+// Where one strip's results go.
+struct StripOut {
+    float* out;
+    size_t ldo;
+    __mmask16 mask;
+    __m512 bias;
+    bool add;
+};
+
+inline StripOut strip_out(const Product& product, int strip) {
+    const int first = strip * kStrip;
+    const int width = std::min(kStrip, product.matrix.n - first);
+    const auto mask = static_cast<__mmask16>((1U << width) - 1U);
+    const bool biased = product.bias != nullptr;
+    const __m512 bias = biased ? _mm512_maskz_loadu_ps(mask, product.bias + first) : _mm512_setzero_ps();
+    return {product.out + first, product.ldo, mask, bias, product.add};
+}
+
+// Without a bias zero is added: the same value but for -0, which becomes +0 in every path.
+inline void store_row(const StripOut& to, int row, __m512 sum) {
+    float* at = to.out + static_cast<size_t>(row) * to.ldo;
+    __m512 value = _mm512_add_ps(sum, to.bias);
+    if (to.add) value = _mm512_add_ps(_mm512_maskz_loadu_ps(to.mask, at), value);
+    _mm512_mask_storeu_ps(at, to.mask, value);
+}
+
+inline __m512 load_halves(const uint8_t* at) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+}
+
+// Scales (or minimums) of group `group` for 16 outputs.
+template <Quantisation kind>
+__m512 load_factors(const uint8_t* groups, const uint8_t* supers, int group) {
+    if constexpr (!kind.two_level) return load_halves(groups + group * kStrip * 2);
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(groups + group * kStrip));
+    const __m512 lower = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
+    return _mm512_mul_ps(load_halves(supers + group / (kSuper / kind.group) * kStrip * 2), lower);
+}
+
+}  // namespace
+
+}  // namespace moorage

@@ -1,0 +1,135 @@
+// bfloat16 products by AMX, for any number of rows: TDPBF16PS has an order of additions of its own, so one row takes the
+// same instruction as a thousand. Each sum stays in its tile for the whole of k.
+#include "gemm_amx.h"
+#include "gemm_avx512.h"
+#include "gemm_tiles.h"
+
+namespace moorage {
+
+namespace {
+
+constexpr int kTileBytes = 1024;  // 16 pairs of inputs of 16 outputs: a step of 32 inputs
+
+// Tiles 0..3: sums; 4 and 5: activations; 6 and 7: weights.
+TileShapes shapes_for(int first_rows, int second_rows) {
+    TileShapes shapes;
+    for (int tile = 0; tile < 8; ++tile) {
+        shapes.row_bytes[tile] = 64;
+        shapes.rows[tile] = 16;
+    }
+    shapes.rows[0] = shapes.rows[1] = shapes.rows[4] = static_cast<uint8_t>(first_rows);
+    shapes.rows[2] = shapes.rows[3] = shapes.rows[5] = static_cast<uint8_t>(second_rows);
+    return shapes;
+}
+
+// Some rows of a block of the operand.
+struct Rows {
+    const uint8_t* data;
+    size_t step;  // bytes from 32 inputs to the next
+};
+
+Rows rows_at(const Product& product, int row) {
+    const auto block = block_at(product, bf16_row_bytes(product.matrix.k), row);
+    return {block.data + row % kRowBlock * 64, static_cast<size_t>(block.rows) * 64};
+}
+
+template <int tile>
+void store_tile(const Product& product, int strip, int row, int count) {
+    alignas(64) float sums[kRowBlock * kStrip];
+    tile_store<tile>(sums, 64);
+    const StripOut to = strip_out(product, strip);
+    for (int r = 0; r < count; ++r) store_row(to, row + r, _mm512_load_ps(sums + r * kStrip));
+}
+
+int steps_of(const Product& product) { return (product.matrix.k + kGroup - 1) / kGroup; }
+
+// Rows of one block times up to 4 strips: their sums are independent, which hides the latency of a tile's product.
+template <int strips>
+void multiply_one_block(const Product& product, int strip, int row, int count) {
+    const Rows x = rows_at(product, row);
+    const size_t apart = product.matrix.strip_bytes;
+    const uint8_t* weights = strip_at(product, strip);
+    TileShapes shapes = shapes_for(count, 16);
+    shapes.rows[2] = shapes.rows[3] = static_cast<uint8_t>(count);
+    tiles_configure(shapes);
+    for (int step = 0; step < steps_of(product); ++step, weights += kTileBytes) {
+        tile_load<4>(x.data + static_cast<size_t>(step) * x.step, 64);
+        tile_load<5>(weights, 64);
+        tile_multiply_bf16<0, 4, 5>();
+        if constexpr (strips > 1) {
+            tile_load<6>(weights + apart, 64);
+            tile_multiply_bf16<1, 4, 6>();
+        }
+        if constexpr (strips > 2) {
+            tile_load<7>(weights + 2 * apart, 64);
+            tile_multiply_bf16<2, 4, 7>();
+        }
+        if constexpr (strips > 3) {
+            tile_load<5>(weights + 3 * apart, 64);
+            tile_multiply_bf16<3, 4, 5>();
+        }
+    }
+    store_tile<0>(product, strip, row, count);
+    if constexpr (strips > 1) store_tile<1>(product, strip + 1, row, count);
+    if constexpr (strips > 2) store_tile<2>(product, strip + 2, row, count);
+    if constexpr (strips > 3) store_tile<3>(product, strip + 3, row, count);
+}
+
+// A whole block and (part of) the next one, times one or two strips: each tile loaded is used twice.
+template <int strips>
+void multiply_two_blocks(const Product& product, int strip, int row, int second_count) {
+    const Rows first = rows_at(product, row);
+    const Rows second = rows_at(product, row + kRowBlock);
+    const size_t apart = product.matrix.strip_bytes;
+    const uint8_t* weights = strip_at(product, strip);
+    tiles_configure(shapes_for(kRowBlock, second_count));
+    for (int step = 0; step < steps_of(product); ++step, weights += kTileBytes) {
+        tile_load<4>(first.data + static_cast<size_t>(step) * first.step, 64);
+        tile_load<6>(weights, 64);
+        tile_multiply_bf16<0, 4, 6>();
+        tile_load<5>(second.data + static_cast<size_t>(step) * second.step, 64);
+        tile_multiply_bf16<2, 5, 6>();
+        if constexpr (strips > 1) {
+            tile_load<7>(weights + apart, 64);
+            tile_multiply_bf16<1, 4, 7>();
+            tile_multiply_bf16<3, 5, 7>();
+        }
+    }
+    store_tile<0>(product, strip, row, kRowBlock);
+    store_tile<2>(product, strip, row + kRowBlock, second_count);
+    if constexpr (strips > 1) store_tile<1>(product, strip + 1, row, kRowBlock);
+    if constexpr (strips > 1) store_tile<3>(product, strip + 1, row + kRowBlock, second_count);
+}
+
+// Rows [row, end) of one block.
+void multiply_block(const Product& product, int row, int end) {
+    const int count = end - row;
+    int strip = product.strip_begin;
+    for (; strip + 4 <= product.strip_end; strip += 4) multiply_one_block<4>(product, strip, row, count);
+    for (; strip + 2 <= product.strip_end; strip += 2) multiply_one_block<2>(product, strip, row, count);
+    for (; strip < product.strip_end; ++strip) multiply_one_block<1>(product, strip, row, count);
+}
+
+// A whole block from `row` on, and rows up to `end` of the next.
+void multiply_pair(const Product& product, int row, int end) {
+    const int second_count = end - row - kRowBlock;
+    int strip = product.strip_begin;
+    for (; strip + 2 <= product.strip_end; strip += 2) multiply_two_blocks<2>(product, strip, row, second_count);
+    for (; strip < product.strip_end; ++strip) multiply_two_blocks<1>(product, strip, row, second_count);
+}
+
+}  // namespace
+
+void multiply_bf16_tiles(const Product& product) {
+    for (int row = product.row_begin; row < product.row_end;) {
+        const int block_end = (row / kRowBlock + 1) * kRowBlock;
+        const bool pair = row % kRowBlock == 0 && block_end < product.row_end;
+        const int end = std::min(product.row_end, pair ? block_end + kRowBlock : block_end);
+        if (pair) multiply_pair(product, row, end);
+        else multiply_block(product, row, end);
+        row = end;
+    }
+    tiles_release();
+}
+
+}  // namespace moorage

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from moorage_api.llmdeployment import LLMDeployment, Metadata, Spec, Status
+from moorage_api.llmdeployment import LLMDeployment, Metadata, Spec
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -40,31 +40,22 @@ class Parsed:
     deployment: LLMDeployment
     unknown_fields: tuple[str, ...] = ()
     """Paths in spec that this version does not know, such as `spec.model.adapters`; they were ignored."""
-    status_error: str | None = None
-    """Why the stored status could not be read; it then counts as empty, and the operator writes it anew."""
 
 
 def parse(raw: Mapping[str, Any]) -> Parsed:
-    """Read an LLMDeployment as the API server gives it.
+    """Read an LLMDeployment as the API server gives it, without its status.
+
+    The status is the operator's own report, made anew from what is; none of its words may keep a spec from being
+    served.
 
     Raises:
         InvalidObjectError: spec (or metadata) cannot be used.
     """
-    status, status_error = _status(raw.get("status") or {})
     deployment = LLMDeployment(
         metadata=_validated(Metadata, raw.get("metadata"), "metadata"),
         spec=_validated(Spec, raw.get("spec"), "spec"),
-        status=status,
     )
-    return Parsed(deployment, tuple(_unknown(Spec, raw["spec"], "spec")), status_error)
-
-
-def _status(raw: Any) -> tuple[Status, str | None]:
-    """A status is only a report: an unreadable one must not keep a good spec from being served."""
-    try:
-        return _validated(Status, raw, "status"), None
-    except InvalidObjectError as error:
-        return Status(), str(error)
+    return Parsed(deployment, tuple(_unknown(Spec, raw["spec"], "spec")))
 
 
 def _validated(model: type[ModelT], raw: Any, path: str) -> ModelT:

@@ -4,11 +4,9 @@ import time
 
 from moorage_runtime.engine.blocks import blocks_for
 from moorage_runtime.engine.messages import MAX_LOGPROBS, SamplingParams
-from moorage_runtime.engine.plan import Chunk, StepPlan
+from moorage_runtime.engine.plan import Chunk, Runner, StepPlan
 from moorage_runtime.engine.sequence import Sequence
-from moorage_runtime.model.torch_path.cache import KVCache
-from moorage_runtime.model.torch_path.llama import Llama
-from moorage_runtime.model.torch_path.runner import ModelRunner
+from moorage_runtime.model.loaded import LoadedModel
 
 STEP_SECONDS = 0.08
 """How long chunks of prompts may hold a step, and so the streams of others, back."""
@@ -18,9 +16,9 @@ _BUDGET_RANGE = (64, 2048)
 _COSTLY = SamplingParams(top_p=0.9, seed=0, presence_penalty=0.1, logprobs=MAX_LOGPROBS)
 
 
-def token_budget(model: Llama) -> int:
+def token_budget(model: LoadedModel) -> int:
     """Tokens that a step computes in about `STEP_SECONDS`, a multiple of 16."""
-    runner = ModelRunner(model, KVCache(model.config, blocks_for(_PROBE_TOKENS), model.dtype))
+    runner = model.probe(blocks_for(_PROBE_TOKENS))
     plan = StepPlan((_chunk("probe", _PROBE_TOKENS, _PROBE_TOKENS),), ())
     runner.execute(plan)
     seconds = min(_timed(runner, plan) for _ in range(3))
@@ -28,14 +26,14 @@ def token_budget(model: Llama) -> int:
     return min(max(tokens, _BUDGET_RANGE[0]), _BUDGET_RANGE[1])
 
 
-def largest_step(model: Llama, context_length: int, max_running: int, budget: int) -> None:
+def largest_step(model: LoadedModel, context_length: int, max_running: int, budget: int) -> None:
     """Compute a step as large as they come, so that this process afterwards occupies what it will ever need.
 
     All sequences are at the end of their context and one of them brings a whole budget of prompt. One layer is enough,
     because the layers use the same working memory one after the other; the cache is one block that all share, because
     what is in it does not matter.
     """
-    runner = ModelRunner(model, KVCache(model.config, 1, model.dtype, layers=1), layers=1)
+    runner = model.probe(1, layers=1)
     counts = [min(budget, context_length), *[1] * (max_running - 1)]
     chunks = tuple(_chunk(str(index), context_length, count) for index, count in enumerate(counts))
     runner.execute(StepPlan(chunks, ()))
@@ -55,7 +53,7 @@ def _chunk(name: str, length: int, count: int) -> Chunk:
     return Chunk(sequence, length - count, count, samples=True)
 
 
-def _timed(runner: ModelRunner, plan: StepPlan) -> float:
+def _timed(runner: Runner, plan: StepPlan) -> float:
     start = time.perf_counter()
     runner.execute(plan)
     return time.perf_counter() - start

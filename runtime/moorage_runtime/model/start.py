@@ -13,15 +13,14 @@ from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Loading, LoadingPhase, SamplingParams, Started, Submit
 from moorage_runtime.engine.plan import Limits
-from moorage_runtime.model import allocator, memory
+from moorage_runtime.model import allocator
 from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.config import ModelConfig
+from moorage_runtime.model.device import Device, device_of
 from moorage_runtime.model.errors import InsufficientMemoryError, StartError
+from moorage_runtime.model.loaded import LoadedModel
 from moorage_runtime.model.measure import largest_step, token_budget
-from moorage_runtime.model.torch_path.cache import KVCache, block_bytes
-from moorage_runtime.model.torch_path.linear import packs
-from moorage_runtime.model.torch_path.llama import Llama
-from moorage_runtime.model.torch_path.runner import ModelRunner
+from moorage_runtime.model.torch_path.load import load
 
 Report = Callable[[Loading], None]
 
@@ -35,11 +34,13 @@ class Settings:
     context_length: int | None = None
     """None: as many tokens as the model was trained for."""
     dtype: str | None = None
-    """`bfloat16` or `float32`; None chooses by the processor."""
+    """`bfloat16`, `float16` or `float32`; None chooses by the device."""
     threads: int | None = None
     """None: what the control group allows."""
     kv_tokens: int | None = None
     """Size of the KV cache; None measures what fits the memory limit."""
+    device: Device | None = None
+    """None: a GPU where there is one."""
 
 
 def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
@@ -57,7 +58,7 @@ def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
     gc.collect()  # a GGUF's vocabulary is a hundred thousand small arrays
     allocator.trim()
     limits = _limits(model, settings, report)
-    engine = Engine(ModelRunner(model, KVCache(model.config, limits.total_blocks, model.dtype)), limits)
+    engine = Engine(model.runner(limits), limits)
     _warm_up(engine)
     gc.collect()
     gc.freeze()  # weights and modules live as long as the process: no collection need visit them again
@@ -68,24 +69,25 @@ def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
         kv_capacity_tokens=limits.total_blocks * BLOCK_TOKENS,
         max_running=limits.max_running,
         eos_token_ids=list(model.config.eos_token_ids),
-        dtype=str(model.dtype).removeprefix("torch."),
+        dtype=model.dtype,
         threads=threads,
-        kernels=f"torch-cpu {'onednn-packed' if packs(model.dtype) else 'plain'}",
+        kernels=model.kernels,
         weight_bytes=model.weight_bytes,
         load_seconds=time.monotonic() - began,
     )
 
 
-def _load(settings: Settings, report: Report) -> Llama:
+def _load(settings: Settings, report: Report) -> LoadedModel:
     _say(report, "LoadingWeights", 0.0, f"opening {settings.model}")
     checkpoint = open_checkpoint(settings.model)
-    dtype = _dtype(settings.dtype)
-    limit, engine = resources.memory_limit(), resources.resident_bytes()
-    memory.check_weights_fit(checkpoint.config, dtype.itemsize, limit, engine)
-    return Llama(checkpoint, dtype, lambda done: _say(report, "LoadingWeights", done, "loading weights"))
+
+    def progress(done: float) -> None:
+        _say(report, "LoadingWeights", done, "loading weights")
+
+    return load(checkpoint, device_of(settings.device), settings.dtype, progress)
 
 
-def _limits(model: Llama, settings: Settings, report: Report) -> Limits:
+def _limits(model: LoadedModel, settings: Settings, report: Report) -> Limits:
     _say(report, "WarmingUp", 0.0, "measuring a step")
     context_length = _context_length(model.config, settings.context_length)
     budget = token_budget(model)
@@ -98,7 +100,7 @@ def _limits(model: Llama, settings: Settings, report: Report) -> Limits:
     )
 
 
-def _kv_blocks(model: Llama, settings: Settings, context_length: int, budget: int) -> int:
+def _kv_blocks(model: LoadedModel, settings: Settings, context_length: int, budget: int) -> int:
     if settings.kv_tokens is not None:
         if settings.kv_tokens < context_length:
             raise InsufficientMemoryError(
@@ -106,12 +108,7 @@ def _kv_blocks(model: Llama, settings: Settings, context_length: int, budget: in
             )
         return blocks_for(settings.kv_tokens)
     largest_step(model, context_length, settings.max_running, budget)
-    measured = memory.MemoryBudget(
-        limit=resources.memory_limit(),
-        engine=resources.resident_bytes(),
-        block=block_bytes(model.config, model.dtype),
-    )
-    return measured.kv_blocks(context_length, settings.max_running)
+    return model.budget().kv_blocks(context_length, settings.max_running)
 
 
 def _warm_up(engine: Engine) -> None:
@@ -124,14 +121,6 @@ def _warm_up(engine: Engine) -> None:
 
 def _context_length(config: ModelConfig, asked: int | None) -> int:
     return config.context_length if asked is None else min(config.context_length, asked)
-
-
-def _dtype(asked: str | None) -> torch.dtype:
-    if asked is not None:
-        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[asked]
-    # Without instructions for it, bfloat16 is computed slower than float32.
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no public name
-    return torch.bfloat16 if fast else torch.float32
 
 
 def _say(report: Report, phase: LoadingPhase, fraction: float, message: str) -> None:

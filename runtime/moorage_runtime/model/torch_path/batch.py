@@ -1,30 +1,26 @@
-"""From the plan of a step to the tensors of one forward pass over all its tokens."""
+"""The rows of a step: one for each token that is computed, whatever attends."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
+from moorage_runtime.engine.blocks import BLOCK_TOKENS
 from moorage_runtime.engine.plan import Chunk
-
-GROUP_BLOCKS = 1024
-"""Blocks that a group of decoding sequences gathers at most: bounds the memory of a step, whatever the contexts."""
+from moorage_runtime.model.torch_path.cache import KVCache
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Chunks that attend together: `batch` of them with `queries` tokens each, in consecutive rows."""
+class Attention(Protocol):
+    """How the rows of one step attend."""
 
-    rows: slice
-    batch: int
-    queries: int
-    tables: Tensor
-    """Block numbers (batch * blocks,), padded with block 0."""
-    mask: Tensor
-    """What a query must not see is -inf, else 0: (batch, 1, heads per KV head * queries, positions)."""
+    def __call__(self, queries: Tensor, layer: int, cache: KVCache) -> Tensor:
+        """Each row attends to its sequence's past and to itself: (rows, heads, head_dim) -> (rows, heads * head_dim).
+
+        The keys and values of the rows themselves are in the cache already.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,59 +31,40 @@ class Batch:
     positions: Tensor
     slots: Tensor
     """Where in the cache the row's keys and values belong."""
-    groups: tuple[Group, ...]
     sample_rows: Tensor
     """Rows whose logits are wanted, in the order of the plan."""
+    attention: Attention
 
 
-def build(chunks: Iterable[Chunk], heads_per_kv: int, dtype: torch.dtype) -> Batch:
-    """Lay the chunks out: decoding sequences of similar length beside each other, each chunk of a prompt by itself."""
-    groups, first_row = [], {}
-    token_ids: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
-    for members in _groups(chunks):
-        start = len(token_ids)
-        for chunk in members:
-            first_row[chunk.sequence.id] = len(token_ids)
-            end = chunk.start + chunk.count
-            token_ids += chunk.sequence.tokens[chunk.start : end]
-            positions += range(chunk.start, end)
-            slots += _slots(chunk.sequence.blocks, chunk.start, end)
-        rows = slice(start, len(token_ids))
-        groups.append(_group(members, rows, torch.tensor(positions[rows]), heads_per_kv, dtype))
-    sample_rows = [first_row[chunk.sequence.id] + chunk.count - 1 for chunk in chunks if chunk.samples]
+def batch_of(ordered: Sequence[Chunk], planned: Iterable[Chunk], attention: Attention, device: torch.device) -> Batch:
+    """The rows of the chunks, in the order in which `attention` wants them.
+
+    Args:
+        ordered: All chunks of the step, in the order of their rows.
+        planned: The same chunks in the order of the plan, which is that of the results.
+        attention: Made for the rows in this order.
+        device: Where the tensors go.
+    """
+    first_row, token_ids = {}, list[int]()
+    for chunk in ordered:
+        first_row[chunk.sequence.id] = len(token_ids)
+        token_ids += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+    sample_rows = [first_row[chunk.sequence.id] + chunk.count - 1 for chunk in planned if chunk.samples]
     return Batch(
-        token_ids=torch.tensor(token_ids),
-        positions=torch.tensor(positions),
-        slots=torch.tensor(slots),
-        groups=tuple(groups),
-        sample_rows=torch.tensor(sample_rows, dtype=torch.long),
+        token_ids=_integers(token_ids, device),
+        positions=_integers([at for chunk in ordered for at in range(chunk.start, chunk.start + chunk.count)], device),
+        slots=_integers([slot for chunk in ordered for slot in slots(chunk)], device),
+        sample_rows=_integers(sample_rows, device),
+        attention=attention,
     )
 
 
-def _groups(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
-    """Single tokens in groups within which no past is padded to more than twice its blocks; longer chunks alone."""
-    decodes: dict[int, list[Chunk]] = defaultdict(list)
-    for chunk in chunks:
-        if chunk.count == 1:
-            decodes[blocks_for(chunk.start + 1).bit_length()].append(chunk)
-        else:
-            yield [chunk]
-    for bits, members in decodes.items():
-        size = max(1, GROUP_BLOCKS >> bits)
-        yield from (members[first : first + size] for first in range(0, len(members), size))
+def slots(chunk: Chunk) -> Iterable[int]:
+    """The place in the cache of each token of a chunk."""
+    blocks = chunk.sequence.blocks
+    positions = range(chunk.start, chunk.start + chunk.count)
+    return (blocks[at // BLOCK_TOKENS] * BLOCK_TOKENS + at % BLOCK_TOKENS for at in positions)
 
 
-def _slots(blocks: list[int], start: int, end: int) -> Iterable[int]:
-    return (blocks[at // BLOCK_TOKENS] * BLOCK_TOKENS + at % BLOCK_TOKENS for at in range(start, end))
-
-
-def _group(members: list[Chunk], rows: slice, positions: Tensor, heads_per_kv: int, dtype: torch.dtype) -> Group:
-    batch, queries = len(members), members[0].count
-    width = max(blocks_for(chunk.start + chunk.count) for chunk in members)
-    tables = [(chunk.sequence.blocks + [0] * width)[:width] for chunk in members]
-    unseen = torch.arange(width * BLOCK_TOKENS) > positions.view(batch, 1, queries, 1)
-    mask = torch.zeros(unseen.shape, dtype=dtype).masked_fill_(unseen, -torch.inf)
-    mask = mask[:, :, None].expand(-1, -1, heads_per_kv, -1, -1).flatten(2, 3)
-    return Group(rows, batch, queries, torch.tensor(tables).flatten(), mask)
+def _integers(values: list[int], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.long).to(device)

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from moorage_runtime.model.checkpoint import ROPE_FACTORS, Checkpoint
-from moorage_runtime.model.torch_path.batch import Batch, Group
-from moorage_runtime.model.torch_path.cache import KVCache
+from moorage_runtime.model.torch_path.batch import Batch
+from moorage_runtime.model.torch_path.cache import CPU, KVCache
 from moorage_runtime.model.torch_path.linear import Linear, pack
 from moorage_runtime.model.torch_path.rope import inverse_frequencies, rotate_, rotation
 
@@ -36,15 +36,21 @@ class Layer:
 class Llama:
     """A decoder with its weights in memory."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: torch.dtype, progress: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        dtype: torch.dtype,
+        progress: Callable[[float], None],
+        device: torch.device = CPU,
+    ) -> None:
         self.config = checkpoint.config
         self.dtype = dtype
+        self.device = device
         self.weight_bytes = 0
         self._checkpoint = checkpoint
         self._embedding = self._read("model.embed_tokens.weight")
-        self._frequencies = inverse_frequencies(
-            self.config.rope, self.config.head_dim, checkpoint.optional(ROPE_FACTORS)
-        )
+        factors = checkpoint.optional(ROPE_FACTORS)
+        self._frequencies = inverse_frequencies(self.config.rope, self.config.head_dim, factors).to(device)
         self._layers = []
         for index in range(self.config.layers):
             self._layers.append(self._layer(f"model.layers.{index}"))
@@ -84,21 +90,7 @@ class Llama:
         """Each row attends to its sequence's past and to itself: (rows, heads * head_dim)."""
         heads = self.config.heads
         cache.write(layer, batch.slots, qkv[:, heads:].flatten(1))
-        parts = [self._attend(qkv[group.rows, :heads], group, layer, cache) for group in batch.groups]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _attend(self, queries: Tensor, group: Group, layer: int, cache: KVCache) -> Tensor:
-        """Attention of a group, (rows, heads, head_dim) -> (rows, heads * head_dim).
-
-        The query heads that share a KV head are laid beside each other as more queries, so that keys are read once.
-        """
-        config = self.config
-        folded = queries.view(group.batch, group.queries, config.kv_heads, -1, config.head_dim)
-        folded = folded.permute(0, 2, 3, 1, 4).flatten(2, 3)
-        keys, values = cache.read(layer, group.tables, group.batch)
-        attended = functional.scaled_dot_product_attention(folded, keys, values, attn_mask=group.mask)
-        attended = attended.view(group.batch, config.kv_heads, -1, group.queries, config.head_dim)
-        return attended.permute(0, 3, 1, 2, 4).reshape(len(queries), -1)
+        return batch.attention(qkv[:, :heads], layer, cache)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         return functional.rms_norm(x, weight.shape, weight, self.config.rms_eps)
@@ -137,6 +129,6 @@ class Llama:
         return None if tensor is None else self._counted(tensor)
 
     def _counted(self, tensor: Tensor) -> Tensor:
-        tensor = tensor.to(self.dtype)
+        tensor = tensor.to(self.dtype).to(self.device)
         self.weight_bytes += tensor.nbytes
         return tensor

@@ -1,0 +1,137 @@
+"""A model in memory, computed by torch on a processor or a GPU: what the start of an engine asks for."""
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from moorage_runtime import resources
+from moorage_runtime.engine.plan import Limits, Runner
+from moorage_runtime.model import memory
+from moorage_runtime.model.checkpoint import Checkpoint
+from moorage_runtime.model.config import ModelConfig
+from moorage_runtime.model.device import Device
+from moorage_runtime.model.loaded import KVBudget
+from moorage_runtime.model.torch_path import gpu
+from moorage_runtime.model.torch_path.cache import KVCache, block_bytes
+from moorage_runtime.model.torch_path.graphs import SCRATCH_BLOCKS, DecodeGraphs
+from moorage_runtime.model.torch_path.linear import packs
+from moorage_runtime.model.torch_path.llama import Llama
+from moorage_runtime.model.torch_path.paged import Kernel
+from moorage_runtime.model.torch_path.runner import ModelRunner
+
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_FLOATS = ("F32", "BF16", "F16")
+
+
+@dataclass(frozen=True, slots=True)
+class TorchModel:
+    """See `moorage_runtime.model.loaded.LoadedModel`."""
+
+    llama: Llama
+    stored: str
+    """Format of the checkpoint's matrices."""
+    kernel: Kernel | None
+    """Attention to blocks where they lie; None gathers them."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """See `LoadedModel`."""
+        return self.llama.config
+
+    @property
+    def dtype(self) -> str:
+        """See `LoadedModel`."""
+        return str(self.llama.dtype).removeprefix("torch.")
+
+    @property
+    def weight_bytes(self) -> int:
+        """See `LoadedModel`."""
+        return self.llama.weight_bytes
+
+    @property
+    def kernels(self) -> str:
+        """See `LoadedModel`: for example `torch-cuda triton-paged-attention cuda-graphs, Q4_1 as bfloat16`."""
+        if self.llama.device.type == "cpu":
+            path = f"torch-cpu {'onednn-packed' if packs(self.llama.dtype, self.llama.device) else 'plain'}"
+        elif self.kernel is None:
+            path = "torch-cuda gathered-attention"
+        else:
+            path = "torch-cuda triton-paged-attention cuda-graphs"
+        return path if self.stored in _FLOATS else f"{path}, {self.stored} as {self.dtype}"
+
+    def runner(self, limits: Limits) -> Runner:
+        """See `LoadedModel`; on a GPU decoding steps are captured here."""
+        if self.kernel is None:
+            return self.probe(limits.total_blocks)
+        cache = self._cache(limits.total_blocks + SCRATCH_BLOCKS)
+        graphs = DecodeGraphs(self.llama, cache, self.kernel, limits, gpu.GraphCapture())
+        return ModelRunner(self.llama, cache, kernel=self.kernel, graphs=graphs)
+
+    def probe(self, blocks: int, layers: int | None = None) -> Runner:
+        """See `LoadedModel`."""
+        return ModelRunner(self.llama, self._cache(blocks, layers), layers, self.kernel)
+
+    def budget(self) -> KVBudget:
+        """See `LoadedModel`."""
+        block = block_bytes(self.config, self.llama.dtype)
+        if self.llama.device.type == "cpu":
+            return memory.MemoryBudget(resources.memory_limit(), resources.resident_bytes(), block)
+        free, total = torch.cuda.mem_get_info(self.llama.device)
+        return gpu.GpuBudget(total, free, block)
+
+    def _cache(self, blocks: int, layers: int | None = None) -> KVCache:
+        return KVCache(self.config, blocks, self.llama.dtype, layers, self.llama.device)
+
+
+def load(checkpoint: Checkpoint, where: Device, asked: str | None, progress: Callable[[float], None]) -> TorchModel:
+    """Bring the weights to the device; quantised ones are dequantised.
+
+    Args:
+        checkpoint: What to load.
+        where: The device.
+        asked: Type to compute in; None is the one that the device computes fastest.
+        progress: Told the share that is loaded.
+
+    Raises:
+        InsufficientMemoryError: they do not fit.
+        UnsupportedModelError: a tensor is missing or of an unknown type.
+    """
+    device = torch.device(where)
+    dtype = _dtype(device, asked)
+    if device.type == "cpu":
+        limit, engine = resources.memory_limit(), resources.resident_bytes()
+        memory.check_weights_fit(checkpoint.config, dtype.itemsize, limit, engine)
+    else:
+        gpu.check_weights_fit(_weight_count(checkpoint.config) * dtype.itemsize, *torch.cuda.mem_get_info(device))
+    some_matrix = checkpoint.stored("model.layers.0.mlp.down_proj.weight")
+    stored = some_matrix.format if some_matrix else "F32"
+    return TorchModel(Llama(checkpoint, dtype, progress, device), stored, paged_kernel(device))
+
+
+def paged_kernel(device: torch.device) -> Kernel | None:
+    """The Triton kernel where it can be compiled: on a GPU, with Triton and the C compiler that it launches with."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    if device.type != "cuda" or compiler is None or importlib.util.find_spec("triton") is None:
+        return None
+    from moorage_runtime.model.torch_path.paged_kernel import attend  # noqa: PLC0415 - builds for processors lack triton
+
+    return attend
+
+
+def _dtype(device: torch.device, asked: str | None) -> torch.dtype:
+    if asked is not None:
+        return DTYPES[asked]
+    if device.type == "cuda":
+        return gpu.default_dtype()
+    # Without instructions for it, bfloat16 is computed slower than float32.
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no public name
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _weight_count(config: ModelConfig) -> int:
+    """Numbers on the GPU, where tied embeddings are one tensor."""
+    return memory.weight_count(config) - config.vocab_size * config.hidden_size * config.tied_embeddings

@@ -19,10 +19,6 @@ REVISION_LABEL: Final = f"{GROUP}/revision"
 """The number of the revision, in decimal, on its record, its workload and its pods."""
 RANK_LABEL: Final = f"{GROUP}/rank"
 """On pods: the first rank that the pod runs. The gateway sends requests to rank 0 only."""
-ROLE_LABEL: Final = f"{GROUP}/role"
-"""On revision records: `stable`, `candidate` or `retired`."""
-
-FIELD_MANAGER: Final = "moorage-operator"
 
 # A serving pod.
 FETCH_CONTAINER: Final = "fetch"

@@ -18,10 +18,10 @@ from typing import Any, Final, Self
 import aiohttp
 import orjson
 
-from moorage_api import names
 from moorage_operator.cluster.resources import Resource
 from moorage_operator.manifest import Manifest
 
+FIELD_MANAGER: Final = "moorage-operator"
 REQUEST_TIMEOUT: Final = 30.0
 CONNECTIONS: Final = 16
 _APPLY: Final = "application/apply-patch+yaml"
@@ -114,15 +114,15 @@ class Client:
 
     async def create(self, path: str, body: Manifest) -> Manifest:
         """Make an object; the answer is what was stored."""
-        return await self._request("POST", path, body=body, params={"fieldManager": names.FIELD_MANAGER})
+        return await self._request("POST", path, body=body, params={"fieldManager": FIELD_MANAGER})
 
     async def replace(self, path: str, body: Manifest) -> Manifest:
         """Write a whole object; with a resourceVersion in it, only if nobody else has written since."""
-        return await self._request("PUT", path, body=body, params={"fieldManager": names.FIELD_MANAGER})
+        return await self._request("PUT", path, body=body, params={"fieldManager": FIELD_MANAGER})
 
     async def apply(self, path: str, body: Manifest) -> Manifest:
         """Server-side apply (KEP-555): our fields become as in `body`, others' stay, and ours that are not in it go."""
-        params = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
+        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._request("PATCH", path, body=body, params=params, content_type=_APPLY)
 
     async def delete(self, path: str, *, uid: str, resource_version: str) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from moorage_api import names
-from moorage_operator.cluster.client import Client
+from moorage_operator.cluster.client import FIELD_MANAGER, Client
 from moorage_operator.cluster.resources import EVENTS
 from moorage_operator.manifest import Manifest, dig, name_of, namespace_of, uid_of
 
@@ -57,8 +57,8 @@ class Events:
             "type": kind,
             "reason": reason,
             "message": message[:_NOTE_LIMIT],
-            "source": {"component": names.FIELD_MANAGER},
-            "reportingComponent": names.FIELD_MANAGER,
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": FIELD_MANAGER,
             "reportingInstance": self._identity,
             "firstTimestamp": now,
             "lastTimestamp": now,

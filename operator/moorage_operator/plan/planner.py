@@ -12,7 +12,7 @@ from moorage_operator.plan.status import report
 from moorage_operator.plan.times import as_text, from_text
 from moorage_operator.render.context import Context
 from moorage_operator.render.disruption import disruption_budget
-from moorage_operator.render.record import record
+from moorage_operator.render.record import Role, record
 from moorage_operator.render.service import service
 from moorage_operator.render.workload import workload
 
@@ -106,12 +106,12 @@ def _applies(found: Situation, shares: tuple[Share, ...]) -> Iterator[Apply]:
             yield Apply(budget, f"{found.wanted} replicas: node drains take one at a time")
 
 
-def _role(found: Situation, revision: revs.Revision, share: Share | None) -> str:
+def _role(found: Situation, revision: revs.Revision, share: Share | None) -> Role:
     if found.stable is not None and revision.number == found.stable.number:
-        return revs.STABLE
+        return Role.STABLE
     if found.candidate is not None and revision.number == found.candidate.number:
-        return revs.CANDIDATE
-    return revision.role if share is not None and not share.retired else revs.RETIRED
+        return Role.CANDIDATE
+    return revision.role if share is not None and not share.retired else Role.RETIRED
 
 
 def _deletes(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) -> Iterator[Delete]:

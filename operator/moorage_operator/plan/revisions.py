@@ -12,19 +12,15 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from moorage_api import names
 from moorage_api.llmdeployment import Spec
 from moorage_api.quantity import quantity_value
 from moorage_operator.manifest import Manifest, dig, label_of, revision_of
 from moorage_operator.plan.times import as_text, from_text
 from moorage_operator.render.context import Context, Owner
 from moorage_operator.render.pod import pod_template
-from moorage_operator.render.record import ROLE_SINCE
+from moorage_operator.render.record import ROLE_LABEL, ROLE_SINCE, Role
 
 HISTORY_LIMIT: Final = 10
-STABLE: Final = "stable"
-CANDIDATE: Final = "candidate"
-RETIRED: Final = "retired"
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Revision:
     """One revision, recorded or about to be."""
 
     number: int
-    role: str
+    role: Role
     since: str
     """When it got that role (RFC 3339)."""
     data: Manifest
@@ -60,7 +56,7 @@ def recorded(records: Iterable[Manifest]) -> tuple[Revision, ...]:
     revisions = [
         Revision(
             number=revision_of(record),
-            role=label_of(record, names.ROLE_LABEL),
+            role=_role(record),
             since=str(dig(record, "metadata", "annotations", ROLE_SINCE, default="")),
             data=record["data"],
             created=from_text(record["metadata"]["creationTimestamp"]),
@@ -78,7 +74,7 @@ def stable_among(revisions: tuple[Revision, ...], reported: object) -> Revision 
     Two may be labelled stable when the operator died between the two writes of a promotion. Without any label (a
     restore of the object alone) what the status last `reported` counts.
     """
-    labelled = [revision for revision in revisions if revision.role == STABLE]
+    labelled = [revision for revision in revisions if revision.role is Role.STABLE]
     if labelled:
         return max(labelled, key=lambda revision: (revision.since, revision.number))
     return next((revision for revision in revisions if revision.number == reported), None)
@@ -104,7 +100,7 @@ def wanted(
             return revision
     number = max([0, *taken, *(revision.number for revision in revisions)]) + 1
     data = {"spec": makings, "template": pod_template(owner, number, spec, context)}
-    return Revision(number, CANDIDATE, as_text(now), data, now)
+    return Revision(number, Role.CANDIDATE, as_text(now), data, now)
 
 
 def makings_of(spec: Spec) -> dict[str, Any]:
@@ -120,6 +116,12 @@ def prunable(revisions: tuple[Revision, ...], kept: frozenset[int]) -> tuple[Rev
     old = [revision for revision in revisions if revision.number not in kept and revision.number != newest]
     old.sort(key=lambda revision: (revision.since, revision.number))
     return tuple(old[: max(0, len(revisions) - HISTORY_LIMIT)])
+
+
+def _role(record: Manifest) -> Role:
+    """The labelled one; a record that lost its label, as in a restore, is neither stable nor told to go."""
+    label = label_of(record, ROLE_LABEL)
+    return next((role for role in Role if role == label), Role.CANDIDATE)
 
 
 def _recorded_meaning(revision: Revision) -> Any:

@@ -14,6 +14,7 @@ from moorage_operator.plan.rollout import Crew, may_promote
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.plan.times import from_text
 from moorage_operator.render.context import Context, Owner
+from moorage_operator.render.record import Role
 
 DRAIN_SECONDS: Final = 5.0
 """How long a revision without weight keeps its pods: longer than gateways need to hear of it."""
@@ -52,7 +53,7 @@ class Situation:
     def crew(self, number: int) -> Crew:
         """What runs of a revision."""
         revision = self.revision(number)
-        retired = revision is None or revision.role == revs.RETIRED
+        retired = revision is None or revision.role is Role.RETIRED
         weight = self.weights.get(number, 0)
         return Crew(
             number=number,

@@ -5,19 +5,33 @@ made. The template is kept so that no upgrade of the operator, whatever it rende
 an older revision.
 """
 
+from enum import StrEnum
 from typing import Any, Final
 
 from moorage_api import names
 from moorage_operator.manifest import Manifest
 from moorage_operator.render.context import Owner
 
+ROLE_LABEL: Final = f"{names.GROUP}/role"
+"""The record's label with its `Role`."""
 ROLE_SINCE: Final = f"{names.GROUP}/role-since"
 """Annotation: when the role last changed. The newest `stable` counts; retired ones age by it."""
 
 
-def record(owner: Owner, number: int, data: Manifest, role: str, since: str) -> dict[str, Any]:
+class Role(StrEnum):
+    """What a revision is to its deployment."""
+
+    STABLE = "stable"
+    """It holds the traffic."""
+    CANDIDATE = "candidate"
+    """It is being rolled out; or it was, and what is ready of it is still needed."""
+    RETIRED = "retired"
+    """It takes no part any more."""
+
+
+def record(owner: Owner, number: int, data: Manifest, role: Role, since: str) -> dict[str, Any]:
     """The record of revision `number` in `role` since `since` (RFC 3339). `data` never changes once it is written."""
-    labels = {**owner.labels(number), names.ROLE_LABEL: role}
+    labels = {**owner.labels(number), ROLE_LABEL: role.value}
     metadata = owner.metadata(owner.revision_name(number), labels) | {"annotations": {ROLE_SINCE: since}}
     return {
         "apiVersion": "apps/v1",

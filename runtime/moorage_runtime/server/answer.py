@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from moorage_runtime.engine.messages import TokenLogprobs
 from moorage_runtime.server.detokenize import TextStream
 from moorage_runtime.server.engine_client import EngineClient
-from moorage_runtime.server.errors import EngineFailedError
+from moorage_runtime.server.errors import EngineFailedError, RequestTimeoutError
 from moorage_runtime.server.metrics import Metrics
 from moorage_runtime.server.outputs import Arrival, OutputStream
 
@@ -24,6 +24,9 @@ class Delta:
     """Tokens to show log-probabilities of: those of the text, without the token that ended it."""
     logprobs: Sequence[TokenLogprobs] = ()
     finish_reason: str | None = None
+    """In OpenAI's words, which know no time limit: an answer that was cut by one has `length`."""
+    stop_reason: str | None = None
+    """`timeout` where that was the limit."""
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class Usage:
     """OpenAI's `usage`, counted as outputs arrive."""
 
     prompt_tokens: int
+    """A prompt with several choices counts once."""
     completion_tokens: int = 0
     cached_tokens: int = 0
 
@@ -40,7 +44,8 @@ class _Sequence:
     prompt_tokens: int
     text: TextStream
     generated: int = 0
-    last_at: float | None = None
+    cached: int = 0
+    last_at: float = 0.0
     done: bool = False
 
 
@@ -54,16 +59,16 @@ class Answer:
     tokenizer: Tokenizer
     stops: Sequence[str]
     prompt_tokens: Sequence[int]
-    """Of each sequence."""
-    distinct_prompt_tokens: int
-    """Of all prompts: those of a prompt with several choices count once."""
+    """Of each sequence; those of one prompt follow each other."""
+    choices: int
+    """Sequences of each prompt."""
     ending_ids: frozenset[int]
     arrived: float
     usage: Usage = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with nothing generated."""
-        self.usage = Usage(self.distinct_prompt_tokens)
+        self.usage = Usage(sum(self.prompt_tokens[:: self.choices]))
         self._sequences = [_Sequence(count, TextStream(self.tokenizer, self.stops)) for count in self.prompt_tokens]
 
     async def deltas(self) -> AsyncIterator[list[Delta]]:
@@ -71,6 +76,7 @@ class Answer:
 
         Raises:
             EngineFailedError: the engine gave a sequence up.
+            RequestTimeoutError: the time was over before the first token.
         """
         left = len(self._sequences)
         while left:
@@ -82,6 +88,7 @@ class Answer:
             left -= sum(delta.finish_reason is not None for delta in batch)
             if batch:
                 yield batch
+        self.usage.cached_tokens = self._cached_tokens()
 
     def close(self) -> None:
         """Cancel what still runs: the client left, a stop string was found, or an error ended the answer."""
@@ -94,38 +101,59 @@ class Answer:
     def _delta(self, arrival: Arrival) -> Delta | None:
         output, sequence = arrival.output, self._sequences[arrival.choice]
         self._count(sequence, arrival)
-        if output.finish_reason in ("error", "abort"):
-            self._finish(sequence, output.finish_reason, arrival.at)
-            raise EngineFailedError(output.error or "The server ended before the answer was complete.")
-        reason: str | None = output.finish_reason
         text = sequence.text.push(output.token_ids)
-        if reason is not None:
-            text += sequence.text.finish()
+        if output.finish_reason is None and not sequence.text.stopped:
+            if not text and not output.logprobs:
+                return None
+            return Delta(arrival.choice, text, output.token_ids, output.logprobs or ())
+        return self._last(arrival, text)
+
+    def _last(self, arrival: Arrival, text: str) -> Delta:
+        """The end of one sequence."""
+        output, sequence = arrival.output, self._sequences[arrival.choice]
+        reason = self._reason(arrival)
+        text += sequence.text.finish()
         if sequence.text.stopped:
             reason = "stop"
             self.client.cancel([self.stream.ids[arrival.choice]])
-        if reason is not None:
-            self._finish(sequence, reason, arrival.at)
+        self._finish(sequence, reason, arrival.at)
         shown = len(output.token_ids)
         if reason == "stop" and shown and output.token_ids[-1] in self.ending_ids:
             shown -= 1
         logprobs = (output.logprobs or [])[:shown]
-        if not text and not logprobs and reason is None:
-            return None
+        if reason == "timeout":
+            return Delta(arrival.choice, text, output.token_ids[:shown], logprobs, "length", "timeout")
         return Delta(arrival.choice, text, output.token_ids[:shown], logprobs, reason)
+
+    def _reason(self, arrival: Arrival) -> str:
+        """Why the engine ended the sequence; an error if that leaves the client without an answer."""
+        output, sequence = arrival.output, self._sequences[arrival.choice]
+        reason = output.finish_reason or "stop"
+        if reason in ("error", "abort"):
+            self._finish(sequence, reason, arrival.at)
+            raise EngineFailedError(output.error or "The server ended before the answer was complete.")
+        if reason == "timeout" and not self.usage.completion_tokens:
+            self._finish(sequence, reason, arrival.at)
+            raise RequestTimeoutError(arrival.at - self.arrived)
+        return reason
 
     def _count(self, sequence: _Sequence, arrival: Arrival) -> None:
         new = len(arrival.output.token_ids)
-        self.usage.cached_tokens += arrival.output.cached_prompt_tokens
+        sequence.cached = max(sequence.cached, arrival.output.cached_prompt_tokens)
         if not new:
             return
         self.usage.completion_tokens += new
-        sequence.generated += new
-        if sequence.last_at is None:
-            self.metrics.first_token(arrival.at - self.arrived)
-        else:
+        if sequence.generated:
             self.metrics.next_token((arrival.at - sequence.last_at) / new)
+        else:
+            self.metrics.first_token(arrival.at - self.arrived)
+        sequence.generated += new
         sequence.last_at = arrival.at
+
+    def _cached_tokens(self) -> int:
+        """Of each prompt, what was there before any of its choices: later ones always find what the first computed."""
+        cached = [sequence.cached for sequence in self._sequences]
+        return sum(min(cached[start : start + self.choices]) for start in range(0, len(cached), self.choices))
 
     def _finish(self, sequence: _Sequence, reason: str, at: float) -> None:
         sequence.done = True

@@ -15,11 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moorage_api import names
 from moorage_runtime.server.answer import Answer, Delta
 from moorage_runtime.server.errors import ApiError, BodyTooLargeError, InvalidRequestError
+from moorage_runtime.server.events import DONE, Events, event
 from moorage_runtime.server.formats import ChatFormat, CompletionFormat, Format
+from moorage_runtime.server.generation import Generation
 from moorage_runtime.server.gpu import GpuMonitor
-from moorage_runtime.server.requests import Generation, parse_body, parse_chat, parse_completion
+from moorage_runtime.server.requests import parse_body, parse_chat, parse_completion
 from moorage_runtime.server.service import Service
-from moorage_runtime.server.sse import DONE, ClientLeftError, EventStream, event, unless_client_leaves
+from moorage_runtime.server.sse import ClientLeftError, EventStream, unless_client_leaves
 
 log = logging.getLogger(__name__)
 _COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
@@ -178,10 +180,11 @@ async def _respond(request: Request, answer: Answer, form: Format, how: Generati
 
 async def _events(answer: Answer, form: Format, *, include_usage: bool) -> AsyncGenerator[bytes, None]:
     """The answer's events; all that one step of the engine brought leaves in one write."""
+    events = Events(form)
     try:
         before = b"".join(event(chunk) for chunk in form.first(len(answer.prompt_tokens)))
         async for batch in answer.deltas():
-            yield before + b"".join(event(form.chunk(delta)) for delta in batch)
+            yield before + b"".join([events.event(delta) for delta in batch])
             before = b""
         yield (event(form.usage(answer.usage)) if include_usage else b"") + DONE
     finally:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+import msgspec
 import zmq
 import zmq.asyncio
 
@@ -17,7 +18,6 @@ from moorage_runtime.engine.messages import (
     Failed,
     Loading,
     Output,
-    SamplingParams,
     Shutdown,
     Started,
     Stats,
@@ -79,31 +79,17 @@ class EngineClient:
         """Sequences that were submitted and have not ended."""
         return len(self._streams)
 
-    def submit(
-        self,
-        prompts: Sequence[list[int]],
-        max_tokens: int,
-        sampling: Sequence[SamplingParams],
-        stop_token_ids: Sequence[int],
-    ) -> OutputStream:
-        """Submit one sequence per prompt and sampling; their outputs come through one stream."""
+    def submit(self, requests: Sequence[Submit]) -> OutputStream:
+        """Submit sequences, whose ids are given here; their outputs come through one stream."""
         number = next(self._numbers)
-        ids = [f"{number}.{index}" for index in range(len(prompts))]
+        ids = [f"{number}.{index}" for index in range(len(requests))]
         stream = OutputStream(ids)
         if self._failure is not None:
             stream.fail(self._failure, time.monotonic())
             return stream
-        for identifier, prompt, how in zip(ids, prompts, sampling, strict=True):
+        for identifier, request in zip(ids, requests, strict=True):
             self._streams[identifier] = stream
-            self._send(
-                Submit(
-                    id=identifier,
-                    prompt=prompt,
-                    max_tokens=max_tokens,
-                    sampling=how,
-                    stop_token_ids=list(stop_token_ids),
-                )
-            )
+            self._send(msgspec.structs.replace(request, id=identifier))
         return stream
 
     def cancel(self, ids: Sequence[str]) -> None:

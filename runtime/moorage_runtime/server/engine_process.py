@@ -6,19 +6,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
+
+from moorage_runtime.server.options import EngineOptions
 
 # An engine that was told to shut down and runs on after this is loading or stuck in a step; nobody waits for it.
 _KILL_AFTER = 2.0
 
 
-def engine_command(model: str, *, context_length: int | None, max_running: int, dtype: str | None) -> list[str]:
-    """The command line of the engine, without the address of its socket."""
-    command = [sys.executable, "-m", "moorage_runtime.model.process", "--model", model]
-    command += ["--max-running", str(max_running)]
-    if context_length is not None:
-        command += ["--context-length", str(context_length)]
-    if dtype is not None:
-        command += ["--dtype", dtype]
+def engine_command(options: EngineOptions) -> list[str]:
+    """The command line of the engine, without the address of its socket; what is None is left to the engine."""
+    command = [sys.executable, "-m", "moorage_runtime.model.process"]
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if value is not None:
+            command += [f"--{field.name.replace('_', '-')}", str(value)]
     return command
 
 

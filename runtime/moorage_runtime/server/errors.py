@@ -7,7 +7,8 @@
     │   └── BodyTooLargeError    413     invalid_request_error   request_too_large
     ├── QueueFullError           429     rate_limit_error        queue_full
     ├── EngineFailedError        500     server_error            engine_failed
-    └── NotReadyError            503     server_error            (the reason)
+    ├── NotReadyError            503     server_error            (the reason)
+    └── RequestTimeoutError      504     timeout_error           timeout
 
 Source: OpenAI's error object, ``{"error": {"message", "type", "param", "code"}}``.
 """
@@ -121,3 +122,22 @@ class NotReadyError(ApiError):
     def headers(self) -> dict[str, str]:
         """When to come back."""
         return {"retry-after": "1"}
+
+
+class RequestTimeoutError(ApiError):
+    """The request's time was over before it had a token; an answer that has begun ends with `length` instead."""
+
+    status = 504
+    type = "timeout_error"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"No token was generated within the time limit of this request ({seconds:.1f} s). "
+            "Allow more with 'timeout', or try again when the model is less busy.",
+            code="timeout",
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """OpenAI's clients repeat what failed with 504 by themselves; this client's time is over."""
+        return {"x-should-retry": "false"}

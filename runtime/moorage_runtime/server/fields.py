@@ -75,6 +75,17 @@ class Fields:
             raise wrong_type(self._prefix + name, "a string", value)
         return value
 
+    def text(self, name: str, longest: int) -> str | None:
+        """A string of 1 to `longest` characters."""
+        value = self.raw(name)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise wrong_type(self._prefix + name, "a string", value)
+        if not 1 <= len(value) <= longest:
+            raise wrong_value(self._prefix + name, f"1 to {longest} characters", f"{len(value)} characters")
+        return value
+
     def boolean(self, name: str, *, default: bool) -> bool:
         """A boolean."""
         value = self.raw(name)

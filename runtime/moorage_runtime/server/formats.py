@@ -20,8 +20,17 @@ def usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
+def _stop_reason(delta: Delta) -> dict[str, str]:
+    """What ended an answer, in a field of vLLM's, where `finish_reason` has no word for it; else absent."""
+    return {} if delta.stop_reason is None else {"stop_reason": delta.stop_reason}
+
+
 class Format(Protocol):
     """One of the two APIs: how its chunks and its whole answer look."""
+
+    @property
+    def with_logprobs(self) -> bool:
+        """Whether chunks show log-probabilities."""
 
     def first(self, choices: int) -> list[dict[str, Any]]:
         """Chunks that come before any text."""
@@ -55,7 +64,8 @@ class ChatFormat:
     def chunk(self, delta: Delta) -> dict[str, Any]:
         """Text of one choice, or its end."""
         content = {"content": delta.text} if delta.text or delta.finish_reason is None else {}
-        return self._chunk([self._choice(delta.index, content, self._logprobs([delta]), delta.finish_reason)])
+        choice = self._choice(delta.index, content, self._logprobs([delta]), delta.finish_reason)
+        return self._chunk([choice | _stop_reason(delta)])
 
     def usage(self, usage: Usage) -> dict[str, Any]:
         """A chunk without choices."""
@@ -79,6 +89,7 @@ class ChatFormat:
             "message": message,
             "logprobs": self._logprobs(deltas),
             "finish_reason": deltas[-1].finish_reason,
+            **_stop_reason(deltas[-1]),
         }
 
     def _logprobs(self, deltas: Sequence[Delta]) -> dict[str, Any] | None:
@@ -141,6 +152,7 @@ class CompletionFormat:
             "text": "".join(delta.text for delta in deltas),
             "logprobs": self._logprobs(index, deltas),
             "finish_reason": deltas[-1].finish_reason,
+            **_stop_reason(deltas[-1]),
         }
 
     def _logprobs(self, index: int, deltas: Sequence[Delta]) -> dict[str, list[Any]] | None:

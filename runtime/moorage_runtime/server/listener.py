@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 from collections.abc import Iterator
 
 import uvicorn
@@ -9,22 +10,33 @@ from starlette.types import ASGIApp
 
 # Clients that find no room in the kernel's queue see a connection refused instead of a 429.
 _BACKLOG = 2048
+STALL_SECONDS = 60.0
+"""A client that takes nothing for this long is gone, even if its machine still answers."""
 
 
 class ListenError(OSError):
     """The address cannot be listened on."""
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, stall_seconds: float = STALL_SECONDS) -> socket.socket:
     """A bound socket; port 0 takes a free one.
+
+    The kernel ends connections whose client takes nothing for `stall_seconds` (Linux, RFC 5482): a timer of ours for
+    every write would cost as much as the write.
 
     Raises:
         ListenError: the port is taken, or the host is not this machine's.
     """
     try:
-        return socket.create_server((host, port), family=_family(host), backlog=_BACKLOG)
+        listener = socket.create_server((host, port), family=_family(host), backlog=_BACKLOG)
     except OSError as error:
-        raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise ListenError(
+            f"cannot listen on {host}:{port}: {error.strerror}. Choose another address with --host, or another port "
+            "with --port (0 takes a free one)."
+        ) from error
+    if sys.platform == "linux":  # accepted sockets inherit it
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_seconds * 1000))
+    return listener
 
 
 def _family(host: str) -> socket.AddressFamily:

@@ -12,6 +12,8 @@ _TTFT = (
 )  # fmt: skip
 _ITL = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 _LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+_STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+_CHOICES = (1, 2, 5, 10, 20)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
 
 
@@ -25,14 +27,19 @@ class Metrics:
         self._running = self._gauge("num_requests_running", "Requests that are computed.")
         self._waiting = self._gauge("num_requests_waiting", "Requests that wait to be computed.")
         self._cache = self._gauge("kv_cache_usage_perc", "Share of the KV cache in use; 1 is all of it.")
-        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens processed.")
+        self._prompt_tokens = self._counter("prompt_tokens", "Prompt tokens processed, computed or from the cache.")
         self._generated = self._counter("generation_tokens", "Tokens generated.")
         self._preemptions = self._counter("num_preemptions", "Requests that lost their place to others.")
+        self._queries = self._counter("prefix_cache_queries", "Prompt tokens that were looked up in the prefix cache.")
+        self._hits = self._counter("prefix_cache_hits", "Prompt tokens that were found there.")
+        self._iteration = self._histogram("iteration_tokens_total", "Tokens computed in a step.", _STEP_TOKENS)
         self._ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token.", _TTFT)
         self._itl = self._histogram("inter_token_latency_seconds", "Between tokens of one request.", _ITL)
         self._e2e = self._histogram("e2e_request_latency_seconds", "Arrival to last token.", _LATENCY)
         self._request_prompt = self._histogram("request_prompt_tokens", "Prompt tokens of a request.", _TOKENS)
         self._request_output = self._histogram("request_generation_tokens", "Tokens generated for it.", _TOKENS)
+        self._choices = self._histogram("request_params_n", "Choices that a request asks for.", _CHOICES)
+        self._max_tokens = self._histogram("request_params_max_tokens", "Tokens that it allows.", _TOKENS)
         self._finished = Counter(
             "vllm:request_success",
             "Requests that ended, by reason.",
@@ -52,9 +59,18 @@ class Metrics:
 
     def stepped(self, stats: Stats) -> None:
         """The engine has made a step."""
-        self._prompt_tokens.inc(stats.prompt_tokens)
+        looked_up = stats.prompt_tokens + stats.cached_prompt_tokens
+        self._prompt_tokens.inc(looked_up)
+        self._queries.inc(looked_up)
+        self._hits.inc(stats.cached_prompt_tokens)
+        self._iteration.observe(stats.prompt_tokens + stats.generated_tokens)
         self._generated.inc(stats.generated_tokens)
         self._preemptions.inc(stats.preemptions)
+
+    def asked(self, *, choices: int, max_tokens: int) -> None:
+        """A request was taken."""
+        self._choices.observe(choices)
+        self._max_tokens.observe(max_tokens)
 
     def first_token(self, seconds: float) -> None:
         """A sequence has its first token, this long after its request arrived."""

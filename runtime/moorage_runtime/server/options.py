@@ -2,20 +2,46 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
+
+SchedulingPolicy = Literal["FCFS", "Priority", "MLFQ"]
+Quantization = Literal["Int8", "Int4"]
+Dtype = Literal["bfloat16", "float32"]
+Device = Literal["cpu", "cuda"]
+DEFAULT_MAX_RUNNING = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """What is handed on to the engine's process; None leaves the choice to it."""
+
+    model: Path
+    max_running: int = DEFAULT_MAX_RUNNING
+    scheduling_policy: SchedulingPolicy | None = None
+    context_length: int | None = None
+    dtype: Dtype | None = None
+    quantization: Quantization | None = None
+    device: Device | None = None
+    threads: int | None = None
+    kv_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """The command line of `moorage-runtime serve`, parsed."""
 
-    model: Path
+    engine: EngineOptions
     served_name: str
-    context_length: int | None
-    max_running: int
     max_waiting: int
-    dtype: str | None
+    request_timeout: float | None
+    """Seconds that any request may take, whatever it asks for."""
     host: str
     port: int
     max_body: int
     """Bytes."""
     termination_log: Path
+
+
+def choices(of: object) -> tuple[str, ...]:
+    """The values of one of the literal types above, for a command line."""
+    return get_args(of)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from moorage_runtime.engine.messages import Output
 
-# Tokens that may wait for a client that does not read. 8,192 are some 300 KiB, and minutes of generation.
-MAX_PENDING_TOKENS = 8192
+MAX_PENDING = 8192
+"""Tokens, and log-probabilities of tokens, that may wait for a client that does not read: some 500 KiB at most."""
 
 
 class Arrival(NamedTuple):
@@ -29,8 +29,8 @@ class OutputStream:
         self._index = {identifier: index for index, identifier in enumerate(ids)}
         self._open = set(ids)
         self._batch: list[Arrival] = []
-        self._tokens = 0
-        self._wake = asyncio.Event()
+        self._pending = 0
+        self._reader: asyncio.Future[None] | None = None
 
     @property
     def open_ids(self) -> tuple[str, ...]:
@@ -42,11 +42,12 @@ class OutputStream:
         if output.id not in self._open:
             return True
         self._batch.append(Arrival(self._index[output.id], output, at))
-        self._tokens += len(output.token_ids)
+        self._pending += _weight(output)
         if output.finish_reason is not None:
             self._open.discard(output.id)
-        self._wake.set()
-        return self._tokens <= MAX_PENDING_TOKENS
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+        return self._pending <= MAX_PENDING
 
     def fail(self, message: str, at: float) -> None:
         """End every sequence that is still open with an error."""
@@ -55,7 +56,15 @@ class OutputStream:
 
     async def take(self) -> list[Arrival]:
         """Everything that has arrived, waiting for the first."""
-        await self._wake.wait()
-        self._wake.clear()
-        batch, self._batch, self._tokens = self._batch, [], 0
+        if not self._batch:
+            # A future costs a third of an asyncio.Event, and this is done for every token.
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
+            self._reader = None
+        batch, self._batch, self._pending = self._batch, [], 0
         return batch
+
+
+def _weight(output: Output) -> int:
+    tokens = len(output.token_ids)
+    return tokens if output.logprobs is None else tokens + sum(len(entry.top) for entry in output.logprobs)

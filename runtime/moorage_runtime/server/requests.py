@@ -1,7 +1,6 @@
 """What a client may ask for: the bodies of `/v1/chat/completions` and `/v1/completions`, checked.
 
-Values that a client leaves out are None here; the model's own defaults (`ModelCard.defaults`) fill them later.
-Source: OpenAI's API reference; `top_k`, `min_p`, `repetition_penalty` and `ignore_eos` as vLLM names them.
+What both have in common is in `generation`. Source: OpenAI's API reference.
 """
 
 from collections.abc import Mapping
@@ -13,39 +12,15 @@ import orjson
 from moorage_runtime.engine.messages import MAX_LOGPROBS
 from moorage_runtime.server.errors import InvalidRequestError
 from moorage_runtime.server.fields import Fields, wrong_type, wrong_value
+from moorage_runtime.server.generation import MAX_CHOICES, Generation, parse_generation
 
 # Known to OpenAI's clients, without effect on what one model on one server answers.
 IGNORED = frozenset(
     {"user", "store", "metadata", "parallel_tool_calls", "service_tier", "reasoning_effort", "safety_identifier"}
 )
 ROLES = ("system", "developer", "user", "assistant")
-MAX_CHOICES = 64
-MAX_STOPS = 16
 MAX_COMPLETION_LOGPROBS = 5
 MAX_TOKENS = 10_000_000
-_SEED_RANGE = (-(2**63), 2**63 - 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generation:
-    """How to answer, whatever the prompt."""
-
-    stream: bool
-    include_usage: bool
-    n: int
-    max_tokens: int | None
-    stop: tuple[str, ...]
-    seed: int | None
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    min_p: float | None
-    repetition_penalty: float | None
-    presence_penalty: float
-    frequency_penalty: float
-    logit_bias: dict[int, float]
-    logprobs: int | None
-    ignore_eos: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +64,9 @@ def parse_chat(fields: Fields) -> ChatRequest:
         )
     newer = fields.integer("max_completion_tokens", 1, MAX_TOKENS)
     older = fields.integer("max_tokens", 1, MAX_TOKENS)
-    generation = _generation(fields, newer if newer is not None else older, (top or 0) if wanted else None)
+    generation = parse_generation(
+        fields, max_tokens=newer if newer is not None else older, logprobs=(top or 0) if wanted else None
+    )
     fields.refuse_rest(IGNORED)
     return ChatRequest(model=model, messages=messages, generation=generation)
 
@@ -102,85 +79,13 @@ def parse_completion(fields: Fields) -> CompletionRequest:
     logprobs = fields.integer("logprobs", 0, MAX_COMPLETION_LOGPROBS)
     if fields.boolean("echo", default=False):
         raise InvalidRequestError("'echo' is not supported here.", param="echo", code="unsupported_parameter")
-    generation = _generation(fields, 16 if max_tokens is None else max_tokens, logprobs)
+    generation = parse_generation(fields, max_tokens=16 if max_tokens is None else max_tokens, logprobs=logprobs)
     if fields.integer("best_of", 1, MAX_CHOICES) not in (None, generation.n):
         raise InvalidRequestError(
             "'best_of' other than 'n' is not supported here.", param="best_of", code="unsupported_parameter"
         )
     fields.refuse_rest(IGNORED)
     return CompletionRequest(model=model, prompts=prompts, generation=generation)
-
-
-def _generation(fields: Fields, max_tokens: int | None, logprobs: int | None) -> Generation:
-    stream = fields.boolean("stream", default=False)
-    return Generation(
-        stream=stream,
-        include_usage=_include_usage(fields, stream=stream),
-        n=fields.integer("n", 1, MAX_CHOICES) or 1,
-        max_tokens=max_tokens,
-        stop=_stops(fields.raw("stop")),
-        seed=fields.integer("seed", *_SEED_RANGE),
-        temperature=fields.number("temperature", 0, 2),
-        top_p=fields.number("top_p", 0, 1, above=True),
-        top_k=_top_k(fields),
-        min_p=fields.number("min_p", 0, 1),
-        repetition_penalty=fields.number("repetition_penalty", 0, 10, above=True),
-        presence_penalty=fields.number("presence_penalty", -2, 2) or 0.0,
-        frequency_penalty=fields.number("frequency_penalty", -2, 2) or 0.0,
-        logit_bias=_logit_bias(fields.raw("logit_bias")),
-        logprobs=logprobs,
-        ignore_eos=fields.boolean("ignore_eos", default=False),
-    )
-
-
-def _include_usage(fields: Fields, *, stream: bool) -> bool:
-    if fields.raw("stream_options") is not None and not stream:
-        raise InvalidRequestError(
-            "'stream_options' needs 'stream' to be true.", param="stream_options", code="invalid_value"
-        )
-    options = fields.object("stream_options")
-    include_usage = options.boolean("include_usage", default=False)
-    options.refuse_rest(frozenset({"include_obfuscation"}))
-    return include_usage
-
-
-def _top_k(fields: Fields) -> int | None:
-    # -1 and 0 both mean "all" in the field's usage; the engine knows 0.
-    value = fields.integer("top_k", -1, 2**31 - 1)
-    return None if value is None else max(value, 0)
-
-
-def _stops(value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    stops = [value] if isinstance(value, str) else value
-    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
-        raise wrong_type("stop", "a string or an array of strings", value)
-    if len(stops) > MAX_STOPS or not all(stops):
-        raise wrong_value("stop", f"at most {MAX_STOPS} strings, none of them empty", value)
-    return tuple(stops)
-
-
-def _logit_bias(value: Any) -> dict[int, float]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise wrong_type("logit_bias", "an object of token ids and numbers", value)
-    return {_token_id(key): _bias(key, bias) for key, bias in value.items()}
-
-
-def _token_id(key: str) -> int:
-    if not (key.isascii() and key.isdigit()):
-        raise wrong_value("logit_bias", "token ids as keys", key)
-    return int(key)
-
-
-def _bias(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise wrong_type(f"logit_bias.{key}", "a number", value)
-    if not -100 <= value <= 100:  # noqa: PLR2004 - OpenAI's limits
-        raise wrong_value(f"logit_bias.{key}", "a number from -100 to 100", value)
-    return float(value)
 
 
 def _messages(value: Any) -> tuple[Mapping[str, Any], ...]:

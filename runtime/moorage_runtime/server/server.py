@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from fastapi import FastAPI
 
 from moorage_runtime.engine.messages import Failed, Loading, Started, Stats
 from moorage_runtime.server.app import create_app
+from moorage_runtime.server.command_line import PROGRAM
 from moorage_runtime.server.engine_client import EngineClient
 from moorage_runtime.server.engine_process import EngineProcess, describe_exit, reap_orphans
 from moorage_runtime.server.gpu import GpuMonitor
@@ -23,6 +23,7 @@ from moorage_runtime.server.options import Options
 from moorage_runtime.server.progress import Progress
 from moorage_runtime.server.service import Service
 from moorage_runtime.server.state import ServerState
+from moorage_runtime.server.watchdog import Watchdog
 from moorage_runtime.termination import report_failure
 
 # After the engine's end, clients get their error events; one that does not read is not waited for longer.
@@ -36,19 +37,23 @@ _REAP_SECONDS = 5.0
 class Server:
     """Owns everything that must be given back at the end."""
 
-    def __init__(self, options: Options, card: ModelCard, command: Sequence[str]) -> None:
+    def __init__(
+        self, options: Options, card: ModelCard, command: Sequence[str], watchdog: Watchdog | None = None
+    ) -> None:
         """`command`: the engine's command line, without the address of the socket."""
         self._options = options
         self._card = card
         self._command = command
         self._state = ServerState()
         self._metrics = Metrics(options.served_name)
-        self._progress = Progress(sys.stderr)
+        self._progress = Progress()
         self._failure: Failed | None = None
         self._said_why = asyncio.Event()
         self._port = options.port
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
+        self._watchdog = watchdog or Watchdog()
+        self._lost = asyncio.Event()
 
     def loading(self, event: Loading) -> None:
         """The engine is on its way."""
@@ -58,7 +63,7 @@ class Server:
     def started(self, event: Started) -> None:
         """The engine has generated its first token."""
         self._state.ready(event)
-        self._progress.ready(event, self._options, self._port)
+        self._progress.ready(event, self._options, self._port, chats=self._card.template is not None)
 
     def failed(self, event: Failed) -> None:
         """The engine says why it ends; its end itself is seen by `_live`."""
@@ -67,11 +72,13 @@ class Server:
 
     def stepped(self, stats: Stats) -> None:
         """The engine has made a step."""
+        self._watchdog.stepped(stats.step_seconds)
         self._metrics.stepped(stats)
 
     async def run(self, listener: socket.socket) -> int:
         """Serve until a signal or the engine's end; the exit code."""
         self._port = listener.getsockname()[1]
+        self._progress.tick()
         gpus = GpuMonitor()
         gpus.start()
         with tempfile.TemporaryDirectory(prefix="moorage-") as folder:
@@ -81,6 +88,7 @@ class Server:
             self._take_signals(engine)
             http = HttpServer(self._app(client, gpus))
             tasks = [asyncio.create_task(http.serve(sockets=[listener])), asyncio.create_task(client.receive())]
+            tasks.append(asyncio.create_task(self._watch(client)))
             try:
                 return await self._live(engine, client, tasks)
             finally:
@@ -88,7 +96,8 @@ class Server:
                 client.shutdown()
                 await engine.end()
                 await asyncio.wait(tasks[:1])
-                tasks[1].cancel()
+                for task in tasks[1:]:
+                    task.cancel()
                 await asyncio.wait(tasks[1:])
                 client.close()
                 gpus.stop()
@@ -96,54 +105,84 @@ class Server:
 
     def _app(self, client: EngineClient, gpus: GpuMonitor) -> FastAPI:
         service = Service(
-            name=self._options.served_name,
             card=self._card,
             client=client,
             state=self._state,
             metrics=self._metrics,
-            max_waiting=self._options.max_waiting,
+            options=self._options,
         )
         return create_app(service, gpus, max_body=self._options.max_body)
 
     async def _live(self, engine: EngineProcess, client: EngineClient, tasks: Sequence[asyncio.Task[None]]) -> int:
-        """Wait for what comes first: a signal, the engine's end, or a fault of the server itself."""
-        stopped = asyncio.create_task(self._stop.wait())
-        await _first([stopped, engine.exited, *tasks])
+        """Wait for what comes first: a signal, the engine's end or silence, or a fault of the server itself."""
+        stopped, lost = asyncio.create_task(self._stop.wait()), asyncio.create_task(self._lost.wait())
+        await _first([stopped, lost, engine.exited, *tasks])
         if self._stop.is_set():
-            return await self._drain(engine, client)
+            return await self._drain(engine, client, lost)
         stopped.cancel()
+        lost.cancel()
         for task in tasks:
             if task.done():
                 task.result()
-        return await self._give_up(await engine.exited, client)
+        if self._lost.is_set():
+            return await self._give_up("EngineFailed", self._silence(client), client)
+        return await self._bury(await engine.exited, client)
 
-    async def _drain(self, engine: EngineProcess, client: EngineClient) -> int:
-        """Finish what runs, take nothing new. A second signal, or the engine's end, cuts it short."""
+    async def _drain(self, engine: EngineProcess, client: EngineClient, lost: asyncio.Task[Any]) -> int:
+        """Finish what runs, take nothing new. A second signal, or the engine's end or silence, cuts it short."""
         self._state.drain()
+        self._progress.draining(client.open_sequences)
         idle = asyncio.create_task(self._state.idle())
         aborted = asyncio.create_task(self._abort.wait())
-        await _first([idle, aborted, engine.exited])
+        await _first([idle, aborted, lost, engine.exited])
         complete = idle.done()
-        idle.cancel()
-        aborted.cancel()
+        for task in (idle, aborted, lost):
+            task.cancel()
         if complete:
             return 0
         if engine.exited.done():
-            return await self._give_up(engine.exited.result(), client)
+            return await self._bury(engine.exited.result(), client)
+        if self._lost.is_set():
+            return await self._give_up("EngineFailed", self._silence(client), client)
         client.fail("The server was told to stop at once.")
         await self._flush()
         return 1
 
-    async def _give_up(self, code: int, client: EngineClient) -> int:
-        """The engine has ended by itself: say so to everyone who waits, and to Kubernetes."""
+    async def _bury(self, code: int, client: EngineClient) -> int:
+        """The engine has ended by itself; what it said last is the reason."""
         await asyncio.wait([asyncio.create_task(self._said_why.wait())], timeout=_LAST_WORDS_SECONDS)
-        reason = self._failure.reason if self._failure else "EngineFailed"
-        message = self._failure.message if self._failure else f"The engine {describe_exit(code)}."
+        if self._failure is None:
+            return await self._give_up("EngineFailed", f"The engine {describe_exit(code)}.", client)
+        return await self._give_up(self._failure.reason, self._failure.message, client)
+
+    async def _give_up(self, reason: str, message: str, client: EngineClient) -> int:
+        """Say to everyone who waits, and to Kubernetes, why there is no answer; the exit code."""
+        self._progress.close()
         self._state.fail(message)
         client.fail(message)
-        report_failure(self._options.termination_log, "moorage-runtime", reason, message)
+        report_failure(self._options.termination_log, PROGRAM, reason, message)
         await self._flush()
         return 1
+
+    async def _watch(self, client: EngineClient) -> None:
+        """See whether the engine makes steps while it has work."""
+        while True:
+            await asyncio.sleep(self._watchdog.look_seconds)
+            self._progress.tick()
+            match self._watchdog.look(has_work=client.open_sequences > 0):
+                case "ok":
+                    self._state.recovered()
+                case "stuck":
+                    self._state.stuck(self._silence(client))
+                case "lost":
+                    self._state.stuck(self._silence(client))
+                    self._lost.set()
+
+    def _silence(self, client: EngineClient) -> str:
+        return (
+            f"The engine has finished no step for {self._watchdog.silence:.0f} s "
+            f"while it had {client.open_sequences} sequences to compute."
+        )
 
     async def _flush(self) -> None:
         """Let open requests write their errors."""

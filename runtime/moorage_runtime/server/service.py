@@ -5,14 +5,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moorage_runtime.engine.messages import SamplingParams, Started
+from moorage_runtime.engine.messages import SamplingParams, Started, Submit
 from moorage_runtime.server.answer import Answer
 from moorage_runtime.server.engine_client import EngineClient
 from moorage_runtime.server.errors import ContextTooLongError, InvalidRequestError, ModelNotFoundError, QueueFullError
+from moorage_runtime.server.generation import Generation
 from moorage_runtime.server.logprobs import TokenNames
 from moorage_runtime.server.metrics import Metrics
 from moorage_runtime.server.model_card import ModelCard, SamplingDefaults
-from moorage_runtime.server.requests import ChatRequest, CompletionRequest, Generation
+from moorage_runtime.server.options import Options
+from moorage_runtime.server.requests import ChatRequest, CompletionRequest
 from moorage_runtime.server.state import ServerState
 
 # Characters from which tokenizing takes longer than handing it to a thread (some 2 ms).
@@ -33,21 +35,20 @@ class Service:
     def __init__(
         self,
         *,
-        name: str,
         card: ModelCard,
         client: EngineClient,
         state: ServerState,
         metrics: Metrics,
-        max_waiting: int,
+        options: Options,
     ) -> None:
-        self.name = name
+        self.name = options.served_name
         self.card = card
         self.client = client
         self.state = state
         self.metrics = metrics
         self.names = TokenNames(card.tokenizer)
         self.started_at = int(time.time())
-        self._max_waiting = max_waiting
+        self._options = options
 
     def load(self) -> Load:
         """Counted here, so that it is true at once; the engine knows when memory keeps more of them waiting."""
@@ -105,31 +106,55 @@ class Service:
         arrived = time.monotonic()
         max_tokens = min(_max_tokens(engine.context_length, prompt, how.max_tokens, param) for prompt in prompts)
         _check_ids(how.logit_bias, engine.vocab_size, "logit_bias")
-        sequences = [prompt for prompt in prompts for _ in range(how.n)]
-        self._admit(engine, len(sequences))
+        self._check_priority(how.priority)
+        self._admit(engine, len(prompts) * how.n)
         ending = self.card.eos_token_ids.union(engine.eos_token_ids)
-        stream = self.client.submit(
-            sequences,
-            max_tokens,
-            [_sampling(how, self.card.defaults, index % how.n) for index in range(len(sequences))],
-            () if how.ignore_eos else sorted(ending),
-        )
+        requests = [
+            Submit(
+                id="",
+                prompt=prompt,
+                max_tokens=max_tokens,
+                sampling=_sampling(how, self.card.defaults, choice),
+                stop_token_ids=[] if how.ignore_eos else sorted(ending),
+                priority=how.priority,
+                cache_salt=how.cache_salt,
+                timeout_seconds=self._timeout(how),
+            )
+            for prompt in prompts
+            for choice in range(how.n)
+        ]
+        self.metrics.asked(choices=how.n, max_tokens=max_tokens)
         return Answer(
             client=self.client,
-            stream=stream,
+            stream=self.client.submit(requests),
             metrics=self.metrics,
             tokenizer=self.card.tokenizer,
             stops=how.stop,
-            prompt_tokens=[len(prompt) for prompt in sequences],
-            distinct_prompt_tokens=sum(len(prompt) for prompt in prompts),
+            prompt_tokens=[len(request.prompt) for request in requests],
+            choices=how.n,
             ending_ids=ending,
             arrived=arrived,
         )
 
+    def _check_priority(self, priority: int) -> None:
+        policy = self._options.engine.scheduling_policy or "FCFS"
+        if priority and policy != "Priority":
+            raise InvalidRequestError(
+                f"'priority' has no effect here: this server schedules by {policy}. It is for servers that run with "
+                "--scheduling-policy Priority.",
+                param="priority",
+                code="unsupported_parameter",
+            )
+
+    def _timeout(self, how: Generation) -> float | None:
+        """The shorter of what the client and the operator of the server allow."""
+        limits = [limit for limit in (how.timeout_seconds, self._options.request_timeout) if limit is not None]
+        return min(limits, default=None)
+
     def _admit(self, engine: Started, new: int) -> None:
         # An idle server takes any request, however many choices it asks for.
         waiting = self.client.open_sequences + new - engine.max_running
-        if waiting > self._max_waiting and self.client.open_sequences:
+        if waiting > self._options.max_waiting and self.client.open_sequences:
             raise QueueFullError(self.load().waiting)
 
 
@@ -164,10 +189,15 @@ def _sampling(how: Generation, defaults: SamplingDefaults, choice: int) -> Sampl
         repetition_penalty=_first(how.repetition_penalty, defaults.repetition_penalty),
         presence_penalty=how.presence_penalty,
         frequency_penalty=how.frequency_penalty,
-        seed=None if how.seed is None else how.seed + choice,
+        seed=None if how.seed is None else _wrapped(how.seed + choice),
         logit_bias=how.logit_bias,
         logprobs=how.logprobs,
     )
+
+
+def _wrapped(seed: int) -> int:
+    """Seeds are signed 64-bit numbers; the one after the last is the first."""
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 def _first(asked: float | None, default: float) -> float:

@@ -5,25 +5,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from moorage_runtime.server.errors import ApiError
+from moorage_runtime.server.events import event
 
-DONE = b"data: [DONE]\n\n"
 T = TypeVar("T")
-# A client that takes nothing for this long is gone, even if its machine still answers.
-_WRITE_SECONDS = 60.0
 
 
 class ClientLeftError(Exception):
     """The client closed the connection; nobody reads an answer any more."""
-
-
-def event(value: Mapping[str, Any]) -> bytes:
-    """One event."""
-    return b"data: " + orjson.dumps(value) + b"\n\n"
 
 
 async def unless_client_leaves(receive: Receive, work: Awaitable[T]) -> T:
@@ -77,7 +69,7 @@ class EventStream(Response):
         """Serve the response."""
         try:
             await unless_client_leaves(receive, self._write(scope, receive, send))
-        except (ClientLeftError, TimeoutError):
+        except ClientLeftError:
             return
 
     async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,8 +80,7 @@ class EventStream(Response):
                     if not begun:
                         begun = True
                         await send(self._start())
-                    async with asyncio.timeout(_WRITE_SECONDS):
-                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
             except ApiError as error:
                 if not begun:
                     await self._on_error(error)(scope, receive, send)

@@ -8,7 +8,9 @@ from typing import Literal
 from moorage_runtime.engine.messages import Started
 from moorage_runtime.server.errors import NotReadyError
 
-Phase = Literal["LoadingWeights", "WarmingUp", "Ready", "Draining", "Failed"]
+Phase = Literal["LoadingWeights", "WarmingUp", "Ready", "Stuck", "Draining", "Failed"]
+
+_READY = "The engine takes requests."
 
 
 class ServerState:
@@ -31,7 +33,17 @@ class ServerState:
         """The engine takes requests."""
         self.engine = engine
         if self.phase not in ("Draining", "Failed"):
-            self.phase, self.message = "Ready", "The engine takes requests."
+            self.phase, self.message = "Ready", _READY
+
+    def stuck(self, message: str) -> None:
+        """The engine has work and makes no step: no more requests until it does."""
+        if self.phase in ("Ready", "Stuck"):
+            self.phase, self.message = "Stuck", message
+
+    def recovered(self) -> None:
+        """The engine makes steps again."""
+        if self.phase == "Stuck":
+            self.phase, self.message = "Ready", _READY
 
     def drain(self) -> None:
         """No new requests from here on."""

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import msgspec
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from moorage_runtime.engine.messages import Submit
 
 HERE = Path(__file__).parent
 # Generous: an overloaded machine is slow, and a condition that comes true is not waited for.
@@ -65,8 +68,8 @@ class Running:
         return self.engine_log()[0][1]
 
     def submitted(self):
-        """The newest request that reached the engine, as [tag, id, prompt, max_tokens, sampling, stops, priority]."""
-        return [entry for entry in self.engine_log() if entry[0] == "submit"][-1]
+        """The requests that reached the engine, oldest first."""
+        return [msgspec.convert(entry, Submit, strict=False) for entry in self.engine_log() if entry[0] == "submit"]
 
     def cancelled(self):
         return [entry[1] for entry in self.engine_log() if entry[0] == "cancel"]
@@ -126,13 +129,16 @@ class Running:
             time.sleep(0.05)
 
 
-def start(folder, model, *engine, max_waiting=1000, wait=True):
-    """Start a server in `folder`; returns when it is ready (or, without `wait`, answers), or has ended."""
+def start(folder, model, *more, max_waiting=1000, wait=True):
+    """Start a server in `folder`; returns when it is ready (or, without `wait`, answers), or has ended.
+
+    `more`: options of `serve_fake.py`, and arguments of the stand-in engine.
+    """
     (folder / "termination").touch()
     arguments = [model, folder / "port", folder / "termination", max_waiting, "--log", folder / "engine.log"]
     with (folder / "output").open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, HERE / "serve_fake.py", *map(str, arguments), *engine], stdout=output, stderr=output
+            [sys.executable, HERE / "serve_fake.py", *map(str, arguments), *more], stdout=output, stderr=output
         )
     deadline = time.monotonic() + DEADLINE
     while process.poll() is None:
@@ -151,10 +157,24 @@ def serve(tmp_path, model_folder):
     """Starts servers of a test's own; those that still run at its end are ended."""
     started = []
 
-    def serve_one(*engine, model=model_folder, **options):
+    def serve_one(*more, model=model_folder, **options):
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(start(folder, model, *engine, **options))
+        started.append(start(folder, model, *more, **options))
+        return started[-1]
+
+    yield serve_one
+    for running in started:
+        running.end()
+
+
+@pytest.fixture(scope="module")
+def serve_once(tmp_path_factory, model_folder):
+    """Starts servers that the tests of one module share."""
+    started = []
+
+    def serve_one(*more):
+        started.append(start(tmp_path_factory.mktemp("shared"), model_folder, *more))
         return started[-1]
 
     yield serve_one

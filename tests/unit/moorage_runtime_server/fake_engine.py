@@ -1,7 +1,9 @@
 """An engine process without a model: it answers with the prompt's own tokens, then the end token.
 
 It speaks the engine's protocol over a real socket, so that the server under test is the real one. What it was sent goes
-to `--log`, one JSON object a line. `--pace` seconds pass between steps.
+to `--log`, one JSON object a line, and at its end how many requests were submitted and how they ended. `--pace` seconds
+pass between steps. Half the prompt of a request's first choice counts as found in the prefix cache, and
+nearly all of the others'. The choice `--bad-choice` of every request ends with an error.
 """
 
 import argparse
@@ -22,9 +24,23 @@ class Sequence:
     submit: m.Submit
     generated: int = 0
     ended: bool = False
-    tokens: list[int] = field(default_factory=list)
+    arrived: float = field(default_factory=time.monotonic)
+    bad: bool = False
+
+    @property
+    def late(self):
+        return self.submit.timeout_seconds is not None and time.monotonic() > self.arrived + self.submit.timeout_seconds
+
+    @property
+    def cached(self):
+        length = len(self.submit.prompt)
+        return length // 2 if self.submit.id.endswith(".0") else length - 1
 
     def step(self) -> m.Output:
+        if self.late or self.bad:
+            self.ended = True
+            reason = "error" if self.bad else "timeout"
+            return m.Output(self.submit.id, [], None, reason, error="It was a bad one." if self.bad else "")
         position = self.generated
         self.generated += 1
         at_end = position >= len(self.submit.prompt)
@@ -38,12 +54,13 @@ class Sequence:
         logprobs = None
         if wanted is not None:
             logprobs = [m.TokenLogprobs(-0.5, [(token + offset, -0.5 - offset) for offset in range(wanted)])]
-        return m.Output(self.submit.id, [token], logprobs, reason)
+        return m.Output(self.submit.id, [token], logprobs, reason, 0 if position else self.cached)
 
 
 class Engine:
-    def __init__(self, socket, log, max_running, tokens):
-        self.socket, self.log, self.max_running, self.tokens = socket, log, max_running, tokens
+    def __init__(self, socket, log, options):
+        self.socket, self.log, self.options = socket, log, options
+        self.totals = {"submit": 0}
         self.sequences = {}
         self.draining = False
         self.closed = []
@@ -53,7 +70,9 @@ class Engine:
         self.log.flush()
         match command:
             case m.Submit():
-                self.sequences[command.id] = Sequence(command)
+                self.totals["submit"] += 1
+                bad = command.id.endswith(f".{self.options.bad_choice}")
+                self.sequences[command.id] = Sequence(command, bad=bad)
             case m.Cancel(id=identifier):
                 if self.sequences.pop(identifier, None):
                     self.closed.append(m.Output(identifier, [], None, "abort"))
@@ -65,18 +84,26 @@ class Engine:
                 self.draining = True
 
     def step(self):
-        running = list(self.sequences.values())[: self.max_running]
+        everyone = list(self.sequences.values())
+        running = everyone[: self.options.max_running]
+        running += [sequence for sequence in everyone[self.options.max_running :] if sequence.late]
         outputs = self.closed + [
-            sequence.step() for sequence in running for _ in range(self.tokens) if not sequence.ended
+            sequence.step() for sequence in running for _ in range(self.options.tokens_per_step) if not sequence.ended
         ]
         self.closed = []
         self.sequences = {key: value for key, value in self.sequences.items() if not value.ended}
+        for output in outputs:
+            if output.finish_reason:
+                self.totals[output.finish_reason] = self.totals.get(output.finish_reason, 0) + 1
         if outputs:
             self.send(m.Step(outputs, self.stats(len(running))))
 
     def stats(self, running):
         waiting = max(0, len(self.sequences) - running)
         return m.Stats(running, waiting, 0.25, 100.0, 0.01, 3, running, 0)
+
+    def write_totals(self):
+        self.log.write(json.dumps(["totals", self.totals]) + "\n")
 
     def send(self, *events):
         self.socket.send(m.encode_events(list(events)))
@@ -92,6 +119,7 @@ def main():
     parser.add_argument("--fail", default="")
     parser.add_argument("--start-after", type=float, default=0.0)
     parser.add_argument("--tokens-per-step", type=int, default=1)
+    parser.add_argument("--bad-choice", type=int)
     parser.add_argument("--eos", type=int, default=256)
     options = parser.parse_args()
     context = zmq.Context()
@@ -100,7 +128,9 @@ def main():
     with Path(options.log).open("a") as log:
         log.write(json.dumps(["pid", os.getpid()]) + "\n")
         log.flush()
-        code = serve(Engine(socket, log, options.max_running, options.tokens_per_step), options)
+        engine = Engine(socket, log, options)
+        code = serve(engine, options)
+        engine.write_totals()
     socket.close(linger=1000)
     context.term()
     raise SystemExit(code)

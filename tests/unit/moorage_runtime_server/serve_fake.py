@@ -1,41 +1,64 @@
 """The real server with the stand-in engine.
 
-`serve_fake.py MODEL PORT_FILE TERMINATION_LOG MAX_WAITING ENGINE_ARGS…`
+`serve_fake.py MODEL PORT_FILE TERMINATION_LOG MAX_WAITING [SERVER_OPTIONS…] ENGINE_ARGS…`; on SIGUSR1 it prints how
+many tasks its event loop has.
 """
 
+import argparse
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
 import uvloop
 
-from moorage_runtime.server.listener import listen
+from moorage_runtime.server.listener import STALL_SECONDS, listen
 from moorage_runtime.server.model_card import load_card
-from moorage_runtime.server.options import Options
+from moorage_runtime.server.options import EngineOptions, Options
 from moorage_runtime.server.server import Server
+from moorage_runtime.server.watchdog import Watchdog
 
 
-async def serve(model, port_file, termination_log, max_waiting, engine):
-    with listen("127.0.0.1", 0) as listener:
+def parse(arguments):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("port_file", type=Path)
+    parser.add_argument("termination_log", type=Path)
+    parser.add_argument("max_waiting", type=int)
+    parser.add_argument("--scheduling-policy")
+    parser.add_argument("--request-timeout", type=float)
+    parser.add_argument("--stuck-seconds", type=float, default=60.0)
+    parser.add_argument("--lost-factor", type=float, default=2.0)
+    parser.add_argument("--stall-seconds", type=float, default=STALL_SECONDS)
+    return parser.parse_known_args(arguments)
+
+
+async def serve(asked, engine):
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, lambda: print("tasks:", len(asyncio.all_tasks()), flush=True))  # noqa: T201
+    with listen("127.0.0.1", 0, asked.stall_seconds) as listener:
         options = Options(
-            model=Path(model),
+            engine=EngineOptions(model=asked.model, max_running=4, scheduling_policy=asked.scheduling_policy),
             served_name="echo",
-            context_length=None,
-            max_running=4,
-            max_waiting=int(max_waiting),
-            dtype=None,
+            max_waiting=asked.max_waiting,
+            request_timeout=asked.request_timeout,
             host="127.0.0.1",
             port=listener.getsockname()[1],
             max_body=1 << 20,
-            termination_log=Path(termination_log),
+            termination_log=asked.termination_log,
         )
-        Path(port_file).write_text(str(options.port))  # noqa: ASYNC240 - nothing else runs yet
+        asked.port_file.write_text(str(options.port))
         command = [sys.executable, str(Path(__file__).with_name("fake_engine.py")), *engine]
-        code = await Server(options, load_card(Path(model)), command).run(listener)
+        watchdog = Watchdog(
+            least_seconds=asked.stuck_seconds,
+            lost_factor=asked.lost_factor,
+            look_seconds=min(1.0, asked.stuck_seconds / 5),
+        )
+        code = await Server(options, load_card(asked.model), command, watchdog).run(listener)
     print("torch loaded:", "torch" in sys.modules)  # noqa: T201 - read by a test
     return code
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        sys.exit(runner.run(serve(*sys.argv[1:5], sys.argv[5:])))
+        sys.exit(runner.run(serve(*parse(sys.argv[1:]))))

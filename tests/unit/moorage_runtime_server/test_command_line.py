@@ -1,10 +1,14 @@
 import subprocess
 import sys
+from itertools import chain
+from pathlib import Path
 
 import pytest
 
+from moorage_runtime.server.command_line import options_of, parser
 from moorage_runtime.server.engine_process import describe_exit, engine_command
 from moorage_runtime.server.main import main
+from moorage_runtime.server.options import EngineOptions
 
 
 def test_help_teaches(capsys):
@@ -21,6 +25,8 @@ def test_help_teaches(capsys):
     [
         (["serve"], "the following arguments are required: MODEL"),
         (["serve", "m", "--max-running", "0"], "argument --max-running: must be at least 1, not 0"),
+        (["serve", "m", "--port", "65536"], "argument --port: must be from 0 to 65535, not 65536"),
+        (["serve", "m", "--request-timeout", "nan"], "argument --request-timeout: must be above 0, not nan"),
         (["serve", "m", "--dtype", "int3"], "invalid choice: 'int3' (choose from 'bfloat16', 'float32')"),
     ],
 )
@@ -37,10 +43,21 @@ def test_a_taken_port_is_said_at_once(capsys, model_folder, echo):
 
 
 def test_the_engines_command_line():
-    command = engine_command("/model", context_length=None, max_running=4, dtype=None)
-    assert command[1:] == ["-m", "moorage_runtime.model.process", "--model", "/model", "--max-running", "4"]
-    more = engine_command("/model", context_length=512, max_running=4, dtype="float32")
-    assert more[7:] == ["--context-length", "512", "--dtype", "float32"]
+    command = engine_command(EngineOptions(model=Path("/model")))
+    assert command[1:] == ["-m", "moorage_runtime.model.process", "--model", "/model", "--max-running", "64"]
+    more = {
+        "--max-running": "4",
+        "--scheduling-policy": "MLFQ",
+        "--context-length": "512",
+        "--dtype": "float32",
+        "--quantization": "Int8",
+        "--device": "cuda",
+        "--threads": "3",
+        "--kv-tokens": "4096",
+    }
+    asked = options_of(parser().parse_args(["serve", "/model", *chain.from_iterable(more.items())]))
+    said = engine_command(asked.engine)[5:]
+    assert dict(zip(said[::2], said[1::2], strict=True)) == more
 
 
 def test_exit_codes_in_words():

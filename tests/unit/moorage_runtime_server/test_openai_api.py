@@ -7,6 +7,8 @@ import aiohttp
 import openai
 import pytest
 
+from moorage_runtime.engine.messages import SamplingParams
+
 
 @pytest.fixture
 async def client(echo):
@@ -65,8 +67,9 @@ async def test_several_prompts_and_choices(client, echo):
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
     assert answer.usage.prompt_tokens == 4
     assert answer.usage.completion_tokens == 12
-    seeds = [entry[4][7] for entry in echo.engine_log() if entry[0] == "submit"][-4:]
-    assert seeds == [5, 6, 5, 6]
+    requests = echo.submitted()[-4:]
+    assert [request.sampling.seed for request in requests] == [5, 6, 5, 6]
+    assert len({request.id for request in requests}) == 4
 
 
 async def test_streamed_choices_are_told_apart_by_index(client):
@@ -83,7 +86,7 @@ async def test_streamed_choices_are_told_apart_by_index(client):
 
 async def test_prompt_of_token_ids(client, echo):
     await client.completions.create(model="echo", prompt=[1, 2, 3])
-    assert echo.submitted()[2] == [1, 2, 3]
+    assert echo.submitted()[-1].prompt == [1, 2, 3]
 
 
 async def test_chat_logprobs(client):
@@ -114,7 +117,8 @@ async def test_parameters_reach_the_engine(client, echo):
         frequency_penalty=0.2,
         logit_bias={"7": -1},
         max_completion_tokens=5,
-        extra_body={"top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1, "ignore_eos": True},
+        extra_body={"top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1, "ignore_eos": True}
+        | {"cache_salt": "tenant", "timeout": 90},
         user="someone",
         store=True,
         metadata={"a": "b"},
@@ -122,18 +126,21 @@ async def test_parameters_reach_the_engine(client, echo):
         service_tier="auto",
         reasoning_effort="low",
     )
-    _, _, _, max_tokens, sampling, stops, _ = echo.submitted()
-    assert max_tokens == 5
-    assert sampling == [0.5, 0.9, 40, 0.05, 1.1, 0.1, 0.2, 3, {"7": -1.0}, None]
-    assert stops == []
+    request = echo.submitted()[-1]
+    assert request.max_tokens == 5
+    assert request.sampling == SamplingParams(0.5, 0.9, 40, 0.05, 1.1, 0.1, 0.2, 3, {7: -1.0}, None)
+    assert request.stop_token_ids == []
+    assert request.cache_salt == "tenant"
+    assert request.timeout_seconds == 90
 
 
 async def test_the_models_own_defaults_fill_what_is_left_out(client, echo):
     await client.chat.completions.create(**chat())
-    _, _, prompt, max_tokens, sampling, stops, _ = echo.submitted()
-    assert sampling[:3] == [0.25, 1.0, 7]
-    assert stops == [256]
-    assert max_tokens == 512 - len(prompt)
+    request = echo.submitted()[-1]
+    assert (request.sampling.temperature, request.sampling.top_p, request.sampling.top_k) == (0.25, 1.0, 7)
+    assert request.stop_token_ids == [256]
+    assert request.max_tokens == 512 - len(request.prompt)
+    assert (request.priority, request.cache_salt, request.timeout_seconds) == (0, "", None)
 
 
 async def test_text_parts_and_the_developer_role(client):
@@ -165,6 +172,7 @@ async def test_the_gateways_name_for_the_model(echo):
 WRONG_TYPE = "Invalid type for '{}': expected {}, but got {} instead."
 WRONG_VALUE = "Invalid value for '{}': expected {}, but got {} instead."
 CONTEXT = "This model's maximum context length is 512 tokens, but {}. Shorten the prompt or ask for fewer tokens."
+PRIORITY = "It is for servers that run with --scheduling-policy Priority."
 IMAGE = {"type": "image_url", "image_url": {"url": "http://a/b"}}
 
 # What is wrong, the parameter that the answer names, and its message.
@@ -187,6 +195,26 @@ REFUSED = [
         "logit_bias",
         "Invalid value for 'logit_bias': token id 999 is not in the model's vocabulary of 260.",
     ),
+    (
+        {"logit_bias": {"9" * 5000: 1}},
+        "logit_bias",
+        WRONG_VALUE.format("logit_bias", "token ids as keys", repr("9" * 5000)),
+    ),
+    (
+        {"priority": 1},
+        "priority",
+        f"'priority' has no effect here: this server schedules by FCFS. {PRIORITY}",
+    ),
+    ({"priority": "high"}, "priority", WRONG_TYPE.format("priority", "an integer", "a string")),
+    ({"cache_salt": 7}, "cache_salt", WRONG_TYPE.format("cache_salt", "a string", "an integer")),
+    ({"cache_salt": ""}, "cache_salt", WRONG_VALUE.format("cache_salt", "1 to 256 characters", "'0 characters'")),
+    (
+        {"cache_salt": "x" * 257},
+        "cache_salt",
+        WRONG_VALUE.format("cache_salt", "1 to 256 characters", "'257 characters'"),
+    ),
+    ({"timeout": 0}, "timeout", WRONG_VALUE.format("timeout", "a number above 0 up to 86400", "0")),
+    ({"timeout": "5s"}, "timeout", WRONG_TYPE.format("timeout", "a number", "a string")),
     ({"top_logprobs": 2}, "top_logprobs", "'top_logprobs' needs 'logprobs' to be true."),
     ({"messages": []}, "messages", "'messages' is empty: it needs at least one message."),
     ({"messages": None}, "messages", "Missing required parameter: 'messages'."),
@@ -222,6 +250,21 @@ REFUSED = [
         CONTEXT.format("you asked for 609 tokens (9 in the prompt, 600 in the completion)"),
     ),
 ]
+
+
+TYPED = (
+    "temperature top_p top_k min_p repetition_penalty presence_penalty frequency_penalty logit_bias logprobs "
+    "top_logprobs max_tokens max_completion_tokens n seed stream stream_options stop ignore_eos priority cache_salt "
+    "timeout"
+)
+
+
+@pytest.mark.parametrize("param", TYPED.split())
+async def test_every_parameter_has_a_type(echo, param):
+    wrong = {param: [1]} | ({"stream": True} if param == "stream_options" else {})
+    status, _, answer = await echo.post("/v1/chat/completions", chat() | wrong)
+    assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, "invalid_type", param)
+    assert f"Invalid type for '{param}'" in answer["error"]["message"]
 
 
 @pytest.mark.parametrize(("wrong", "param", "message"), REFUSED)
@@ -275,3 +318,25 @@ async def test_completions_refuse_what_they_cannot_do(echo, more):
     status, _, answer = await echo.post("/v1/completions", {"model": "echo", "prompt": "a"} | more)
     assert status == 400
     assert answer["error"]["param"] == next(iter(more))
+
+
+async def test_usage_counts_a_prompt_and_what_was_cached_of_it_once(client):
+    """The stand-in finds half of the first choice's prompt in its cache, and nearly all of the others'."""
+    answer = await client.completions.create(model="echo", prompt=["abcdefgh", "ij"], n=3)
+    assert answer.usage.prompt_tokens == 10
+    assert answer.usage.prompt_tokens_details.cached_tokens <= 4 + 1
+    alone = await client.completions.create(model="echo", prompt="abcdefgh", n=3)
+    assert alone.usage.prompt_tokens_details.cached_tokens == 4
+
+
+async def test_the_last_seeds_successor_is_the_first(client, echo):
+    await client.completions.create(model="echo", prompt="a", n=2, seed=2**63 - 1)
+    assert [request.sampling.seed for request in echo.submitted()[-2:]] == [2**63 - 1, -(2**63)]
+
+
+async def test_text_that_needs_care_in_json_is_streamed_as_it_is(client):
+    text = 'quotes " and \\ and \x01\x7f\u2028 and ␀ and \n'
+    stream = await client.completions.create(model="echo", prompt=text, max_tokens=100, stream=True)
+    assert "".join([chunk.choices[0].text async for chunk in stream]) == text
+    stream = await client.chat.completions.create(**chat(text), stream=True)
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == f"user: {text}\n"

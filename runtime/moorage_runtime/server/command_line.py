@@ -1,0 +1,171 @@
+"""The words of `moorage-runtime`'s command line, and what they come to."""
+
+import argparse
+from pathlib import Path
+
+from moorage_runtime import termination
+from moorage_runtime.server.options import (
+    DEFAULT_MAX_RUNNING,
+    Device,
+    Dtype,
+    EngineOptions,
+    Options,
+    Quantization,
+    SchedulingPolicy,
+    choices,
+)
+
+PROGRAM = "moorage-runtime"
+_MIB = 2**20
+_LAST_PORT = 65535
+_EPILOG = """\
+examples:
+  moorage-runtime serve ./SmolLM2-135M-Instruct
+  moorage-runtime serve ./model.gguf --served-name chat --context-length 4096 --max-running 16
+
+  curl http://127.0.0.1:8000/v1/chat/completions -d '{"model": "chat", "stream": true,
+       "messages": [{"role": "user", "content": "What is a harbour?"}]}'
+
+SIGTERM (or Ctrl-C) lets running answers finish, then exits 0; a second one ends them at once.
+Exit codes: 0 told to stop and everything finished; 1 could not start, or the engine failed; 2 wrong arguments.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of the whole program."""
+    program = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description="Serve a large language model.",
+        epilog="`%(prog)s serve --help` has options and examples. `moorage-fetch` brings a model to a folder.",
+    )
+    commands = program.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve the model in a folder, or in a GGUF file, over OpenAI's API",
+        description="Serve one model over OpenAI's API: chat and text completions, streamed or not.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument(
+        "model", type=Path, metavar="MODEL", help="folder with safetensors or GGUF files, or a GGUF file"
+    )
+    _add_engine(serve.add_argument_group("how the engine computes"))
+    _add_server(serve.add_argument_group("how the server answers"))
+    return program
+
+
+def _add_engine(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--context-length",
+        type=_positive,
+        metavar="N",
+        help="tokens of prompt and answer together; less takes less memory (default: what the model was trained for)",
+    )
+    group.add_argument(
+        "--max-running",
+        type=_positive,
+        default=DEFAULT_MAX_RUNNING,
+        metavar="N",
+        help="requests computed together; more: more tokens per second in all, slower each (default: %(default)s)",
+    )
+    group.add_argument(
+        "--scheduling-policy",
+        choices=choices(SchedulingPolicy),
+        help="who computes when not all can: the first come (FCFS, the default), the lowest `priority` of the requests "
+        "(Priority), or short work first without being told (MLFQ)",
+    )
+    group.add_argument(
+        "--quantization",
+        choices=choices(Quantization),
+        help="store the weights of a safetensors model in fewer bits: smaller and faster, a little less exact "
+        "(default: as the checkpoint has them)",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=choices(Dtype),
+        help="type of weights and KV cache (default: what the checkpoint has and the machine computes well)",
+    )
+    group.add_argument("--device", choices=choices(Device), help="where to compute (default: cpu)")
+    group.add_argument(
+        "--threads", type=_positive, metavar="N", help="compute threads (default: the processors that this may use)"
+    )
+    group.add_argument(
+        "--kv-tokens",
+        type=_positive,
+        metavar="N",
+        help="tokens that all requests together keep in memory (default: what the memory limit leaves)",
+    )
+
+
+def _add_server(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--served-name", metavar="NAME", help='what clients put in "model"; default: MODEL\'s own name')
+    group.add_argument(
+        "--max-waiting",
+        type=_positive,
+        metavar="N",
+        help="requests that may wait for a place before clients get 429 (default: 8 x --max-running)",
+    )
+    group.add_argument(
+        "--request-timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="end requests that take longer; clients may ask for less with `timeout` (default: no limit)",
+    )
+    group.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")  # noqa: S104 - a pod
+    group.add_argument("--port", type=_port, default=8000, help="port to listen on (default: 8000; 0 takes a free one)")
+    group.add_argument(
+        "--max-body-mib", type=_positive, default=16, metavar="N", help="largest request body in MiB (default: 16)"
+    )
+    group.add_argument(
+        "--termination-log",
+        type=Path,
+        default=termination.DEFAULT_PATH,
+        metavar="FILE",
+        help="where Kubernetes reads why the container ended; written if it exists (default: %(default)s)",
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"must be from 0 to {_LAST_PORT}, not {value}")
+    return value
+
+
+def options_of(parsed: argparse.Namespace) -> Options:
+    """What was asked for, with what follows from it."""
+    engine = EngineOptions(
+        model=parsed.model,
+        max_running=parsed.max_running,
+        scheduling_policy=parsed.scheduling_policy,
+        context_length=parsed.context_length,
+        dtype=parsed.dtype,
+        quantization=parsed.quantization,
+        device=parsed.device,
+        threads=parsed.threads,
+        kv_tokens=parsed.kv_tokens,
+    )
+    return Options(
+        engine=engine,
+        served_name=parsed.served_name or parsed.model.resolve().stem,
+        max_waiting=parsed.max_waiting or 8 * parsed.max_running,
+        request_timeout=parsed.request_timeout,
+        host=parsed.host,
+        port=parsed.port,
+        max_body=parsed.max_body_mib * _MIB,
+        termination_log=parsed.termination_log,
+    )

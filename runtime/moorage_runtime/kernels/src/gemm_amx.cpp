@@ -2,7 +2,7 @@
 //
 // Groups have scales of their own, so each group's tile of integers goes through memory into 16 fp32 sums. That takes about
 // as long as the tile's products: while one group is multiplied, the one before is scaled.
-#include <cstdlib>
+#include <cstring>
 #include <new>
 
 #include "gemm_amx.h"
@@ -41,17 +41,17 @@ thread_local Scratch scratch;
 
 // A strip, unpacked: signed codes [group][group / 4][16][4], factors [group][16].
 struct Unpacked {
-    const int8_t* codes;
-    const float* scales;
-    const float* minimums;
+    int8_t* codes;
+    float* scales;
+    float* minimums;
 };
 
 template <Quantisation kind>
-void unpack_codes(const uint8_t* strip, int k, int8_t* to) {
+void unpack_codes(const uint8_t* from, int8_t* to) {
     const __m512i low = _mm512_set1_epi8(15);
     const __m512i zero = _mm512_set1_epi8(static_cast<char>(kind.zero));
-    for (int i = 0; i < k; i += 8, strip += 64, to += 128) {
-        const __m512i both = _mm512_loadu_si512(strip);
+    for (int i = 0; i < kind.group; i += 8, from += 64, to += 128) {
+        const __m512i both = _mm512_loadu_si512(from);
         const __m512i first = _mm512_and_si512(both, low);
         const __m512i second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
         _mm512_store_si512(to, kind.zero == 0 ? first : _mm512_sub_epi8(first, zero));
@@ -60,25 +60,31 @@ void unpack_codes(const uint8_t* strip, int k, int8_t* to) {
 }
 
 template <Quantisation kind>
-Unpacked unpack(const Matrix& matrix, const uint8_t* strip) {
+void unpack_group(const uint8_t* chunk, int in_chunk, const Unpacked& to, int group) {
+    constexpr Chunk layout = chunk_of(kind);
+    const uint8_t* codes = chunk + in_chunk * layout.code_bytes;
+    int8_t* unpacked = to.codes + group * kind.group * kStrip;
+    if constexpr (kind.bits == 4) unpack_codes<kind>(codes, unpacked);
+    else std::memcpy(unpacked, codes, layout.code_bytes);
+    _mm512_store_ps(to.scales + group * kStrip, load_scales<kind>(chunk, in_chunk));
+    if constexpr (kind.minimum) _mm512_store_ps(to.minimums + group * kStrip, load_minimums<kind>(chunk, in_chunk));
+}
+
+template <Quantisation kind>
+Unpacked unpack(const Matrix& matrix, const uint8_t* chunk) {
+    constexpr Chunk layout = chunk_of(kind);
     const int groups = matrix.k / kind.group;
+    const auto codes = static_cast<size_t>(matrix.k) * kStrip;
     const auto factors = static_cast<size_t>(groups) * kStrip;
-    const size_t codes = kind.bits == 4 ? static_cast<size_t>(matrix.k) * kStrip : 0;
     uint8_t* memory = scratch.at_least(codes + 2 * factors * sizeof(float));
     auto* scales = reinterpret_cast<float*>(memory + codes);
-    float* minimums = scales + factors;
-    for (int group = 0; group < groups; ++group) {
-        _mm512_store_ps(scales + group * kStrip,
-                        load_factors<kind>(strip + matrix.scales, strip + matrix.upper_scales, group));
-        if constexpr (kind.minimum) {
-            _mm512_store_ps(minimums + group * kStrip,
-                            load_factors<kind>(strip + matrix.minimums, strip + matrix.upper_minimums, group));
-        }
+    const Unpacked to = {reinterpret_cast<int8_t*>(memory), scales, scales + factors};
+    for (int group = 0; group < groups; group += layout.groups, chunk += layout.bytes) {
+        prefetch<layout.bytes>(chunk + kAhead);
+        const int count = std::min(layout.groups, groups - group);
+        for (int i = 0; i < count; ++i) unpack_group<kind>(chunk, i, to, group + i);
     }
-    if constexpr (kind.bits == 8) return {reinterpret_cast<const int8_t*>(strip), scales, minimums};
-    auto* unpacked = reinterpret_cast<int8_t*>(memory);
-    unpack_codes<kind>(strip, matrix.k, unpacked);
-    return {unpacked, scales, minimums};
+    return to;
 }
 
 TileShapes shapes_for(int rows, int group) {

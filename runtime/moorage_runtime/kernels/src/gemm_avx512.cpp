@@ -29,8 +29,7 @@ void for_row_runs(int begin, int end, F f) {
 
 // Codes of one group as unsigned bytes: register j holds inputs 4 j .. 4 j + 3 of each output.
 template <Quantisation kind>
-void load_codes(const uint8_t* strip, int group, __m512i (&codes)[kind.group / 4]) {
-    const uint8_t* from = strip + static_cast<ptrdiff_t>(group) * kind.group * kStrip * kind.bits / 8;
+void load_codes(const uint8_t* from, __m512i (&codes)[kind.group / 4]) {
     if constexpr (kind.bits == 8) {
         for (int j = 0; j < kind.group / 4; ++j) {
             codes[j] = _mm512_xor_si512(_mm512_loadu_si512(from + j * 64), _mm512_set1_epi8(-128));
@@ -58,32 +57,56 @@ __m512i dot(const __m512i (&codes)[kind.group / 4], const int8_t* x, int32_t sum
     return total;
 }
 
+// What a run of rows needs of its block.
+struct Rows {
+    const int8_t* codes;
+    const float *scale, *offset;
+    const int32_t* sum;
+    int apart;
+};
+
+template <Quantisation kind>
+Rows rows_at(const Product& product, int row) {
+    const int k = product.matrix.k;
+    const Codes x = codes_of(block_at(product, i8_row_bytes(k), row), k);
+    const int first = row % kRowBlock;
+    const bool whole = kind.group == kGroup;
+    return {x.codes + first * kGroup, x.scale + first, (whole ? x.offset : x.offset16) + first,
+            (whole ? x.sum : x.sum16) + first, x.rows};
+}
+
+template <Quantisation kind, int run>
+inline __attribute__((always_inline)) void add_group(const uint8_t* chunk, int in_chunk, const Rows& x, int group,
+                                                     __m512 (&sums)[run]) {
+    __m512i codes[kind.group / 4];
+    load_codes<kind>(chunk + in_chunk * chunk_of(kind).code_bytes, codes);
+    const __m512 scales = load_scales<kind>(chunk, in_chunk);
+    const int at32 = group * kind.group / kGroup * x.apart;
+    const int at = group * x.apart;
+    const int8_t* values = x.codes + at32 * kGroup + group * kind.group % kGroup;
+    for (int r = 0; r < run; ++r) {
+        const __m512 exact = _mm512_cvtepi32_ps(dot<kind>(codes, values + r * kGroup, x.sum[at + r]));
+        const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(x.scale[at32 + r]));
+        sums[r] = _mm512_fmadd_ps(scale, exact, sums[r]);
+    }
+    if constexpr (kind.minimum) {
+        const __m512 minimums = load_minimums<kind>(chunk, in_chunk);
+        for (int r = 0; r < run; ++r) sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(x.offset[at + r]), sums[r]);
+    }
+}
+
 template <Quantisation kind, int run>
 void quantised_run(const Product& product, int strip, int row) {
-    const Matrix& matrix = product.matrix;
-    const uint8_t* weights = strip_at(product, strip);
-    const Codes x = codes_of(block_at(product, i8_row_bytes(matrix.k), row), matrix.k);
-    const int32_t* sum = kind.group == kGroup ? x.sum : x.sum16;
-    const float* offset = kind.group == kGroup ? x.offset : x.offset16;
-    const int first = row % kRowBlock;
+    constexpr Chunk layout = chunk_of(kind);
+    const uint8_t* chunk = strip_at(product, strip);
+    const Rows x = rows_at<kind>(product, row);
+    const int groups = product.matrix.k / kind.group;
     __m512 sums[run];
     for (__m512& each : sums) each = _mm512_setzero_ps();
-    for (int group = 0; group < matrix.k / kind.group; ++group) {
-        __m512i codes[kind.group / 4];
-        load_codes<kind>(weights, group, codes);
-        const __m512 scales = load_factors<kind>(weights + matrix.scales, weights + matrix.upper_scales, group);
-        const int at32 = group * kind.group / kGroup * x.rows + first;
-        const int at = group * x.rows + first;
-        const int8_t* values = x.codes + at32 * kGroup + group * kind.group % kGroup;
-        for (int r = 0; r < run; ++r) {
-            const __m512 product_of_codes = _mm512_cvtepi32_ps(dot<kind>(codes, values + r * kGroup, sum[at + r]));
-            const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(x.scale[at32 + r]));
-            sums[r] = _mm512_fmadd_ps(scale, product_of_codes, sums[r]);
-        }
-        if constexpr (kind.minimum) {
-            const __m512 minimums = load_factors<kind>(weights + matrix.minimums, weights + matrix.upper_minimums, group);
-            for (int r = 0; r < run; ++r) sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(offset[at + r]), sums[r]);
-        }
+    for (int group = 0; group < groups; group += layout.groups, chunk += layout.bytes) {
+        prefetch<layout.bytes>(chunk + kAhead);
+        const int count = std::min(layout.groups, groups - group);
+        for (int i = 0; i < count; ++i) add_group<kind, run>(chunk, i, x, group + i, sums);
     }
     const StripOut to = strip_out(product, strip);
     for (int r = 0; r < run; ++r) store_row(to, row + r, sums[r]);

@@ -53,13 +53,32 @@ inline __m512 load_halves(const uint8_t* at) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
 }
 
-// Scales (or minimums) of group `group` for 16 outputs.
+// How far ahead of the weights in use the next are asked for: measured, the hardware alone reaches 4/5 of the speed.
+constexpr int kAhead = 2048;
+
+template <int bytes>
+void prefetch(const uint8_t* from) {
+    for (int line = 0; line < bytes; line += 64) _mm_prefetch(from + line, _MM_HINT_T0);
+}
+
+// Of a chunk's group, for 16 outputs.
 template <Quantisation kind>
-__m512 load_factors(const uint8_t* groups, const uint8_t* supers, int group) {
+__m512 load_factors(const uint8_t* groups, const uint8_t* upper, int group) {
     if constexpr (!kind.two_level) return load_halves(groups + group * kStrip * 2);
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(groups + group * kStrip));
-    const __m512 lower = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes));
-    return _mm512_mul_ps(load_halves(supers + group / (kSuper / kind.group) * kStrip * 2), lower);
+    return _mm512_mul_ps(load_halves(upper), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+}
+
+template <Quantisation kind>
+__m512 load_scales(const uint8_t* chunk, int group) {
+    constexpr Chunk at = chunk_of(kind);
+    return load_factors<kind>(chunk + at.scales, chunk + at.upper_scales, group);
+}
+
+template <Quantisation kind>
+__m512 load_minimums(const uint8_t* chunk, int group) {
+    constexpr Chunk at = chunk_of(kind);
+    return load_factors<kind>(chunk + at.minimums, chunk + at.upper_minimums, group);
 }
 
 }  // namespace

@@ -89,27 +89,22 @@ int code_at(const Quantisation& kind, const uint8_t* codes, int k, int lane) {
     return (k % 8 < 4 ? both & 15 : both >> 4) - kind.zero;
 }
 
-Lanes factors(const Matrix& matrix, const uint8_t* groups, const uint8_t* supers, int group) {
+// The scales or minimums of a chunk's group.
+Lanes factors(const Quantisation& kind, const uint8_t* groups, const uint8_t* upper, int group) {
     Lanes values;
     for (int lane = 0; lane < kStrip; ++lane) {
-        const auto* halves = reinterpret_cast<const uint16_t*>(groups);
-        if (!matrix.quantisation.two_level) {
-            values[lane] = half_to_float(halves[group * kStrip + lane]);
-            continue;
-        }
-        halves = reinterpret_cast<const uint16_t*>(supers);
-        const int super = group * matrix.quantisation.group / kSuper;
-        const auto lower = static_cast<int8_t>(groups[group * kStrip + lane]);
-        values[lane] = half_to_float(halves[super * kStrip + lane]) * static_cast<float>(lower);
+        const int at = group * kStrip + lane;
+        values[lane] = half_to_float(reinterpret_cast<const uint16_t*>(kind.two_level ? upper : groups)[kind.two_level ? lane : at]);
+        if (kind.two_level) values[lane] *= static_cast<float>(static_cast<int8_t>(groups[at]));
     }
     return values;
 }
 
 // The integer dot products of one group.
-std::array<int32_t, kStrip> dots(const Quantisation& kind, const uint8_t* strip, int first, const int8_t* x) {
+std::array<int32_t, kStrip> dots(const Quantisation& kind, const uint8_t* codes, const int8_t* x) {
     std::array<int32_t, kStrip> sums{};
     for (int i = 0; i < kind.group; ++i) {
-        for (int lane = 0; lane < kStrip; ++lane) sums[lane] += code_at(kind, strip, first + i, lane) * x[i];
+        for (int lane = 0; lane < kStrip; ++lane) sums[lane] += code_at(kind, codes, i, lane) * x[i];
     }
     return sums;
 }
@@ -117,20 +112,23 @@ std::array<int32_t, kStrip> dots(const Quantisation& kind, const uint8_t* strip,
 Lanes sum_quantised(const Product& product, const uint8_t* strip, int row) {
     const Matrix& matrix = product.matrix;
     const Quantisation& kind = matrix.quantisation;
+    const Chunk& chunk = matrix.chunk;
     const Codes x = codes_of(block_of(product, i8_row_bytes(matrix.k), row), matrix.k);
-    const int lane_of_row = row % kRowBlock;
+    const int row_in_block = row % kRowBlock;
     Lanes sums{};
     for (int group = 0; group < matrix.k / kind.group; ++group) {
+        const uint8_t* at = strip + static_cast<ptrdiff_t>(group / chunk.groups) * chunk.bytes;
+        const int within = group % chunk.groups;
         const int first = group * kind.group;
-        const int at = first / kGroup * x.rows + lane_of_row;
-        const auto dot = dots(kind, strip, first, x.codes + at * kGroup + first % kGroup);
-        const Lanes scales = factors(matrix, strip + matrix.scales, strip + matrix.upper_scales, group);
+        const int x_at = first / kGroup * x.rows + row_in_block;
+        const auto dot = dots(kind, at + within * chunk.code_bytes, x.codes + x_at * kGroup + first % kGroup);
+        const Lanes scales = factors(kind, at + chunk.scales, at + chunk.upper_scales, within);
         for (int lane = 0; lane < kStrip; ++lane) {
-            sums[lane] = std::fma(scales[lane] * x.scale[at], static_cast<float>(dot[lane]), sums[lane]);
+            sums[lane] = std::fma(scales[lane] * x.scale[x_at], static_cast<float>(dot[lane]), sums[lane]);
         }
         if (!kind.minimum) continue;
-        const float offset = (kind.group == kGroup ? x.offset : x.offset16)[group * x.rows + lane_of_row];
-        const Lanes minimums = factors(matrix, strip + matrix.minimums, strip + matrix.upper_minimums, group);
+        const float offset = (kind.group == kGroup ? x.offset : x.offset16)[group * x.rows + row_in_block];
+        const Lanes minimums = factors(kind, at + chunk.minimums, at + chunk.upper_minimums, within);
         for (int lane = 0; lane < kStrip; ++lane) sums[lane] = std::fma(minimums[lane], offset, sums[lane]);
     }
     return sums;

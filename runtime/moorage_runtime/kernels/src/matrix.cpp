@@ -5,13 +5,13 @@
 
 #include "matrix_blocks.h"
 #include "matrix_half.h"
+#include "matrix_memory.h"
 #include "operand.h"
 
 namespace moorage {
 
 namespace {
 
-constexpr size_t kAlignment = 64;
 // Enough tiles for threads to share a matrix evenly, few enough that taking one costs nothing beside its work.
 constexpr int kWantedTiles = 24;
 constexpr int kMaximumTileStrips = 8;
@@ -27,29 +27,21 @@ Layout layout_of(Format format) {
     }
 }
 
-void place_quantised(Matrix& matrix) {
-    const Quantisation& kind = matrix.quantisation;
-    const auto k = static_cast<size_t>(matrix.k);
-    const size_t groups = k / static_cast<size_t>(kind.group) * kStrip * (kind.two_level ? 1 : 2);
-    const size_t supers = kind.two_level ? k / kSuper * kStrip * 2 : 0;
-    matrix.scales = k * kStrip * static_cast<size_t>(kind.bits) / 8;
-    matrix.minimums = matrix.scales + groups;
-    matrix.upper_scales = matrix.minimums + (kind.minimum ? groups : 0);
-    matrix.upper_minimums = matrix.upper_scales + supers;
-    matrix.strip_bytes = round_up(matrix.upper_minimums + (kind.minimum ? supers : 0), kAlignment);
-}
-
 void place(Matrix& matrix) {
     const auto k = static_cast<size_t>(matrix.k);
     switch (matrix.layout) {
         case Layout::F32: matrix.strip_bytes = k * kStrip * 4; break;
-        case Layout::F16: matrix.strip_bytes = round_up(k * kStrip * 2, kAlignment); break;
+        case Layout::F16: matrix.strip_bytes = round_up(k * kStrip * 2, 64); break;
         case Layout::BF16: matrix.strip_bytes = round_up(k, kGroup) * kStrip * 2; break;
-        case Layout::Quantised: place_quantised(matrix); break;
+        case Layout::Quantised:
+            matrix.chunk = chunk_of(matrix.quantisation);
+            matrix.strip_bytes = round_up(k, static_cast<size_t>(matrix.chunk.inputs)) /
+                                 static_cast<size_t>(matrix.chunk.inputs) * static_cast<size_t>(matrix.chunk.bytes);
+            break;
     }
     matrix.strips = (matrix.n + kStrip - 1) / kStrip;
     matrix.tile_strips = std::clamp(matrix.strips / kWantedTiles, 1, kMaximumTileStrips);
-    matrix.allocated = static_cast<size_t>(matrix.strips) * matrix.strip_bytes;
+    matrix.bytes = static_cast<size_t>(matrix.strips) * matrix.strip_bytes;
 }
 
 void pack_f32(const Matrix& matrix, int lane, const uint8_t* row, uint8_t* strip) {
@@ -64,31 +56,48 @@ void pack_bf16(const Matrix& matrix, int lane, const uint8_t* row, uint8_t* stri
     for (int k = 0; k < matrix.k; ++k) std::memcpy(strip + (k / 2 * kStrip + lane) * 4 + k % 2 * 2, row + k * 2, 2);
 }
 
-void place_codes(const Matrix& matrix, int lane, const int8_t* codes, uint8_t* strip) {
-    if (matrix.quantisation.bits == 8) {
-        for (int k = 0; k < matrix.k; k += 4) std::memcpy(strip + (k / 4 * kStrip + lane) * 4, codes + k, 4);
+void pack_codes(const Quantisation& kind, int lane, const int8_t* codes, int count, uint8_t* chunk) {
+    if (kind.bits == 8) {
+        for (int k = 0; k < count; k += 4) std::memcpy(chunk + (k / 4 * kStrip + lane) * 4, codes + k, 4);
         return;
     }
-    for (int k = 0; k < matrix.k; k += 8) {
-        uint8_t* to = strip + (k / 8 * kStrip + lane) * 4;
+    for (int k = 0; k < count; k += 8) {
+        uint8_t* to = chunk + (k / 8 * kStrip + lane) * 4;
         for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(codes[k + i] | codes[k + i + 4] << 4);
     }
 }
 
+// Every `kStrip`th value of `to`, from the lane's on.
 template <typename Value>
-void interleave(const std::vector<Value>& values, int lane, uint8_t* to) {
-    for (size_t i = 0; i < values.size(); ++i) {
-        std::memcpy(to + (i * kStrip + static_cast<size_t>(lane)) * sizeof(Value), &values[i], sizeof(Value));
+void interleave(const Value* values, int count, int lane, uint8_t* to) {
+    for (int i = 0; i < count; ++i) {
+        std::memcpy(to + static_cast<size_t>(i * kStrip + lane) * sizeof(Value), values + i, sizeof(Value));
     }
 }
 
-void pack_quantised(const Matrix& matrix, int lane, const DecodedRow& row, uint8_t* strip) {
-    const bool two_level = matrix.quantisation.two_level;
-    place_codes(matrix, lane, row.codes.data(), strip);
-    interleave(row.scales, lane, strip + (two_level ? matrix.upper_scales : matrix.scales));
-    interleave(row.minimums, lane, strip + (two_level ? matrix.upper_minimums : matrix.minimums));
-    interleave(row.lower_scales, lane, strip + matrix.scales);
-    interleave(row.lower_minimums, lane, strip + matrix.minimums);
+void pack_factors(const Matrix& matrix, int lane, const DecodedRow& row, int group, int count, uint8_t* to) {
+    const Chunk& chunk = matrix.chunk;
+    const bool minimum = matrix.quantisation.minimum;
+    if (!matrix.quantisation.two_level) {
+        interleave(&row.scales[group], count, lane, to + chunk.scales);
+        if (minimum) interleave(&row.minimums[group], count, lane, to + chunk.minimums);
+        return;
+    }
+    const int super = group / chunk.groups;
+    interleave(&row.lower_scales[group], count, lane, to + chunk.scales);
+    interleave(&row.scales[super], 1, lane, to + chunk.upper_scales);
+    if (minimum) interleave(&row.lower_minimums[group], count, lane, to + chunk.minimums);
+    if (minimum) interleave(&row.minimums[super], 1, lane, to + chunk.upper_minimums);
+}
+
+void pack_quantised(const Matrix& matrix, int lane, const DecodedRow& row, uint8_t* to) {
+    const Chunk& chunk = matrix.chunk;
+    for (int k = 0; k < matrix.k; k += chunk.inputs, to += chunk.bytes) {
+        const int inputs = std::min(chunk.inputs, matrix.k - k);
+        const int group = matrix.quantisation.group;
+        pack_codes(matrix.quantisation, lane, &row.codes[k], inputs, to);
+        pack_factors(matrix, lane, row, k / group, inputs / group, to);
+    }
 }
 
 void pack_rows(Matrix& matrix, const uint8_t* rows) {
@@ -110,12 +119,6 @@ void pack_rows(Matrix& matrix, const uint8_t* rows) {
     }
 }
 
-uint8_t* allocate_zeroed(size_t bytes) {
-    auto* data = static_cast<uint8_t*>(::operator new(bytes, std::align_val_t{kAlignment}, std::nothrow));
-    if (data != nullptr) std::memset(data, 0, bytes);
-    return data;
-}
-
 const uint8_t* strip_of(const Matrix& matrix, int row) {
     return matrix.data + static_cast<size_t>(row / kStrip) * matrix.strip_bytes;
 }
@@ -126,27 +129,29 @@ uint16_t half_at(const uint8_t* bytes) {
     return half;
 }
 
-// The scale or minimum of the group that holds input k.
-float factor(const Matrix& matrix, const uint8_t* strip, size_t groups, size_t supers, int lane, int k) {
-    const int group = k / matrix.quantisation.group * kStrip + lane;
-    if (!matrix.quantisation.two_level) return half_to_float(half_at(strip + groups + group * 2));
-    const int super = k / kSuper * kStrip + lane;
-    const auto lower = static_cast<float>(static_cast<int8_t>(strip[groups + static_cast<size_t>(group)]));
-    return half_to_float(half_at(strip + supers + super * 2)) * lower;
+// The scale or minimum of a chunk's group.
+float factor(const Matrix& matrix, const uint8_t* groups, const uint8_t* upper, int lane, int group) {
+    const int at = group * kStrip + lane;
+    if (!matrix.quantisation.two_level) return half_to_float(half_at(groups + at * 2));
+    return half_to_float(half_at(upper + lane * 2)) * static_cast<float>(static_cast<int8_t>(groups[at]));
 }
 
-int code_at(const Matrix& matrix, const uint8_t* strip, int lane, int k) {
-    if (matrix.quantisation.bits == 8) return static_cast<int8_t>(strip[(k / 4 * kStrip + lane) * 4 + k % 4]);
-    const uint8_t both = strip[(k / 8 * kStrip + lane) * 4 + k % 4];
-    return (k % 8 < 4 ? both & 15 : both >> 4) - matrix.quantisation.zero;
+int code_at(const Quantisation& kind, const uint8_t* codes, int lane, int k) {
+    if (kind.bits == 8) return static_cast<int8_t>(codes[(k / 4 * kStrip + lane) * 4 + k % 4]);
+    const uint8_t both = codes[(k / 8 * kStrip + lane) * 4 + k % 4];
+    return (k % 8 < 4 ? both & 15 : both >> 4) - kind.zero;
 }
 
 void row_quantised(const Matrix& matrix, const uint8_t* strip, int lane, float* out) {
+    const Chunk& chunk = matrix.chunk;
     for (int k = 0; k < matrix.k; ++k) {
-        const float scale = factor(matrix, strip, matrix.scales, matrix.upper_scales, lane, k);
-        out[k] = scale * static_cast<float>(code_at(matrix, strip, lane, k));
+        const uint8_t* at = strip + static_cast<ptrdiff_t>(k / chunk.inputs) * chunk.bytes;
+        const int within = k % chunk.inputs;
+        const int group = within / matrix.quantisation.group;
+        const float scale = factor(matrix, at + chunk.scales, at + chunk.upper_scales, lane, group);
+        out[k] = scale * static_cast<float>(code_at(matrix.quantisation, at, lane, within));
         if (!matrix.quantisation.minimum) continue;
-        out[k] += factor(matrix, strip, matrix.minimums, matrix.upper_minimums, lane, k);
+        out[k] += factor(matrix, at + chunk.minimums, at + chunk.upper_minimums, lane, group);
     }
 }
 
@@ -162,7 +167,7 @@ Matrix* matrix_pack(Format format, int n, int k, const void* rows) {
     matrix->n = n;
     matrix->k = k;
     place(*matrix);
-    matrix->data = allocate_zeroed(matrix->allocated);
+    matrix->data = memory_take(matrix->bytes);
     if (matrix->data == nullptr) {
         delete matrix;
         return nullptr;
@@ -173,7 +178,7 @@ Matrix* matrix_pack(Format format, int n, int k, const void* rows) {
 
 void matrix_free(Matrix* matrix) {
     if (matrix == nullptr) return;
-    ::operator delete(matrix->data, std::align_val_t{kAlignment});
+    memory_give(matrix->data);
     delete matrix;
 }
 
@@ -181,7 +186,7 @@ int matrix_outputs(const Matrix& matrix) { return matrix.n; }
 
 int matrix_inputs(const Matrix& matrix) { return matrix.k; }
 
-size_t matrix_bytes(const Matrix& matrix) { return matrix.allocated; }
+size_t matrix_bytes(const Matrix& matrix) { return matrix.bytes; }
 
 Operand matrix_operand(const Matrix& matrix) {
     switch (matrix.layout) {

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from moorage_runtime.engine.blocks import blocks_for
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.plan import Limits
 from moorage_runtime.model.checkpoint import open_checkpoint
@@ -95,3 +96,24 @@ def engine_of(small_model):
         return Engine(ModelRunner(model, KVCache(model.config, made.total_blocks, model.dtype)), made)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def paged_reference():
+    """What every kernel of `moorage_runtime.model.torch_path.paged` is compared with."""
+    return _paged_attention
+
+
+def _paged_attention(queries, blocks, tables, tiles, *, tokens, out):
+    """As its definition says it, row by row, in float64."""
+    group = queries.shape[1] // blocks.shape[3]
+    for sequence, first_row, first_position, rows in tiles.tolist():
+        assert rows <= tokens
+        for offset in range(rows):
+            length = first_position + offset + 1
+            used = tables[sequence, : blocks_for(length)].long()
+            keys, values = (blocks[used, :, kind].flatten(0, 1)[:length].double() for kind in (0, 1))
+            query = queries[first_row + offset].double()
+            scores = torch.einsum("hd,lhd->hl", query, keys.repeat_interleave(group, 1)) * query.shape[-1] ** -0.5
+            result = torch.einsum("hl,lhd->hd", scores.softmax(-1), values.repeat_interleave(group, 1))
+            out[first_row + offset] = result.to(out.dtype)

@@ -42,7 +42,8 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> list[Sampled]:
         """See `moorage_runtime.engine.plan.Runner`."""
-        return sample(self._logits(plan.chunks), [chunk.sequence for chunk in plan.chunks if chunk.samples])
+        logits = self._logits(plan.chunks).float().cpu().numpy()
+        return sample(logits, [chunk.sequence for chunk in plan.chunks if chunk.samples])
 
     def _logits(self, chunks: tuple[Chunk, ...]) -> Tensor:
         if self._graphs is not None and only_decodes(chunks):

@@ -56,6 +56,15 @@ FORMATS: Mapping[str, Format] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """What a tensor is, without its numbers: the fields are those of `Stored`."""
+
+    format: str
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
     """A tensor in the format that it is stored in."""
 

@@ -1,8 +1,9 @@
 """A checkpoint whose matrices are rounded to 8 or 4 bits as they are loaded."""
 
+from dataclasses import replace
 from typing import Literal
 
-from moorage_runtime.formats.blocks import FORMATS, Stored
+from moorage_runtime.formats.blocks import FORMATS, Layout, Stored
 from moorage_runtime.formats.quantize import quantize
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.tensors import Checkpoint
@@ -22,19 +23,28 @@ class QuantizedCheckpoint(Checkpoint):
         self._source = source
         self._quantization = quantization
 
+    def layout(self, name: str) -> Layout | None:
+        """See `Checkpoint`: nothing is rounded for it."""
+        source = self._source.layout(name)
+        return None if source is None else replace(source, format=self._wanted(name, source))
+
     def _find(self, name: str) -> Stored | None:
-        stored = self._source.stored(name)
-        if stored is None or stored.rows == 1:
-            return stored
-        if FORMATS[stored.format].block > 1:
-            raise UnsupportedModelError(
-                f"quantization {self._quantization} is for checkpoints that are not quantised yet; "
-                f"tensor {name!r} of this one is {stored.format} already"
-            )
-        wanted = "Q8_0" if name in _ALWAYS_8_BITS else _FORMATS[self._quantization]
-        if stored.columns % FORMATS[wanted].block:
+        stored, layout = self._source.stored(name), self.layout(name)
+        if stored is None or layout is None or layout.format == stored.format:
             return stored
         try:
-            return quantize(stored, wanted)
+            return quantize(stored, layout.format)
         except ValueError as error:
             raise UnsupportedModelError(f"tensor {name!r} cannot be quantised: {error}") from error
+
+    def _wanted(self, name: str, source: Layout) -> str:
+        """The format that a tensor gets."""
+        if source.rows == 1:
+            return source.format
+        if FORMATS[source.format].block > 1:
+            raise UnsupportedModelError(
+                f"quantization {self._quantization} is for checkpoints that are not quantised yet; "
+                f"tensor {name!r} of this one is {source.format} already"
+            )
+        wanted = FORMATS["Q8_0" if name in _ALWAYS_8_BITS else _FORMATS[self._quantization]]
+        return source.format if source.columns % wanted.block else wanted.name

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moorage_runtime.formats.blocks import Layout
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.shapes import shape_of
 
@@ -37,6 +38,15 @@ class Checkpoint(ABC):
             shape = (found.rows, found.columns)
             raise UnsupportedModelError(f"tensor {name!r} is {shape}; its config tells {wanted}")
         return found
+
+    def layout(self, name: str) -> Layout | None:
+        """What `stored` gives but the data, which it makes first where matrices are quantised at load.
+
+        Raises:
+            UnsupportedModelError: as `stored`.
+        """
+        stored = self.stored(name)
+        return None if stored is None else Layout(stored.format, stored.rows, stored.columns)
 
     @abstractmethod
     def _find(self, name: str) -> Stored | None:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from moorage_runtime.formats.blocks import Layout
 from moorage_runtime.model.checkpoint import ROPE_FACTORS, open_checkpoint
 from moorage_runtime.model.config import Llama3Scaling
 from moorage_runtime.model.errors import UnsupportedModelError
@@ -250,6 +251,8 @@ def test_matrices_are_rounded_as_they_are_loaded(small_model, source, quantizati
     assert read.stored("model.embed_tokens.weight").format == "Q8_0"
     assert bits(read, "model.norm.weight") == bits(source, "model.norm.weight")
     assert bits(read, name) == bits(open_checkpoint(small_model, quantization), name)
+    assert read.layout(name) == Layout(layers, 64, 96)
+    assert read.layout("model.norm.weight") == Layout("F32", 1, 64)
     worst = (read.tensor(name) - source.tensor(name)).abs().max()
     assert 0 < worst < {"Int8": 0.005, "Int4": 0.06}[quantization]
 

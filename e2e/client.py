@@ -2,6 +2,7 @@
 
     python -m e2e.client BASE_URL MODEL ask [--stream]
     python -m e2e.client BASE_URL MODEL load --workers 2      # ends when standard input ends, or after --seconds
+    python -m e2e.client BASE_URL MODEL load --tokens 400     # each answer is that long, whatever the model says
 
 The answer is JSON on standard output, of a load one line for each request as it ends, so that a test reads what a user
 saw, and when.
@@ -19,6 +20,8 @@ from openai import OpenAI, OpenAIError
 from openai.types.chat import ChatCompletionMessageParam
 
 QUESTION: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": "What is a harbour?"}]
+SHORT: Final = 16
+"""Tokens of an answer when nothing else is said."""
 MAX_LOAD_SECONDS: Final = 300.0
 
 
@@ -39,18 +42,21 @@ def main() -> None:
     if arguments.verb == "ask":
         print(json.dumps(ask(client, arguments.model, stream=arguments.stream)))
     else:
-        load(client, arguments.model, arguments.workers, arguments.seconds)
+        load(client, arguments.model, arguments.workers, arguments.seconds, arguments.tokens)
 
 
-def ask(client: OpenAI, model: str, *, stream: bool) -> dict[str, object]:
-    """Ask one question; with `stream` the answer's pieces stay apart."""
+def ask(client: OpenAI, model: str, *, stream: bool, tokens: int | None = None) -> dict[str, object]:
+    """Ask one question; with `stream` the answer's pieces stay apart. `tokens`: the answer is exactly that long."""
+    length, exact = tokens or SHORT, {"ignore_eos": tokens is not None}
     if not stream:
-        answer = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=16, temperature=0)
+        answer = client.chat.completions.create(
+            model=model, messages=QUESTION, max_tokens=length, temperature=0, extra_body=exact
+        )
         return {"pieces": [answer.choices[0].message.content], "finish_reason": answer.choices[0].finish_reason}
     pieces: list[str] = []
     finish_reason = None
     for chunk in client.chat.completions.create(
-        model=model, messages=QUESTION, max_tokens=16, temperature=0, stream=True
+        model=model, messages=QUESTION, max_tokens=length, temperature=0, stream=True, extra_body=exact
     ):
         for choice in chunk.choices:
             pieces += [choice.delta.content] if choice.delta.content else []
@@ -58,7 +64,7 @@ def ask(client: OpenAI, model: str, *, stream: bool) -> dict[str, object]:
     return {"pieces": pieces, "finish_reason": finish_reason}
 
 
-def load(client: OpenAI, model: str, workers: int, seconds: float) -> None:
+def load(client: OpenAI, model: str, workers: int, seconds: float, tokens: int | None) -> None:
     """Ask again and again from `workers` threads until standard input ends, at most for `seconds`."""
     stop = threading.Event()
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
@@ -69,7 +75,7 @@ def load(client: OpenAI, model: str, workers: int, seconds: float) -> None:
 
     def work() -> None:
         while not stop.is_set():
-            record = _request(client, model)
+            record = _request(client, model, tokens)
             with printing:
                 print(json.dumps(asdict(record)), flush=True)
 
@@ -85,10 +91,10 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
     stop.set()
 
 
-def _request(client: OpenAI, model: str) -> Record:
+def _request(client: OpenAI, model: str, tokens: int | None) -> Record:
     started, error = time.time(), None
     try:
-        answer = ask(client, model, stream=True)
+        answer = ask(client, model, stream=True, tokens=tokens)
         # A stream that simply ends was cut.
         error = None if answer["finish_reason"] in ("stop", "length") else f"cut after {answer['pieces']}"
     except OpenAIError as failure:
@@ -104,6 +110,7 @@ def _parse() -> argparse.Namespace:
     verbs.add_parser("ask").add_argument("--stream", action="store_true")
     loader = verbs.add_parser("load")
     loader.add_argument("--workers", type=int, default=2)
+    loader.add_argument("--tokens", type=int, help="length of each answer (default: short, and as the model ends it)")
     loader.add_argument("--seconds", type=float, default=MAX_LOAD_SECONDS, help="at most (default: %(default)s)")
     return parser.parse_args()
 

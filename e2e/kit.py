@@ -5,19 +5,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from e2e.client import Record
 from e2e.stack import GATEWAY_PORT, GATEWAY_SERVICE, ROOT, SYSTEM_NAMESPACE, CommandError, Stack
+from e2e.waiting import eventually
 
 CHILDREN: Final = "deployments,replicasets,pods,services,controllerrevisions,poddisruptionbudgets"
 MANAGED: Final = "app.kubernetes.io/managed-by=moorage"
-
-_T = TypeVar("_T")
 
 
 @dataclass
@@ -33,10 +32,8 @@ class Load:
 
     def goes_on(self, count: int = 4, seconds: float = 120) -> None:
         """Wait until `count` requests that start from now on have ended."""
-        now, deadline = time.time(), time.monotonic() + seconds
-        while sum(record.started > now for record in self.records) < count:
-            assert time.monotonic() < deadline, f"not {count} requests within {seconds:.0f} s"
-            time.sleep(0.05)  # between two looks
+        now = time.time()
+        eventually(lambda: sum(record.started > now for record in self.records), lambda ended: ended >= count, seconds)
 
     def read(self, lines: Iterable[str]) -> None:
         """Take the client's records as they come, until it ends."""
@@ -51,6 +48,8 @@ class Kit:
     stack: Stack
     namespace: str
     directory: Path
+
+    eventually = staticmethod(eventually)
 
     def create_namespace(self) -> None:
         """Make the case's namespace, fresh: what an interrupted run left behind goes first."""
@@ -93,15 +92,6 @@ class Kit:
         """Wait as a person would, with `kubectl wait`."""
         self.kubectl("wait", "--for=condition=Ready", f"llmdeployment/{name}", f"--timeout={seconds}s")
 
-    def eventually(self, look: Callable[[], _T], accept: Callable[[_T], bool], seconds: float = 120) -> _T:
-        """Look again until what is seen is accepted, and return it; fails with what was seen last."""
-        deadline = time.monotonic() + seconds
-        while not accept(seen := look()):
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not within {seconds:.0f} s; last seen: {seen}")
-            time.sleep(0.25)  # between two looks at the API server
-        return seen
-
     def children(self) -> list[str]:
         """Return the names of everything that the operator or its workloads made in the namespace."""
         return self.kubectl("get", CHILDREN, "--selector", MANAGED, "--output=name").split()
@@ -120,9 +110,12 @@ class Kit:
         return dict(json.loads(done.stdout))
 
     @contextmanager
-    def load(self, model: str, workers: int = 2) -> Iterator[Load]:
-        """Run a load with the official client in the cluster's network for as long as the context lasts."""
-        argv = self._client(model, "load", f"--workers={workers}")
+    def load(self, model: str, workers: int = 2, tokens: int | None = None) -> Iterator[Load]:
+        """Run a load with the official client in the cluster's network for as long as the context lasts.
+
+        `tokens`: the length of each answer; without it they are short.
+        """
+        argv = self._client(model, "load", f"--workers={workers}", *([f"--tokens={tokens}"] if tokens else []))
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
             assert process.stdin is not None

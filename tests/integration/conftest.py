@@ -6,21 +6,19 @@ Nothing is skipped: when the binary is not there yet it is built, and when it ca
 import itertools
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import kubernetes.client
 import kubernetes.config
 import pytest
 
+from e2e import waiting
 from e2e.cluster.controlplane import ControlPlane, control_plane
 
 CRD_NAME: Final = "llmdeployments.moorage.dev"
-
-_T = TypeVar("_T")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,16 +51,6 @@ class Kubectl:
         return json.loads(self("get", *arguments, "--output=json"))
 
 
-def look_until(look: Callable[[], _T], accept: Callable[[_T], bool], seconds: float = 30) -> _T:
-    """Look again until what is seen is accepted, and return it; fails with what was seen last."""
-    deadline = time.monotonic() + seconds
-    while not accept(seen := look()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"not within {seconds:.0f} s; last seen: {seen}")
-        time.sleep(0.05)  # between two looks
-    return seen
-
-
 @pytest.fixture(scope="session")
 def bare_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The control plane as it comes up."""
@@ -77,7 +65,7 @@ def plane(bare_plane: ControlPlane, checkout: Path) -> ControlPlane:
     kubectl("apply", "--server-side", f"--filename={checkout / 'crds'}")
     kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
     published = ("get", "--raw", "/openapi/v3/apis/moorage.dev/v1alpha1")
-    look_until(lambda: kubectl.run(*published).stdout, lambda text: "servedName" in text)
+    waiting.eventually(lambda: kubectl.run(*published).stdout, lambda text: "servedName" in text)
     return bare_plane
 
 
@@ -104,8 +92,8 @@ def api_client(plane: ControlPlane) -> Iterator[kubernetes.client.ApiClient]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Any]:
-    """`eventually(look, accept, seconds=30)`: see `look_until`."""
-    return look_until
+    """`eventually(look, accept, seconds)`: see `e2e.waiting`."""
+    return waiting.eventually
 
 
 _numbers = itertools.count(1)

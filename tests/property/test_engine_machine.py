@@ -51,10 +51,8 @@ class EngineMachine(RuleBasedStateMachine):
             self._step()
 
     def _step(self):
-        before = len(self.runner.steps)
         report = self.engine.step()
-        computed = sum(count for _, count in self.runner.steps[-1]) if len(self.runner.steps) > before else 0
-        assert computed <= BUDGET
+        assert sum(count for _, count in self.runner.computed) <= BUDGET
         for output in report.outputs:
             request = self.open[output.id]  # an output after the end is a KeyError
             self.tokens[output.id] += output.token_ids

@@ -14,6 +14,8 @@ def problem(request: Submit, limits: Limits) -> str | None:
         return f"the prompt has {len(request.prompt)} tokens; the context length is {limits.context_length}"
     if request.max_tokens < 1:
         return f"max_tokens is {request.max_tokens}; it must be at least 1"
+    if request.timeout_seconds is not None and not request.timeout_seconds > 0:  # NaN as well
+        return f"timeout_seconds is {request.timeout_seconds:g}; it must be greater than 0"
     if min(request.prompt) < 0 or max(request.prompt) >= limits.vocab_size:
         return f"the prompt has a token id outside of the vocabulary (0 to {limits.vocab_size - 1})"
     return _sampling_problem(request.sampling, limits.vocab_size)

@@ -2,12 +2,14 @@
 
 Each request ends exactly once, with one output that carries its finish reason. The engine does no I/O and reads no
 clock, so a test can drive it through a million steps; the process around it (`moorage_runtime.model.process`) has both.
+`now` is in seconds, on any clock that never goes back.
 """
 
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from moorage_runtime.engine.admission import problem
-from moorage_runtime.engine.blocks import BlockManager
+from moorage_runtime.engine.blocks import BLOCK_TOKENS, BlockManager, IntegrityError
 from moorage_runtime.engine.messages import FinishReason, Output, Submit
 from moorage_runtime.engine.plan import Chunk, Limits, Runner, Sampled, StepPlan
 from moorage_runtime.engine.scheduler import Scheduler
@@ -22,6 +24,9 @@ class StepReport:
     prompt_tokens: int
     generated_tokens: int
     preemptions: int
+    """Requests that were paused, or lost their blocks and will be recomputed."""
+    cached_prompt_tokens: int
+    """Prompt tokens of the requests that ran for the first time which were found in the prefix cache."""
 
 
 class Engine:
@@ -36,6 +41,8 @@ class Engine:
         self._ended: list[Output] = []
         """Requests that ended between two steps; the next step reports them."""
         self._arrivals = 0
+        self._deadlines: list[tuple[float, str]] = []
+        """A heap. It may name requests that have ended: ids are never used twice."""
 
     @property
     def has_work(self) -> bool:
@@ -44,7 +51,7 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """Requests that hold blocks."""
+        """Requests that are computed."""
         return len(self._scheduler.running)
 
     @property
@@ -54,11 +61,11 @@ class Engine:
 
     @property
     def kv_utilization(self) -> float:
-        """Share of the KV blocks in use."""
+        """Share of the KV blocks that requests hold; what is only cached counts as free."""
         return self._blocks.used / self._blocks.total
 
-    def submit(self, request: Submit) -> None:
-        """Take a request; one that can never be computed ends with `error` in the next step.
+    def submit(self, request: Submit, now: float = 0.0) -> None:
+        """Take a request that arrives now; one that can never be computed ends with `error` in the next step.
 
         Raises:
             ValueError: the id is that of a request that has not ended.
@@ -72,26 +79,28 @@ class Engine:
         sequence = Sequence.of(request, self._arrivals, self._limits.context_length)
         self._sequences[sequence.id] = sequence
         self._scheduler.add(sequence)
+        if request.timeout_seconds is not None:
+            heappush(self._deadlines, (now + request.timeout_seconds, sequence.id))
 
     def cancel(self, request_id: str) -> None:
-        """End a request with `abort` and free what it holds at once; unknown and ended ones are left alone."""
-        if sequence := self._sequences.get(request_id):
-            self._end(sequence)
-            self._ended.append(Output(request_id, [], finish_reason="abort"))
+        """End a request with `abort` and release its blocks at once; unknown and ended ones are left alone."""
+        self._end_early(request_id, "abort")
 
     def cancel_all(self) -> None:
         """End every request with `abort`."""
         for request_id in list(self._sequences):
             self.cancel(request_id)
 
-    def step(self) -> StepReport:
-        """Schedule, execute, update, emit, free."""
+    def step(self, now: float = 0.0) -> StepReport:
+        """End what is out of time, then: schedule, execute, update, emit, free."""
+        self._expire(now)
         plan = self._scheduler.schedule()
         sampled = self._runner.execute(plan) if plan.chunks else []
         prompt_tokens = self._update(plan, sampled)
         outputs = self._emit(plan, sampled)
         self._free(outputs)
-        return StepReport(outputs, prompt_tokens, sum(len(output.token_ids) for output in outputs), len(plan.preempted))
+        generated = sum(len(output.token_ids) for output in outputs)
+        return StepReport(outputs, prompt_tokens, generated, len(plan.preempted), plan.cached_prompt_tokens)
 
     def check(self) -> None:
         """Compare blocks, queues and requests with one another; meant for an idle moment.
@@ -99,18 +108,36 @@ class Engine:
         Raises:
             IntegrityError: they do not add up.
         """
+        self._scheduler.check()
+        if {*self._scheduler.running, *self._scheduler.waiting} != {*self._sequences.values()}:
+            raise IntegrityError("a request is in no queue, or a queue holds one that has ended")
         self._blocks.check(sequence.blocks for sequence in self._sequences.values())
+
+    def _expire(self, now: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            self._end_early(heappop(self._deadlines)[1], "timeout")
 
     def _update(self, plan: StepPlan, sampled: list[Sampled]) -> int:
         """Advance the sequences by what was computed; the number of prompt tokens in it."""
         prompt_tokens = 0
+        results = iter(sampled)
         for chunk in plan.chunks:
-            chunk.sequence.computed += chunk.count
-            prompt_tokens += max(0, min(chunk.count, chunk.sequence.prompt_length - chunk.start))
-        for chunk, result in zip(_sampling(plan), sampled, strict=True):
-            if result.token_id is not None:
-                chunk.sequence.tokens.append(result.token_id)
+            sequence = chunk.sequence
+            sequence.computed += chunk.count
+            prompt_tokens += max(0, min(chunk.count, sequence.prompt_length - chunk.start))
+            if chunk.samples:
+                token = next(results).token_id
+                if token is None:
+                    continue  # what is broken is not to be found by others
+                sequence.tokens.append(token)
+            if sequence.computed // BLOCK_TOKENS > sequence.published:
+                self._publish(sequence)
         return prompt_tokens
+
+    def _publish(self, sequence: Sequence) -> None:
+        full = sequence.computed // BLOCK_TOKENS
+        self._blocks.publish(sequence.blocks, sequence.namespace, sequence.tokens, range(sequence.published, full))
+        sequence.published = full
 
     def _emit(self, plan: StepPlan, sampled: list[Sampled]) -> list[Output]:
         outputs, self._ended = self._ended, []
@@ -121,6 +148,11 @@ class Engine:
         for output in outputs:
             if output.finish_reason and (sequence := self._sequences.get(output.id)):
                 self._end(sequence)
+
+    def _end_early(self, request_id: str, reason: FinishReason) -> None:
+        if sequence := self._sequences.get(request_id):
+            self._end(sequence)
+            self._ended.append(Output(request_id, [], finish_reason=reason))
 
     def _end(self, sequence: Sequence) -> None:
         del self._sequences[sequence.id]
@@ -138,4 +170,6 @@ def _output(sequence: Sequence, result: Sampled) -> Output:
         )
     reason: FinishReason | None = sequence.finish_reason()
     logprobs = None if result.logprobs is None else [result.logprobs]
-    return Output(sequence.id, [result.token_id], logprobs, reason)
+    is_first = sequence.length == sequence.prompt_length + 1
+    cached = (sequence.cached_prompt_tokens or 0) if is_first else 0
+    return Output(sequence.id, [result.token_id], logprobs, reason, cached)

@@ -154,7 +154,7 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     finish_reason: FinishReason | None = None
     """Set exactly once per request, in its last output."""
     cached_prompt_tokens: int = 0
-    """Prompt tokens whose keys and values did not have to be computed."""
+    """Prompt tokens whose keys and values did not have to be computed; told with the first token."""
     error: str = ""
     """Why, when the finish reason is `error`."""
 

@@ -19,11 +19,17 @@ class Limits:
     max_running: int
     token_budget: int
     """Tokens computed in one step: bounds how long a prompt keeps the streams of others waiting."""
+    policy: str = "FCFS"
+    """Who runs when not all can: a name of `moorage_runtime.engine.policy`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Compute `tokens[start:start + count]` of a sequence; its blocks hold all of these positions."""
+    """Compute `tokens[start:start + count]` of a sequence; its blocks hold all of these positions.
+
+    Keys and values of the positions before `start` are there already, some of them in blocks that several sequences of
+    the step share. Those are read only: no chunk covers a position of a shared block.
+    """
 
     sequence: Sequence
     start: int
@@ -38,7 +44,9 @@ class StepPlan:
 
     chunks: tuple[Chunk, ...]
     preempted: tuple[Sequence, ...]
-    """Lost their blocks because a sequence ahead of them in order needed one; they wait to be recomputed."""
+    """Gave their place, and where memory is short their blocks, to sequences ahead of them in order."""
+    cached_prompt_tokens: int = 0
+    """Prompt tokens of the sequences that run for the first time which need not be computed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +61,8 @@ class Runner(Protocol):
     """The model, as the engine knows it."""
 
     def execute(self, plan: StepPlan) -> list[Sampled]:
-        """Compute every chunk, write its keys and values to the sequence's blocks; one result per sampling chunk."""
+        """Compute every chunk, write its keys and values to the sequence's blocks; one result per sampling chunk.
+
+        The block table of a sequence may differ from that of the last step in any place: equal blocks are merged.
+        """
         ...

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from moorage_runtime.engine.messages import FinishReason, SamplingParams, Submit
+from moorage_runtime.engine.prefix_cache import Namespace
 
 
 @dataclass(slots=True, eq=False)
@@ -12,6 +13,8 @@ class Sequence:
     `tokens` is the prompt followed by the output. The keys and values of the first `computed` tokens lie in `blocks`;
     the others are still to be computed. Prefill, a chunk of it, decoding and recomputing after preemption are thus one
     thing: tokens that wait. A decoding sequence has exactly one.
+
+    It waits without blocks (new, or preempted when memory was short), waits with blocks (paused) or runs.
     """
 
     id: str
@@ -22,9 +25,25 @@ class Sequence:
     sampling: SamplingParams
     stop_token_ids: frozenset[int]
     order: tuple[int, int]
-    """(priority, arrival): smaller ones start earlier and are preempted later."""
+    """(rank, arrival): smaller ones run first. The policy decides the rank."""
+    priority: int = 0
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
+    """Those that are full and computed may stand in other sequences' lists too: they are read, never written. Which
+    block holds a position may change from one step to the next."""
+    published: int = 0
+    """How many of the first blocks are known to the prefix cache."""
+    namespace: Namespace = ("",)
+    """Prefixes are shared only with sequences of the same."""
+    cached_prompt_tokens: int | None = None
+    """How much of the prompt was found in the cache when it first ran; None before."""
+    running: bool = False
+    awaits: tuple["Sequence", int] | None = None
+    """A running sequence that is computing the same prefix, and how many of its tokens are the same."""
+    waiting_since: int = 0
+    """The step in which it last became waiting."""
+    quantum_end: int = 0
+    """Position at which its turn is over, where a policy gives turns."""
 
     @classmethod
     def of(cls, request: Submit, arrival: int, context_length: int) -> "Sequence":
@@ -36,8 +55,20 @@ class Sequence:
             max_length=min(len(request.prompt) + request.max_tokens, context_length),
             sampling=request.sampling,
             stop_token_ids=frozenset(request.stop_token_ids),
-            order=(request.priority, arrival),
+            order=(0, arrival),
+            priority=request.priority,
+            namespace=(request.cache_salt,),
         )
+
+    @property
+    def rank(self) -> int:
+        """The first of `order`."""
+        return self.order[0]
+
+    @property
+    def arrival(self) -> int:
+        """The second of `order`."""
+        return self.order[1]
 
     @property
     def length(self) -> int:

@@ -1,8 +1,9 @@
 """A runner without a model, for tests: it checks what a real one would compute wrongly in silence.
 
-It keeps the token of every position in the slot where a model would keep its keys and values. Before it computes a
-chunk it reads the whole past of the sequence back through its block table, so a block that was handed out twice, freed
-too early or never computed is found in the step in which it would spoil an answer.
+Where a model would keep the keys and values of a position it keeps a digest of the token, of everything before it and
+of the namespace, because that is what keys and values depend on. Before it answers it reads the whole past of each
+sequence back through its block table, so a block that was handed out twice, freed too early, never computed or shared
+with the wrong sequence is found in the step in which it would spoil an answer.
 """
 
 from moorage_runtime.engine.blocks import BLOCK_TOKENS
@@ -11,7 +12,7 @@ from moorage_runtime.engine.sequence import Sequence
 
 
 class CorruptCacheError(Exception):
-    """A sequence would have attended to something other than its own past."""
+    """A sequence would have attended to something other than its own past, or written to what others read."""
 
 
 def next_token(tokens: list[int], vocab_size: int) -> int:
@@ -24,30 +25,47 @@ class SimulatedRunner:
 
     def __init__(self, vocab_size: int) -> None:
         self._vocab_size = vocab_size
-        self._slots: dict[int, int] = {}
-        self.steps: list[list[tuple[str, int]]] = []
-        """What was computed: (request id, tokens) of each chunk of each step."""
+        self._blocks: dict[int, list[int]] = {}
+        """Digest of each position of each block."""
+        self._pasts: dict[str, list[int]] = {}
+        """Digest of each token of the sequences of the last step, computed without any block."""
+        self.computed: list[tuple[str, int]] = []
+        """(request id, tokens) of each chunk of the last step."""
 
     def execute(self, plan: StepPlan) -> list[Sampled]:
         """Write the chunks, then read every past back.
 
         Raises:
-            CorruptCacheError: a past is not the sequence's own.
+            CorruptCacheError: a past is not the sequence's own, or a shared block was to be written.
         """
-        self.steps.append([(chunk.sequence.id, chunk.count) for chunk in plan.chunks])
+        self.computed = [(chunk.sequence.id, chunk.count) for chunk in plan.chunks]
+        self._pasts = {chunk.sequence.id: self._past(chunk.sequence) for chunk in plan.chunks}
         for chunk in plan.chunks:
-            for position in range(chunk.start, chunk.start + chunk.count):
-                self._slots[_slot(chunk.sequence, position)] = chunk.sequence.tokens[position]
+            self._write(chunk)
         for chunk in plan.chunks:
-            self._check(chunk)
+            self._read(chunk)
         return [Sampled(next_token(chunk.sequence.tokens, self._vocab_size)) for chunk in plan.chunks if chunk.samples]
 
-    def _check(self, chunk: Chunk) -> None:
+    def _past(self, sequence: Sequence) -> list[int]:
+        past = self._pasts.get(sequence.id, [])
+        digest = past[-1] if past else hash(sequence.namespace)
+        for token in sequence.tokens[len(past) :]:
+            digest = hash((digest, token))
+            past.append(digest)
+        return past
+
+    def _write(self, chunk: Chunk) -> None:
+        sequence, past = chunk.sequence, self._pasts[chunk.sequence.id]
+        if chunk.start < sequence.published * BLOCK_TOKENS:
+            raise CorruptCacheError(f"request {sequence.id!r} writes position {chunk.start} of a block that is shared")
+        for position in range(chunk.start, chunk.start + chunk.count):
+            block = sequence.blocks[position // BLOCK_TOKENS]
+            self._blocks.setdefault(block, [0] * BLOCK_TOKENS)[position % BLOCK_TOKENS] = past[position]
+
+    def _read(self, chunk: Chunk) -> None:
         end = chunk.start + chunk.count
-        past = [self._slots.get(_slot(chunk.sequence, position)) for position in range(end)]
-        if past != chunk.sequence.tokens[:end]:
-            raise CorruptCacheError(f"request {chunk.sequence.id!r} reads {past}, not {chunk.sequence.tokens[:end]}")
-
-
-def _slot(sequence: Sequence, position: int) -> int:
-    return sequence.blocks[position // BLOCK_TOKENS] * BLOCK_TOKENS + position % BLOCK_TOKENS
+        read: list[int] = []
+        for block in chunk.sequence.blocks:
+            read += self._blocks.get(block, [])
+        if read[:end] != self._pasts[chunk.sequence.id][:end]:
+            raise CorruptCacheError(f"request {chunk.sequence.id!r} reads something other than its {end} tokens")

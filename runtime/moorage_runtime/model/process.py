@@ -111,7 +111,7 @@ def _obey(engine: Engine, command: Command) -> bool:
     """Whether the process is to stop when nothing is left to do."""
     match command:
         case Submit():
-            engine.submit(_seeded(command))
+            engine.submit(_seeded(command), time.monotonic())
         case Cancel():
             engine.cancel(command.id)
         case Shutdown():
@@ -128,7 +128,7 @@ def _seeded(request: Submit) -> Submit:
 
 def _step(engine: Engine, rate: Rate) -> Step:
     began = time.monotonic()
-    report = engine.step()
+    report = engine.step(began)
     now = time.monotonic()
     tokens_per_second = rate.add(now, report.generated_tokens)
     stats = Stats(
@@ -140,6 +140,7 @@ def _step(engine: Engine, rate: Rate) -> Step:
         prompt_tokens=report.prompt_tokens,
         generated_tokens=report.generated_tokens,
         preemptions=report.preemptions,
+        cached_prompt_tokens=report.cached_prompt_tokens,
     )
     return Step(report.outputs, stats)
 

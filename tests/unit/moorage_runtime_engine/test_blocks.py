@@ -22,7 +22,7 @@ def test_growing_takes_only_what_is_missing():
 def test_too_few_blocks_take_nothing():
     manager, held = BlockManager(2), []
     assert not manager.can_grow(held, 3 * BLOCK_TOKENS)
-    with pytest.raises(OutOfBlocksError, match="3 blocks wanted, 2 of 2 free"):
+    with pytest.raises(OutOfBlocksError, match="3 blocks wanted, 2 of 2 left"):
         manager.grow(held, 3 * BLOCK_TOKENS)
     assert (held, manager.free) == ([], 2)
 

@@ -10,9 +10,9 @@ from moorage_runtime.engine.sequence import Sequence
 class Room:
     """A scheduler, and a model that computes at once whatever it plans."""
 
-    def __init__(self, blocks=64, max_running=8, token_budget=32):
+    def __init__(self, blocks=64, max_running=8, token_budget=32, policy="FCFS"):
         self.blocks = BlockManager(blocks)
-        self.scheduler = Scheduler(self.blocks, Limits(1024, 100, blocks, max_running, token_budget))
+        self.scheduler = Scheduler(self.blocks, Limits(1024, 100, blocks, max_running, token_budget, policy))
         self.arrivals = 0
 
     def add(self, name, tokens, priority=0):
@@ -67,7 +67,7 @@ def test_no_more_run_than_allowed():
 
 
 def test_priority_goes_before_arrival():
-    room = Room(max_running=1)
+    room = Room(max_running=1, policy="Priority")
     room.add("late", 4)
     room.add("urgent", 4, priority=-1)
     assert [chunk.sequence.id for chunk in room.step().chunks] == ["urgent"]

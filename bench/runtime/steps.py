@@ -1,0 +1,104 @@
+"""Our engine without HTTP: `python -m bench.runtime.steps MODEL`. What a step costs at 1, 8, 16 and 64 rows.
+
+One line of JSON: milliseconds of a step, tokens per second, and the share of the memory roofline: the time in which
+this machine can read the weights once, over the time of the step. (With many rows a step is bound by arithmetic, not by
+memory: its share is low there in any engine.)
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.runtime.memory import read_bandwidth
+from bench.runtime.say import say
+from moorage_runtime.engine.core import Engine
+from moorage_runtime.engine.messages import Loading, SamplingParams, Started, Submit
+from moorage_runtime.model.start import Settings, start
+
+ROWS = (1, 8, 16, 64)
+_PROMPT = 32
+_STEPS = 48
+_CONTEXT = 1536
+_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps in which every row was one token of another request."""
+
+    rows: int
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Seconds of a step."""
+        return statistics.median(self.seconds)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Load, measure, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.runtime.steps", description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="folder with safetensors, or a GGUF file")
+    parser.add_argument("--rows", type=int, nargs="+", default=ROWS, help="default: 1 8 16 64")
+    asked = parser.parse_args(argv)
+    engine, started = start(Settings(model=asked.model, max_running=max(asked.rows), context_length=_CONTEXT), _quiet)
+    measured = [measure(engine, rows) for rows in asked.rows]
+    print(json.dumps(result(started, measured, read_bandwidth(started.weight_bytes, started.threads))))
+
+
+def measure(engine: Engine, rows: int) -> Steps:
+    """Decode with `rows` requests at once, some times over."""
+    seconds = [took for repeat in range(_REPEATS) for took in _decode(engine, rows, repeat)]
+    steps = Steps(rows, tuple(seconds))
+    say(f"{rows:3} rows: {1000 * steps.median:.2f} ms a step, best {1000 * min(seconds):.2f} ms")
+    return steps
+
+
+def result(started: Started, measured: Sequence[Steps], bandwidth: float) -> dict[str, Any]:
+    """What the command prints."""
+    read = started.weight_bytes / bandwidth
+    return {
+        "kernels": started.kernels,
+        "threads": started.threads,
+        "weight_mib": round(started.weight_bytes / 2**20, 1),
+        "read_gb_s": round(bandwidth / 1e9, 1),
+        "step_ms": {str(steps.rows): round(1000 * steps.median, 2) for steps in measured},
+        "step_ms_best": {str(steps.rows): round(1000 * min(steps.seconds), 2) for steps in measured},
+        "tok_s": {str(steps.rows): round(steps.rows / steps.median, 1) for steps in measured},
+        "roofline_share": {str(steps.rows): round(read / steps.median, 3) for steps in measured},
+    }
+
+
+def _decode(engine: Engine, rows: int, repeat: int) -> list[float]:
+    """Seconds of the steps in which every request decodes."""
+    for row in range(rows):
+        # No two prompts begin alike: nothing of them is found in a cache.
+        prompt = [1 + row, 1 + repeat, 1 + rows, *range(10, 10 + _PROMPT - 3)]
+        sampling = SamplingParams(temperature=0.0)
+        engine.submit(Submit(f"{rows}-{repeat}-{row}", prompt=prompt, max_tokens=_CONTEXT - _PROMPT, sampling=sampling))
+    seconds: list[float] = []
+    while len(seconds) < _STEPS:
+        began = time.perf_counter()
+        report = engine.step()
+        took = time.perf_counter() - began
+        if report.prompt_tokens == 0 and report.generated_tokens == rows:
+            seconds.append(took)
+        elif not engine.has_work:
+            raise SystemExit(f"{rows} requests were not computed together: {report.outputs}")
+    engine.cancel_all()
+    while engine.has_work:
+        engine.step()
+    return seconds
+
+
+def _quiet(_: Loading) -> None:
+    """Nobody waits for this start."""
+
+
+if __name__ == "__main__":
+    main()

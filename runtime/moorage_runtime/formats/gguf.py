@@ -161,6 +161,7 @@ class _Cursor:
         return begin
 
     def skip_texts(self, count: int) -> None:
+        """As `texts`, without making them. Both are loops over a whole vocabulary, so they are written out."""
         if count > (len(self.data) - self.at) // _U64.size:
             raise GgufError(f"{count} texts at {self.at} run over the end of the file")
         unpack, data, at = _U64.unpack_from, self.data, self.at
@@ -168,6 +169,17 @@ class _Cursor:
             at += 8 + unpack(data, at)[0]
         self.at = at
         self.skip(0)
+
+    def texts(self, count: int) -> list[str]:
+        """So many texts, which have been skipped once: none runs over the end of the file."""
+        unpack, data, at = _U64.unpack_from, self.data, self.at
+        found = []
+        for _ in range(count):
+            begin = at + 8
+            at = begin + unpack(data, at)[0]
+            found.append(data[begin:at].decode())
+        self.at = at
+        return found
 
     def skip_value(self, kind: int) -> None:
         if kind == _STRING:
@@ -191,7 +203,7 @@ class _Cursor:
     def array(self) -> list[Any]:
         kind, count = self.scalar(_U32), self.scalar(_U64)
         if kind == _STRING:
-            return [self.text() for _ in range(count)]
+            return self.texts(count)
         item = _scalar(kind)
         begin = self.skip(item.size * count)
         return [value for (value,) in item.iter_unpack(self.data[begin : self.at])]

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moorage_runtime.formats.blocks import Layout
+from moorage_runtime.formats.blocks import Layout, Stored
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.shapes import shape_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from moorage_runtime.formats.blocks import Stored
     from moorage_runtime.model.config import ModelConfig
 
 

@@ -80,6 +80,11 @@ model: setup ## The runtime with the real model on this machine's CPU
 e2e: setup ## Whole cluster, real images, real model; PROVIDER=local|kind CASE=quickstart narrow it
 	@MOORAGE_PROVIDER=$(PROVIDER) $(PYTEST) -q $(if $(CASE),e2e/cases/$(CASE),e2e/cases e2e/tests)
 
+.PHONY: engine-soak
+engine-soak: setup ## 1,000,000 random steps of the scheduler under every policy (about 5 min; STEPS=, SEED= change it)
+	@MOORAGE_SOAK_STEPS=$(or $(STEPS),1000000) MOORAGE_SOAK_SEED=$(or $(SEED),1) \
+		$(PYTEST) -q tests/unit/moorage_runtime_engine/test_soak.py
+
 # ── measuring ─────────────────────────────────────────────────────────────────────────────────────────────────────
 .PHONY: bench-runtime
 bench-runtime: setup ## Streamed tokens/s beside `transformers serve`; QUICK=1 for a short one; JSON last
@@ -88,6 +93,10 @@ bench-runtime: setup ## Streamed tokens/s beside `transformers serve`; QUICK=1 f
 .PHONY: bench-gateway
 bench-gateway: setup ## What the gateway adds and what it costs; JSON last
 	@$(BIN)/python -m bench.gateway
+
+.PHONY: bench-scheduling
+bench-scheduling: setup ## FCFS, Priority and MLFQ with more requests than may run, simulated; REAL=1: on this CPU; JSON last
+	@$(BIN)/python -m bench.scheduling $(if $(REAL),--real)
 
 # ── upkeep ────────────────────────────────────────────────────────────────────────────────────────────────────────
 .PHONY: fix

@@ -3,7 +3,7 @@
     python -m moorage_runtime.model.process --model DIR --max-running N --socket ADDRESS
 
 The protocol is in `moorage_runtime.engine.messages`. The process dies with the one that started it. Only its main
-thread calls torch: a second one would take the interpreter from it in the middle of every step.
+thread computes: a second one in Python would take the interpreter from it between steps.
 """
 
 import argparse
@@ -16,11 +16,12 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, get_args
 
 import msgspec
 import zmq
 
+from moorage_runtime.engine import policy
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import (
     Cancel,
@@ -35,11 +36,14 @@ from moorage_runtime.engine.messages import (
     decode_commands,
     encode_events,
 )
+from moorage_runtime.model.device import Device
 from moorage_runtime.model.errors import StartError
+from moorage_runtime.model.quantized import Quantization
 from moorage_runtime.model.start import Settings, start
 
 _RATE_SECONDS = 5.0
 _LINGER_MS = 2000
+_QUIET_MS = 250
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -62,6 +66,10 @@ class Channel:
         while self._socket.poll(0):
             commands += decode_commands(self._socket.recv())
         return commands
+
+    def is_quiet(self) -> bool:
+        """Whether nothing arrives for a moment, so that nobody waits for what is done meanwhile."""
+        return not self._socket.poll(_QUIET_MS)
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -103,7 +111,7 @@ def serve(engine: Engine, channel: Channel) -> None:
             stopping |= _obey(engine, command)
         if engine.has_work:
             channel.send(_step(engine, rate))
-            if not engine.has_work:
+            if not engine.has_work and (stopping or channel.is_quiet()):
                 engine.check()
 
 
@@ -160,11 +168,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="moorage_runtime.model.process", description="The engine of moorage-runtime.")
     parser.add_argument("--model", type=Path, required=True, help="folder with safetensors, or a GGUF file")
     parser.add_argument("--socket", required=True, help="ZeroMQ address that the API process has bound")
-    parser.add_argument("--max-running", type=int, required=True, help="requests computed together")
+    parser.add_argument("--max-running", type=int, default=64, help="requests computed together; default: 64")
     parser.add_argument("--context-length", type=int, help="tokens of a request; default: the model's")
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="default: by the processor")
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: the checkpoint's")
+    parser.add_argument("--quantization", choices=get_args(Quantization), help="round the weights as they are loaded")
+    parser.add_argument("--device", choices=get_args(Device), help="default: a GPU where there is one")
     parser.add_argument("--threads", type=int, help="compute threads; default: the control group's quota")
     parser.add_argument("--kv-tokens", type=int, help="size of the KV cache; default: what fits the memory limit")
+    parser.add_argument("--scheduling-policy", choices=policy.NAMES, default="FCFS", help="default: %(default)s")
     return parser.parse_args(argv)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from moorage_runtime.engine.blocks import blocks_for
 from moorage_runtime.engine.core import Engine
@@ -32,23 +34,23 @@ CONFIG = {
 }
 
 
-def tensors():
+def tensors(hidden=HIDDEN, mlp=MLP, head_dim=HEAD_DIM):
     """Weights large enough that the two best logits are far apart."""
     generator = torch.Generator().manual_seed(7)
-    kv = KV_HEADS * HEAD_DIM
-    shapes = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN), "model.norm.weight": (HIDDEN,)}
+    queries, kv = HEADS * head_dim, KV_HEADS * head_dim
+    shapes = {"model.embed_tokens.weight": (VOCABULARY, hidden), "model.norm.weight": (hidden,)}
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
         shapes |= {
-            f"{prefix}.input_layernorm.weight": (HIDDEN,),
-            f"{prefix}.post_attention_layernorm.weight": (HIDDEN,),
-            f"{prefix}.self_attn.q_proj.weight": (HEADS * HEAD_DIM, HIDDEN),
-            f"{prefix}.self_attn.k_proj.weight": (kv, HIDDEN),
-            f"{prefix}.self_attn.v_proj.weight": (kv, HIDDEN),
-            f"{prefix}.self_attn.o_proj.weight": (HIDDEN, HEADS * HEAD_DIM),
-            f"{prefix}.mlp.gate_proj.weight": (MLP, HIDDEN),
-            f"{prefix}.mlp.up_proj.weight": (MLP, HIDDEN),
-            f"{prefix}.mlp.down_proj.weight": (HIDDEN, MLP),
+            f"{prefix}.input_layernorm.weight": (hidden,),
+            f"{prefix}.post_attention_layernorm.weight": (hidden,),
+            f"{prefix}.self_attn.q_proj.weight": (queries, hidden),
+            f"{prefix}.self_attn.k_proj.weight": (kv, hidden),
+            f"{prefix}.self_attn.v_proj.weight": (kv, hidden),
+            f"{prefix}.self_attn.o_proj.weight": (hidden, queries),
+            f"{prefix}.mlp.gate_proj.weight": (mlp, hidden),
+            f"{prefix}.mlp.up_proj.weight": (mlp, hidden),
+            f"{prefix}.mlp.down_proj.weight": (hidden, mlp),
         }
     return {name: torch.randn(shape, generator=generator) * 0.2 for name, shape in shapes.items()}
 
@@ -63,9 +65,11 @@ def one_thread():
 def write_model(tmp_path):
     """Write the small model, with changes to its `config.json`; returns its folder."""
 
-    def write(**config) -> Path:
-        (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **config}))
-        save_file(tensors(), tmp_path / "model.safetensors")
+    def write(*, wide=False, **config) -> Path:
+        """`wide`: rows of whole blocks of 256, as the K-quants have them."""
+        wider = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64} if wide else {}
+        (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **wider, **config}))
+        save_file(tensors(256, 512, 64) if wide else tensors(), tmp_path / "model.safetensors")
         return tmp_path
 
     return write
@@ -117,3 +121,20 @@ def _paged_attention(queries, blocks, tables, tiles, *, tokens, out):
             scores = torch.einsum("hd,lhd->hl", query, keys.repeat_interleave(group, 1)) * query.shape[-1] ** -0.5
             result = torch.einsum("hl,lhd->hd", scores.softmax(-1), values.repeat_interleave(group, 1))
             out[first_row + offset] = result.to(out.dtype)
+
+
+class _OneDevice(TorchDispatchMode):
+    """Fails, as a GPU would, when an operation is given tensors of two devices, other than to copy them."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+        devices = {tensor.device.type for tensor in given}
+        assert len(devices) <= 1 or func.name() == "aten::copy_", f"{func} of {devices}"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def one_device():
+    """For tensors of the device `meta`, which have no numbers: looking at one fails as well."""
+    with _OneDevice():
+        yield

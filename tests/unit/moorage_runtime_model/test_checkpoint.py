@@ -1,70 +1,28 @@
 """Reading models: both formats give the same numbers, and what is unsafe or unsupported is refused with the reason."""
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from moorage_runtime.formats.blocks import Layout
+from moorage_runtime.formats.blocks import FORMATS, Layout
 from moorage_runtime.model.checkpoint import ROPE_FACTORS, open_checkpoint
 from moorage_runtime.model.config import Llama3Scaling
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.quantized import QuantizedCheckpoint
 from moorage_runtime.model.torch_path.rope import inverse_frequencies
+from tests.gguf_models import quantized, random_blocks, write_gguf
 
-PARTS = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
-
-def interleaved(weight, heads):
-    """The permutation of llama.cpp's converter (convert_hf_to_gguf.py, LlamaModel.permute)."""
-    return weight.reshape(heads, 2, weight.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
-
-
-def write_gguf(path, source, *, architecture="llama", rope_factors=None, kind=None, query_bias=None, **metadata):
-    """The small model as llama.cpp's converter would write it."""
-    config = source.config
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_context_length(config.context_length)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.heads)
-    writer.add_head_count_kv(config.kv_heads)
-    writer.add_layer_norm_rms_eps(config.rms_eps)
-    writer.add_rope_freq_base(config.rope.theta)
-    writer.add_eos_token_id(2)
-    for key, value in metadata.items():
-        getattr(writer, f"add_{key}")(value)
-    writer.add_tensor("token_embd.weight", source.tensor("model.embed_tokens.weight").numpy())
-    writer.add_tensor("output_norm.weight", source.tensor("model.norm.weight").numpy())
-    for layer in range(config.layers):
-        for name, stored in PARTS.items():
-            weight = source.tensor(f"model.layers.{layer}.{name}.weight").numpy()
-            if architecture == "llama" and stored in ("attn_q", "attn_k"):
-                weight = interleaved(weight, config.heads if stored == "attn_q" else config.kv_heads)
-            if kind is None or weight.ndim == 1:
-                writer.add_tensor(f"blk.{layer}.{stored}.weight", weight)
-            else:
-                writer.add_tensor(f"blk.{layer}.{stored}.weight", gguf.quantize(weight, kind), raw_dtype=kind)
-    if query_bias is not None:
-        writer.add_tensor("blk.0.attn_q.bias", query_bias.numpy())
-    if rope_factors is not None:
-        writer.add_tensor("rope_freqs.weight", rope_factors.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+PARTS = (
+    "input_layernorm",
+    "self_attn.q_proj",
+    "self_attn.k_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.gate_proj",
+    "mlp.down_proj",
+)
 
 
 @pytest.fixture
@@ -98,12 +56,13 @@ def test_a_gguf_in_a_folder_is_found_and_two_are_not_guessed_between(source, tmp
         open_checkpoint(tmp_path)
 
 
-def test_rope_factors_of_a_gguf_divide_the_frequencies(source, tmp_path):
-    factors = torch.arange(1.0, source.config.head_dim // 2 + 1)
-    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source, rope_factors=factors))
-    plain = inverse_frequencies(source.config.rope, source.config.head_dim)
+def test_rope_factors_of_a_gguf_are_the_scaling_of_its_source(write_model, tmp_path):
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    source = open_checkpoint(write_model(rope_scaling={"rope_type": "llama3", **scaling}))
+    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source))
     scaled = inverse_frequencies(read.config.rope, read.config.head_dim, read.optional(ROPE_FACTORS))
-    assert torch.allclose(scaled * factors, plain)
+    assert torch.allclose(scaled, inverse_frequencies(source.config.rope, source.config.head_dim))
+    assert not torch.allclose(scaled, inverse_frequencies(read.config.rope, read.config.head_dim))
 
 
 @pytest.mark.parametrize(
@@ -205,7 +164,7 @@ def bits(checkpoint, name):
 
 
 def test_a_gguf_is_stored_in_its_own_blocks_with_rows_in_order(source, tmp_path):
-    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source, kind=gguf.GGMLQuantizationType.Q4_1))
+    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source, pack=quantized("Q4_1")))
     for part in PARTS:
         name = f"model.layers.1.{part}.weight"
         values = source.tensor(name).numpy()
@@ -217,10 +176,11 @@ def test_a_gguf_is_stored_in_its_own_blocks_with_rows_in_order(source, tmp_path)
     assert read.stored("lm_head.weight") is None
 
 
-def test_biases_of_rotated_rows_are_put_in_order_with_them(source, tmp_path):
-    bias = torch.arange(64.0)
-    path = write_gguf(tmp_path / "m.gguf", source, query_bias=interleaved(bias[:, None], 4)[:, 0])
-    assert torch.equal(open_checkpoint(path).tensor("model.layers.0.self_attn.q_proj.bias"), bias)
+def test_biases_of_rotated_rows_are_put_in_order_with_them(write_model, tmp_path):
+    folder, name = write_model(), "model.layers.0.self_attn.q_proj.bias"
+    save_file({**load_file(folder / "model.safetensors"), name: torch.arange(64.0)}, folder / "model.safetensors")
+    read = open_checkpoint(write_gguf(tmp_path / "m.gguf", open_checkpoint(folder)))
+    assert torch.equal(read.tensor(name), torch.arange(64.0))
 
 
 @pytest.mark.parametrize(
@@ -257,11 +217,24 @@ def test_matrices_are_rounded_as_they_are_loaded(small_model, source, quantizati
     assert 0 < worst < {"Int8": 0.005, "Int4": 0.06}[quantization]
 
 
+@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.block > 1])
+def test_blocks_of_every_format_are_the_numbers_that_the_package_makes_of_them(write_model, tmp_path, name):
+    source = open_checkpoint(write_model(wide=True))
+    path = write_gguf(tmp_path / "m.gguf", source, pack=random_blocks(name))
+    read, written = open_checkpoint(path), {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    for ours, theirs in (("mlp.up_proj", "blk.1.ffn_up.weight"), ("self_attn.o_proj", "blk.1.attn_output.weight")):
+        expected = gguf.dequantize(written[theirs].data, written[theirs].tensor_type)
+        tensor = read.tensor(f"model.layers.1.{ours}.weight")
+        assert np.array_equal(tensor.numpy(), expected)
+        assert read.stored(f"model.layers.1.{ours}.weight").format == name
+        assert 0.2 < tensor.abs().max() < 0.4
+
+
 def test_rounding_a_gguf_is_for_those_that_are_not_rounded_yet(source, tmp_path):
     plain = open_checkpoint(write_gguf(tmp_path / "plain.gguf", source), "Int8")
     name = "model.layers.0.self_attn.q_proj.weight"
     assert bits(plain, name) == bits(QuantizedCheckpoint(source, "Int8"), name)
-    rounded = open_checkpoint(write_gguf(tmp_path / "r.gguf", source, kind=gguf.GGMLQuantizationType.Q8_0), "Int8")
+    rounded = open_checkpoint(write_gguf(tmp_path / "r.gguf", source, pack=quantized("Q8_0")), "Int8")
     with pytest.raises(UnsupportedModelError, match=r"Int8 is for .* not quantised yet; .* is Q8_0 already"):
         rounded.stored(name)
 

@@ -10,9 +10,11 @@ from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
 from moorage_runtime.engine.messages import SamplingParams
 from moorage_runtime.engine.plan import Chunk
 from moorage_runtime.engine.sequence import Sequence
+from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.config import ModelConfig, Rope
 from moorage_runtime.model.torch_path import gathered, paged
 from moorage_runtime.model.torch_path.cache import CPU, KVCache
+from moorage_runtime.model.torch_path.llama import Llama
 
 BLOCKS = 160
 MIXTURES = {
@@ -79,6 +81,20 @@ class Case:
 
     def paged(self, kernel):
         return paged.lay_out(self.chunks, self.group, kernel, CPU).attention(self.queries, 1, self.cache)
+
+
+@pytest.mark.parametrize("attention", ["gathered", "paged"])
+def test_a_mixed_step_stays_on_its_device(small_model, one_device, attention):
+    meta, chunks = torch.device("meta"), chunks_of(MIXTURES["mixed"])
+    model = Llama(open_checkpoint(small_model), torch.float16, lambda _done: None, meta)
+    cache = KVCache(model.config, BLOCKS, torch.float16, device=meta)
+    batch = (
+        gathered.lay_out(chunks, 2, torch.float16, meta)
+        if attention == "gathered"
+        else paged.lay_out(chunks, 2, lambda *_given, **_named: None, meta)
+    )
+    logits = model.forward(batch, cache)
+    assert (logits.device.type, logits.shape) == ("meta", (len(chunks), model.config.vocab_size))
 
 
 @pytest.fixture(scope="module")

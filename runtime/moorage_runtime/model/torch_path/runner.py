@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from moorage_runtime.engine.plan import Chunk, Sampled, StepPlan
-from moorage_runtime.model.sampler import sample
-from moorage_runtime.model.torch_path import gathered, paged
+from moorage_runtime.model import sampler
+from moorage_runtime.model.torch_path import gathered, gpu_sampler, paged
 from moorage_runtime.model.torch_path.batch import Batch
 from moorage_runtime.model.torch_path.cache import KVCache
 from moorage_runtime.model.torch_path.graphs import DecodeGraphs, only_decodes
@@ -42,8 +42,11 @@ class ModelRunner:
     @torch.inference_mode()
     def execute(self, plan: StepPlan) -> list[Sampled]:
         """See `moorage_runtime.engine.plan.Runner`."""
-        logits = self._logits(plan.chunks).float().cpu().numpy()
-        return sample(logits, [chunk.sequence for chunk in plan.chunks if chunk.samples])
+        logits = self._logits(plan.chunks)
+        sequences = [chunk.sequence for chunk in plan.chunks if chunk.samples]
+        if logits.device.type == "cpu":
+            return sampler.sample(logits.float().numpy(), sequences)
+        return gpu_sampler.sample(logits, sequences)
 
     def _logits(self, chunks: tuple[Chunk, ...]) -> Tensor:
         if self._graphs is not None and only_decodes(chunks):

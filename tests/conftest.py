@@ -1,5 +1,7 @@
 """What every tier of tests shares."""
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,17 @@ settings.load_profile("moorage")
 def checkout() -> Path:
     """The root of this repository."""
     return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def load_module():
+    """Loads a module that lies beside tests, which are no packages."""
+
+    def load(path: Path):
+        name = f"beside_tests_{path.parent.name}_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load

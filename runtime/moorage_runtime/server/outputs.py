@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from moorage_runtime.engine.messages import Output
 
-MAX_PENDING = 8192
-"""Tokens, and log-probabilities of tokens, that may wait for a client that does not read: some 500 KiB at most."""
+MAX_PENDING = 4096
+"""Tokens, and log-probabilities of tokens, that may wait for a client that does not read: some 1.5 MiB at most."""
 
 
 class Arrival(NamedTuple):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from moorage_runtime.engine.blocks import IntegrityError
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import SamplingParams, Submit
 from moorage_runtime.engine.plan import Limits, Sampled
@@ -123,6 +124,8 @@ def test_preempted_requests_lose_nothing():
         (Submit("x", [], 1), "the prompt has no tokens"),
         (Submit("x", [1] * 64, 1), "the prompt has 64 tokens; the context length is 64"),
         (Submit("x", [1], 0), "max_tokens is 0; it must be at least 1"),
+        (Submit("x", [1], 1, timeout_seconds=0.0), "timeout_seconds is 0; it must be greater than 0"),
+        (Submit("x", [1], 1, timeout_seconds=float("nan")), "timeout_seconds is nan; it must be greater than 0"),
         (Submit("x", [50], 1), "the prompt has a token id outside of the vocabulary (0 to 49)"),
         (Submit("x", [-1], 1), "the prompt has a token id outside of the vocabulary (0 to 49)"),
         (Submit("x", [1], 1, SamplingParams(temperature=float("nan"))), "temperature must lie in [0, inf)"),
@@ -164,3 +167,91 @@ def test_the_report_counts_what_was_computed(engine):
     engine.submit(Submit("a", [1] * 40, 2))
     reports = [engine.step() for _ in range(3)]
     assert [(report.prompt_tokens, report.generated_tokens) for report in reports] == [(32, 0), (8, 1), (0, 1)]
+
+
+def test_cached_prompt_tokens_are_told_with_the_first_token_and_in_the_report(engine):
+    prompt = list(range(40))
+    engine.submit(Submit("a", prompt, 2))
+    run(engine)
+    engine.submit(Submit("b", prompt, 3))
+    reports = [engine.step() for _ in range(3)]
+    assert [report.cached_prompt_tokens for report in reports] == [32, 0, 0]
+    assert [report.outputs[0].cached_prompt_tokens for report in reports] == [32, 0, 0]
+    assert reports[0].prompt_tokens == 8
+
+
+def test_a_generated_block_is_known_to_the_next_turn_of_a_conversation(engine):
+    prompt = list(range(10))
+    engine.submit(Submit("a", prompt, 30))
+    answer, *_ = run(engine)["a"]
+    engine.submit(Submit("b", [*prompt, *answer, 1, 2, 3], 1))
+    assert engine.step().cached_prompt_tokens == 32
+
+
+def test_several_answers_to_one_prompt_compute_it_once():
+    engine = Engine(SimulatedRunner(VOCABULARY), limits(token_budget=16))
+    prompt = list(range(40))
+    for name in "abcd":
+        engine.submit(Submit(name, prompt, 5))
+    computed = 0
+    while engine.has_work:
+        computed += engine.step().prompt_tokens
+    assert computed == 40 + 3 * 8
+
+
+def test_what_a_broken_model_computed_is_found_by_nobody():
+    class Broken(SimulatedRunner):
+        def execute(self, plan):
+            return [Sampled(None) for _ in super().execute(plan)]
+
+    engine = Engine(Broken(VOCABULARY), limits(token_budget=64))
+    engine.submit(Submit("a", list(range(40)), 2))
+    run(engine)
+    engine.submit(Submit("b", list(range(40)), 2))
+    assert engine.step().cached_prompt_tokens == 0
+
+
+def test_a_request_out_of_time_ends_with_timeout_in_the_step_after(engine):
+    engine.submit(Submit("a", [1], 30, timeout_seconds=2.5), now=100.0)
+    engine.submit(Submit("b", [2], 3), now=100.0)
+    assert [output.token_ids for output in engine.step(now=102.4).outputs] != []
+    late = engine.step(now=102.5).outputs
+    assert (late[0].id, late[0].token_ids, late[0].finish_reason) == ("a", [], "timeout")
+    assert run(engine)["b"][1] == "length"
+
+
+def test_one_that_waits_runs_out_of_time_too():
+    engine = Engine(SimulatedRunner(VOCABULARY), limits(max_running=1))
+    engine.submit(Submit("a", [1], 5), now=0.0)
+    engine.submit(Submit("b", [2], 5, timeout_seconds=1.0), now=0.0)
+    engine.step(now=0.5)
+    assert ("b", "timeout") in [(output.id, output.finish_reason) for output in engine.step(now=1.0).outputs]
+
+
+def test_a_time_limit_that_passes_after_the_end_does_nothing(engine):
+    engine.submit(Submit("a", [1], 1, timeout_seconds=1.0), now=0.0)
+    assert engine.step(now=0.5).outputs[0].finish_reason == "length"
+    assert engine.step(now=2.0).outputs == []
+
+
+def test_the_check_finds_a_request_that_is_in_no_queue(engine):
+    engine.submit(Submit("a", [1], 5))
+    engine.step()
+    engine.check()
+    engine._scheduler.running.clear()
+    with pytest.raises(IntegrityError):
+        engine.check()
+
+
+def test_an_unknown_policy_is_refused():
+    with pytest.raises(ValueError, match="scheduling policy"):
+        Engine(SimulatedRunner(VOCABULARY), limits(policy="Fair"))
+
+
+@pytest.mark.parametrize("policy", ["FCFS", "Priority", "MLFQ"])
+def test_every_policy_gives_every_request_its_own_tokens(policy):
+    engine = Engine(SimulatedRunner(VOCABULARY), limits(policy=policy, total_blocks=9, max_running=2))
+    prompts = {name: [index] * (7 * index + 1) for index, name in enumerate("abcdefg")}
+    for index, (name, prompt) in enumerate(prompts.items()):
+        engine.submit(Submit(name, prompt, 12, priority=-index))
+    assert run(engine) == {name: (expected(prompt, 12), "length", "") for name, prompt in prompts.items()}

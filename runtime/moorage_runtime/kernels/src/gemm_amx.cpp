@@ -1,7 +1,9 @@
 // Quantised products of many rows by AMX: a tile is 16 rows by 16 outputs, one group of inputs deep.
 //
-// Groups have scales of their own, so each group's tile of integers goes through memory into 16 fp32 sums. That takes about
-// as long as the tile's products: while one group is multiplied, the one before is scaled.
+// Groups have scales of their own, so each group's tile of integers goes through memory into 16 fp32 sums. Those bound the
+// speed: while AMX instructions are in flight, 512-bit floating point has one port instead of two (measured on Sapphire
+// Rapids, and for some 2,000 cycles after), so that a block of 16 x 16 x 32 takes 48 cycles, 64 with a minimum. The tile's
+// product, 16 cycles, and its way through memory run beside that: groups overlap three deep.
 #include <cstring>
 #include <new>
 
@@ -10,13 +12,15 @@
 #include "gemm_kinds.h"
 #include "gemm_paths.h"
 #include "gemm_tiles.h"
+#include "gemm_unroll.h"
 
 namespace moorage {
 
 namespace {
 
 // Fewer rows than this are faster by VNNI (bit-equal: integer sums are exact).
-constexpr int kFewestRows = 4;
+constexpr int kFewestRows = 5;
+constexpr int kProducts = kRowBlock * kStrip;
 
 // A thread's scratch memory: a strip's codes and factors, unpacked for tiles. It lives as long as the thread.
 class Scratch {
@@ -87,13 +91,13 @@ Unpacked unpack(const Matrix& matrix, const uint8_t* chunk) {
     return to;
 }
 
+// Tiles 0..3: sums, in turn; 4 and 5: activations; 6 and 7: weights.
 TileShapes shapes_for(int rows, int group) {
     TileShapes shapes;
-    shapes.rows[0] = shapes.rows[1] = shapes.rows[2] = shapes.rows[3] = static_cast<uint8_t>(rows);
-    shapes.row_bytes[0] = shapes.row_bytes[1] = 64;                                   // sums
-    shapes.row_bytes[2] = shapes.row_bytes[3] = static_cast<uint16_t>(group);         // activations
-    shapes.rows[4] = shapes.rows[5] = static_cast<uint8_t>(group / 4);                // weights
-    shapes.row_bytes[4] = shapes.row_bytes[5] = 64;
+    for (int tile = 0; tile < 8; ++tile) {
+        shapes.rows[tile] = static_cast<uint8_t>(tile < 6 ? rows : group / 4);
+        shapes.row_bytes[tile] = static_cast<uint16_t>(tile == 4 || tile == 5 ? group : 64);
+    }
     return shapes;
 }
 
@@ -113,54 +117,59 @@ Rows rows_at(const Product& product, int row) {
     return {x.codes + first * kGroup, x.scale + first, (kind.group == kGroup ? x.offset : x.offset16) + first, x.rows};
 }
 
-// Integer products of one group into memory. Odd and even groups have tiles of their own.
-template <Quantisation kind, int parity>
-void multiply_group(const Unpacked& weights, const Rows& x, int group, int32_t* to) {
+template <Quantisation kind, int tile>
+MOORAGE_INLINE void multiply_group(const Unpacked& weights, const Rows& x, int group) {
     const int in_row = group * kind.group % kGroup;
-    tile_zero<parity>();
-    tile_load<2 + parity>(x.codes + group * kind.group / kGroup * x.apart * kGroup + in_row, kGroup);
-    tile_load<4 + parity>(weights.codes + group * kind.group * kStrip, 64);
-    tile_multiply_i8<parity, 2 + parity, 4 + parity>();
-    tile_store<parity>(to, 64);
+    tile_zero<tile>();
+    tile_load<4 + tile % 2>(x.codes + group * kind.group / kGroup * x.apart * kGroup + in_row, kGroup);
+    tile_load<6 + tile % 2>(weights.codes + group * kind.group * kStrip, 64);
+    tile_multiply_i8<tile, 4 + tile % 2, 6 + tile % 2>();
 }
 
 template <Quantisation kind, int rows>
-inline __attribute__((always_inline)) void scale_group(const Unpacked& weights, const Rows& x, int group,
-                                                       const int32_t* products, __m512 (&sums)[rows]) {
+MOORAGE_INLINE void scale_group(const Unpacked& weights, const Rows& x, int group, const int32_t* products,
+                                __m512 (&sums)[rows]) {
     const __m512 scales = _mm512_load_ps(weights.scales + group * kStrip);
     const float* scale = x.scale + group * kind.group / kGroup * x.apart;
-    for (int r = 0; r < rows; ++r) {
+    unrolled<rows>(MOORAGE_EACH(r) {
         const __m512 exact = _mm512_cvtepi32_ps(_mm512_load_si512(products + r * kStrip));
         sums[r] = _mm512_fmadd_ps(_mm512_mul_ps(scales, _mm512_set1_ps(scale[r])), exact, sums[r]);
-    }
+    });
     if constexpr (kind.minimum) {
         const __m512 minimums = _mm512_load_ps(weights.minimums + group * kStrip);
         const float* offset = x.offset + group * x.apart;
-        for (int r = 0; r < rows; ++r) sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(offset[r]), sums[r]);
+        unrolled<rows>(MOORAGE_EACH(r) {
+            sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(offset[r]), sums[r]);
+        });
     }
 }
 
 // `count` rows of a block, at most `rows`: those beyond are computed from whatever follows in memory, and not stored.
 template <Quantisation kind, int rows>
-void multiply_rows(const Product& product, const Unpacked& weights, int strip, int row, int count) {
-    alignas(64) int32_t products[2][rows * kStrip];
-    const int groups = product.matrix.k / kind.group;  // even: k is a multiple of 32, K-quants' of 256
+void multiply_rows(const Product& product, const Unpacked weights, int strip, int row, int count) {
+    alignas(64) int32_t products[2][kProducts];
+    const int groups = product.matrix.k / kind.group;
     const Rows x = rows_at<kind>(product, row);
     __m512 sums[rows];
-    for (__m512& each : sums) each = _mm512_setzero_ps();
-    multiply_group<kind, 0>(weights, x, 0, products[0]);
-    int group = 0;
-    for (; group + 2 < groups; group += 2) {
-        multiply_group<kind, 1>(weights, x, group + 1, products[1]);
-        scale_group<kind, rows>(weights, x, group, products[0], sums);
-        multiply_group<kind, 0>(weights, x, group + 2, products[0]);
-        scale_group<kind, rows>(weights, x, group + 1, products[1], sums);
+    unrolled<rows>(MOORAGE_EACH(r) { sums[r] = _mm512_setzero_ps(); });
+    const auto turn = [&]<int tile>(int group) __attribute__((always_inline)) {
+        if (group + 2 < groups) multiply_group<kind, (tile + 2) % 4>(weights, x, group + 2);
+        if (group + 1 < groups) tile_store<(tile + 1) % 4>(products[(tile + 1) % 2], 64);
+        if (group < groups) scale_group<kind, rows>(weights, x, group, products[tile % 2], sums);
+    };
+    multiply_group<kind, 0>(weights, x, 0);
+    if (groups > 1) multiply_group<kind, 1>(weights, x, 1);
+    tile_store<0>(products[0], 64);
+    for (int group = 0; group < groups; group += 4) {
+        turn.template operator()<0>(group);
+        turn.template operator()<1>(group + 1);
+        turn.template operator()<2>(group + 2);
+        turn.template operator()<3>(group + 3);
     }
-    if (group + 1 < groups) multiply_group<kind, 1>(weights, x, group + 1, products[1]);
-    scale_group<kind, rows>(weights, x, group, products[0], sums);
-    if (group + 1 < groups) scale_group<kind, rows>(weights, x, group + 1, products[1], sums);
     const StripOut to = strip_out(product, strip);
-    for (int r = 0; r < count; ++r) store_row(to, row + r, sums[r]);
+    unrolled<rows>(MOORAGE_EACH(r) {
+        if (r < count) store_row(to, row + r, sums[r]);
+    });
 }
 
 template <Quantisation kind>

@@ -1,6 +1,7 @@
 // Products by AVX-512 and VNNI: rows are taken together so that each weight is loaded and unpacked once for up to 8 of them.
 #include "gemm_avx512.h"
 #include "gemm_kinds.h"
+#include "gemm_unroll.h"
 
 namespace moorage {
 
@@ -29,18 +30,18 @@ void for_row_runs(int begin, int end, F f) {
 
 // Codes of one group as unsigned bytes: register j holds inputs 4 j .. 4 j + 3 of each output.
 template <Quantisation kind>
-void load_codes(const uint8_t* from, __m512i (&codes)[kind.group / 4]) {
+MOORAGE_INLINE void load_codes(const uint8_t* from, __m512i (&codes)[kind.group / 4]) {
     if constexpr (kind.bits == 8) {
-        for (int j = 0; j < kind.group / 4; ++j) {
+        unrolled<kind.group / 4>(MOORAGE_EACH(j) {
             codes[j] = _mm512_xor_si512(_mm512_loadu_si512(from + j * 64), _mm512_set1_epi8(-128));
-        }
+        });
     } else {
         const __m512i low = _mm512_set1_epi8(15);
-        for (int j = 0; j < kind.group / 4; j += 2) {
-            const __m512i both = _mm512_loadu_si512(from + j / 2 * 64);
-            codes[j] = _mm512_and_si512(both, low);
-            codes[j + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-        }
+        unrolled<kind.group / 8>(MOORAGE_EACH(j) {
+            const __m512i both = _mm512_loadu_si512(from + j * 64);
+            codes[2 * j] = _mm512_and_si512(both, low);
+            codes[2 * j + 1] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+        });
     }
 }
 
@@ -50,10 +51,12 @@ inline __m512i four_codes(const int8_t* at) {
 
 // Every lane starts from what the codes' offset of 0, 4, 8 or 128 would add.
 template <Quantisation kind>
-__m512i dot(const __m512i (&codes)[kind.group / 4], const int8_t* x, int32_t sum) {
+MOORAGE_INLINE __m512i dot(const __m512i (&codes)[kind.group / 4], const int8_t* x, int32_t sum) {
     constexpr int zero = kind.bits == 8 ? 128 : kind.zero;
     __m512i total = zero == 0 ? _mm512_setzero_si512() : _mm512_set1_epi32(-zero * sum);
-    for (int j = 0; j < kind.group / 4; ++j) total = _mm512_dpbusd_epi32(total, codes[j], four_codes(x + j * 4));
+    unrolled<kind.group / 4>(MOORAGE_EACH(j) {
+        total = _mm512_dpbusd_epi32(total, codes[j], four_codes(x + j * 4));
+    });
     return total;
 }
 
@@ -76,22 +79,23 @@ Rows rows_at(const Product& product, int row) {
 }
 
 template <Quantisation kind, int run>
-inline __attribute__((always_inline)) void add_group(const uint8_t* chunk, int in_chunk, const Rows& x, int group,
-                                                     __m512 (&sums)[run]) {
+MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const Rows& x, int group, __m512 (&sums)[run]) {
     __m512i codes[kind.group / 4];
     load_codes<kind>(chunk + in_chunk * chunk_of(kind).code_bytes, codes);
     const __m512 scales = load_scales<kind>(chunk, in_chunk);
     const int at32 = group * kind.group / kGroup * x.apart;
     const int at = group * x.apart;
     const int8_t* values = x.codes + at32 * kGroup + group * kind.group % kGroup;
-    for (int r = 0; r < run; ++r) {
+    unrolled<run>(MOORAGE_EACH(r) {
         const __m512 exact = _mm512_cvtepi32_ps(dot<kind>(codes, values + r * kGroup, x.sum[at + r]));
         const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(x.scale[at32 + r]));
         sums[r] = _mm512_fmadd_ps(scale, exact, sums[r]);
-    }
+    });
     if constexpr (kind.minimum) {
         const __m512 minimums = load_minimums<kind>(chunk, in_chunk);
-        for (int r = 0; r < run; ++r) sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(x.offset[at + r]), sums[r]);
+        unrolled<run>(MOORAGE_EACH(r) {
+            sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(x.offset[at + r]), sums[r]);
+        });
     }
 }
 
@@ -102,14 +106,14 @@ void quantised_run(const Product& product, int strip, int row) {
     const Rows x = rows_at<kind>(product, row);
     const int groups = product.matrix.k / kind.group;
     __m512 sums[run];
-    for (__m512& each : sums) each = _mm512_setzero_ps();
+    unrolled<run>(MOORAGE_EACH(r) { sums[r] = _mm512_setzero_ps(); });
     for (int group = 0; group < groups; group += layout.groups, chunk += layout.bytes) {
         prefetch<layout.bytes>(chunk + kAhead);
         const int count = std::min(layout.groups, groups - group);
         for (int i = 0; i < count; ++i) add_group<kind, run>(chunk, i, x, group + i, sums);
     }
     const StripOut to = strip_out(product, strip);
-    for (int r = 0; r < run; ++r) store_row(to, row + r, sums[r]);
+    unrolled<run>(MOORAGE_EACH(r) { store_row(to, row + r, sums[r]); });
 }
 
 void multiply_quantised(const Product& product) {
@@ -133,19 +137,19 @@ void floats_run(const Product& product, int strip, int row) {
     const size_t apart = product.matrix.strip_bytes / sizeof(Weight);
     const auto* weights = reinterpret_cast<const Weight*>(strip_at(product, strip));
     __m512 sums[strips][run];
-    for (auto& of_strip : sums) {
-        for (__m512& each : of_strip) each = _mm512_setzero_ps();
-    }
+    unrolled<strips * run>(MOORAGE_EACH(i) { sums[i / run][i % run] = _mm512_setzero_ps(); });
     for (int i = 0; i < k; ++i, weights += kStrip, x += block.rows) {
-        for (int s = 0; s < strips; ++s) {
+        unrolled<strips>(MOORAGE_EACH(s) {
             const __m512 weight = load_weights(weights + static_cast<size_t>(s) * apart);
-            for (int r = 0; r < run; ++r) sums[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r]), sums[s][r]);
-        }
+            unrolled<run>(MOORAGE_EACH(r) {
+                sums[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r]), sums[s][r]);
+            });
+        });
     }
-    for (int s = 0; s < strips; ++s) {
+    unrolled<strips>(MOORAGE_EACH(s) {
         const StripOut to = strip_out(product, strip + s);
-        for (int r = 0; r < run; ++r) store_row(to, row + r, sums[s][r]);
-    }
+        unrolled<run>(MOORAGE_EACH(r) { store_row(to, row + r, sums[s][r]); });
+    });
 }
 
 template <typename Weight>
@@ -171,20 +175,20 @@ void bf16_run(const Product& product, int strip, int row) {
     const uint8_t* weights = strip_at(product, strip);
     const __m512i high = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000U));
     __m512 sums[run];
-    for (__m512& each : sums) each = _mm512_setzero_ps();
+    unrolled<run>(MOORAGE_EACH(r) { sums[r] = _mm512_setzero_ps(); });
     for (int pair = 0; pair < (k + 1) / 2; ++pair, weights += 64) {
         const __m512i both = _mm512_loadu_si512(weights);
         const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
         const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, high));
         const uint32_t* values = x + pair / 16 * block.rows * 16 + pair % 16;
-        for (int r = 0; r < run; ++r) {
+        unrolled<run>(MOORAGE_EACH(r) {
             const __m512i two = _mm512_set1_epi32(static_cast<int32_t>(values[r * 16]));
             sums[r] = _mm512_fmadd_ps(even, _mm512_castsi512_ps(_mm512_slli_epi32(two, 16)), sums[r]);
             sums[r] = _mm512_fmadd_ps(odd, _mm512_castsi512_ps(_mm512_and_si512(two, high)), sums[r]);
-        }
+        });
     }
     const StripOut to = strip_out(product, strip);
-    for (int r = 0; r < run; ++r) store_row(to, row + r, sums[r]);
+    unrolled<run>(MOORAGE_EACH(r) { store_row(to, row + r, sums[r]); });
 }
 
 void multiply_bf16(const Product& product) {

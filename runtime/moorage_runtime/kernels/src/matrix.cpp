@@ -14,6 +14,7 @@ namespace {
 
 // Enough tiles for threads to share a matrix evenly, few enough that taking one costs nothing beside its work.
 constexpr int kWantedTiles = 24;
+constexpr int kMinimumTileStrips = 2;
 constexpr int kMaximumTileStrips = 8;
 // Of an L2 cache of 1 MiB or more, the rest is for the weights.
 constexpr size_t kOperandInCache = 512 * 1024;
@@ -40,7 +41,7 @@ void place(Matrix& matrix) {
             break;
     }
     matrix.strips = (matrix.n + kStrip - 1) / kStrip;
-    matrix.tile_strips = std::clamp(matrix.strips / kWantedTiles, 1, kMaximumTileStrips);
+    matrix.tile_strips = std::clamp(matrix.strips / kWantedTiles, kMinimumTileStrips, kMaximumTileStrips);
     matrix.bytes = static_cast<size_t>(matrix.strips) * matrix.strip_bytes;
 }
 

@@ -21,5 +21,5 @@ def report_failure(path: Path, program: str, reason: str, message: str) -> None:
 
 def write(path: Path, message: Mapping[str, object]) -> None:
     """Write the termination message; outside of Kubernetes there is no such file."""
-    if path.exists():
+    if path.exists() and not path.is_dir():
         path.write_bytes(orjson.dumps(message))

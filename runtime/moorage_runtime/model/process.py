@@ -188,8 +188,8 @@ def main(argv: list[str] | None = None) -> None:
             engine, started = start(Settings(**asked), channel.send)
             channel.send(started)
             serve(engine, channel)
-    except StartError as error:  # expected, and told in words: no traceback
-        raise SystemExit(f"{error.reason}: {error}") from None
+    except StartError:  # expected, and told over the channel in words, which the other end prints: no traceback
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _add_engine(group: argparse._ArgumentGroup) -> None:
         choices=choices(Dtype),
         help="type of weights and KV cache (default: what the checkpoint has and the machine computes well)",
     )
-    group.add_argument("--device", choices=choices(Device), help="where to compute (default: cpu)")
+    group.add_argument("--device", choices=choices(Device), help="where to compute (default: a GPU where there is one)")
     group.add_argument(
         "--threads", type=_positive, metavar="N", help="compute threads (default: the processors that this may use)"
     )
@@ -125,22 +125,32 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+
+
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
     return value
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
     return value
 
 
 def _port(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if not 0 <= value <= _LAST_PORT:
         raise argparse.ArgumentTypeError(f"must be from 0 to {_LAST_PORT}, not {value}")
     return value
@@ -161,7 +171,7 @@ def options_of(parsed: argparse.Namespace) -> Options:
     )
     return Options(
         engine=engine,
-        served_name=parsed.served_name or parsed.model.resolve().stem,
+        served_name=parsed.served_name or parsed.model.resolve().name.removesuffix(".gguf"),
         max_waiting=parsed.max_waiting or 8 * parsed.max_running,
         request_timeout=parsed.request_timeout,
         host=parsed.host,

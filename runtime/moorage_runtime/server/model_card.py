@@ -52,7 +52,7 @@ def load_card(folder: Path) -> ModelCard:
     """
     try:
         return _load(folder)
-    except (TokenizerError, TemplateError, GgufError, OSError, json.JSONDecodeError) as error:
+    except (TokenizerError, TemplateError, GgufError, OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelCardError(str(error)) from error
 
 
@@ -67,7 +67,9 @@ def _load(folder: Path) -> ModelCard:
         tokenizer = gguf_tokenizer(metadata)
         bos = metadata.get("tokenizer.ggml.bos_token_id") if adds_bos(metadata) else None
     else:
-        raise ModelCardError(f"there is neither a tokenizer.json nor a GGUF file in {folder}")
+        raise ModelCardError(
+            f"there is neither a tokenizer.json nor a GGUF file in {folder}; a model's folder has one of them"
+        )
     generation = _json(beside / "generation_config.json")
     return ModelCard(
         tokenizer=tokenizer,
@@ -80,9 +82,14 @@ def _load(folder: Path) -> ModelCard:
 
 def _gguf_file(folder: Path) -> Path | None:
     if folder.is_file():
+        if folder.suffix != ".gguf":
+            raise ModelCardError(f"{folder} is no model: give the folder that it is in, or a file that ends in .gguf")
         return folder
     if not folder.is_dir():
-        raise ModelCardError(f"there is no folder {folder}")
+        raise ModelCardError(
+            f"there is no {folder}; give a model's folder or a .gguf file "
+            "(`moorage-fetch SOURCE --into FOLDER` brings one)"
+        )
     return min(folder.glob("*.gguf"), default=None)
 
 

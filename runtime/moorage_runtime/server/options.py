@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 SchedulingPolicy = Literal["FCFS", "Priority", "MLFQ"]
 Quantization = Literal["Int8", "Int4"]
-Dtype = Literal["bfloat16", "float32"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 Device = Literal["cpu", "cuda"]
 DEFAULT_MAX_RUNNING = 64
 

@@ -1,6 +1,7 @@
 """What a person sees while the model loads: one line that moves on a terminal, a line per phase in a log."""
 
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from moorage_runtime.engine.messages import Started
 from moorage_runtime.server.options import Options
 
 _BAR = 24
+_REDRAW_SECONDS = 0.1
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
@@ -25,6 +27,7 @@ class Progress:
         self._clock = clock
         self._began = clock()
         self._phase = ""
+        self._drawn = 0.0
         self._said = (0.0, "starting the engine")
         self._open = False
         self._over = False
@@ -32,19 +35,23 @@ class Progress:
     def show(self, phase: str, fraction: float, message: str) -> None:
         """How far the start has come."""
         self._said = fraction, message
-        if not self._terminal and phase != self._phase:
-            self._write(f"{phase}: {message}\n")
-        self._phase = phase
+        if phase != self._phase:
+            self._phase, self._drawn = phase, 0.0
+            if not self._terminal:
+                self._write(f"{phase}: {message}\n")
         self.tick()
 
     def tick(self) -> None:
         """Move the seconds of the line on a terminal."""
-        if self._over or not self._terminal:
+        now = self._clock()
+        if self._over or not self._terminal or now < self._drawn + _REDRAW_SECONDS:
             return
         fraction, message = self._said
         bar = ("█" * round(fraction * _BAR)).ljust(_BAR, "░")
-        self._write(f"\r\x1b[2K{bar} {fraction:4.0%}  {message}, {self._clock() - self._began:.0f} s")
-        self._open = True
+        line = f"{bar} {fraction:4.0%} {now - self._began:3.0f} s  {message}"
+        # A line that wraps could not be taken back.
+        self._write(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}")
+        self._open, self._drawn = True, now
 
     def ready(self, engine: Started, options: Options, port: int, *, chats: bool) -> None:
         """Where the model answers: with what to type next on a terminal, with what was chosen in a log."""

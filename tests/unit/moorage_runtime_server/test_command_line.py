@@ -25,9 +25,10 @@ def test_help_teaches(capsys):
     [
         (["serve"], "the following arguments are required: MODEL"),
         (["serve", "m", "--max-running", "0"], "argument --max-running: must be at least 1, not 0"),
+        (["serve", "m", "--max-running", "some"], "argument --max-running: must be a whole number, not 'some'"),
         (["serve", "m", "--port", "65536"], "argument --port: must be from 0 to 65535, not 65536"),
-        (["serve", "m", "--request-timeout", "nan"], "argument --request-timeout: must be above 0, not nan"),
-        (["serve", "m", "--dtype", "int3"], "invalid choice: 'int3' (choose from 'bfloat16', 'float32')"),
+        (["serve", "m", "--request-timeout", "nan"], "argument --request-timeout: must be a number above 0, not 'nan'"),
+        (["serve", "m", "--dtype", "int3"], "invalid choice: 'int3' (choose from 'bfloat16', 'float16', 'float32')"),
     ],
 )
 def test_wrong_arguments(capsys, arguments, message):
@@ -86,3 +87,32 @@ print(engine.wait())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["reaped", "7"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "; give a model's folder or a .gguf file (`moorage-fetch"),
+        ("text", " is no model: give the folder that it is in, or a file that ends in .gguf"),
+        ({}, "there is neither a tokenizer.json nor a GGUF file in "),
+        ({"tokenizer.json": "{"}, "tokenizer.json cannot be read: "),
+        ({"model.gguf": "no"}, "UnsupportedModel: "),
+    ],
+)
+def test_what_is_no_model_is_told_in_one_line(tmp_path, capsys, content, message):
+    path = tmp_path / "model"
+    if isinstance(content, str):
+        path.write_text(content)
+    elif content is not None:
+        path.mkdir()
+        for name, text in content.items():
+            (path / name).write_text(text)
+    assert main(["serve", str(path), "--termination-log", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("moorage-runtime: UnsupportedModel: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(("path", "name"), [("/models/Qwen2.5-0.5B", "Qwen2.5-0.5B"), ("/m/small.q4.gguf", "small.q4")])
+def test_a_model_is_served_under_its_own_name(path, name):
+    assert options_of(parser().parse_args(["serve", path])).served_name == name

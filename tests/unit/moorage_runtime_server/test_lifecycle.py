@@ -84,11 +84,12 @@ async def test_a_full_queue_is_said_to_be_full(serve):
 
 
 async def test_sigterm_lets_streams_finish_and_takes_no_more(serve):
-    server = serve("--pace", "0.01")
+    server = serve("--pace", "0.01", "--max-running", "30")
     async with aiohttp.ClientSession() as session:
         url = server.url + "/v1/completions"
         body = completion("a" * 60, stream=True)
-        streams = [await session.post(url, json=body | {"max_tokens": 60}) for _ in range(6)]
+        asked = [asyncio.ensure_future(session.post(url, json=body | {"max_tokens": 60})) for _ in range(32)]
+        await server.until(lambda: len(server.submitted()) == len(asked))
         server.process.send_signal(signal.SIGTERM)
         await server.until(lambda: not server.ready())
         async with session.post(url, json=body) as refused:
@@ -97,10 +98,12 @@ async def test_sigterm_lets_streams_finish_and_takes_no_more(serve):
         status, content = await server.get("/readyz")
         assert (status, json.loads(content)["reason"]) == (503, "Draining")
         assert (await server.get("/healthz"))[0] == 200
-        texts = [await stream.text() for stream in streams]
+        texts = [await (await stream).text() for stream in asked]
     assert all(text.endswith("data: [DONE]\n\n") for text in texts)
     assert all(text.count('"text":"a"') == 60 for text in texts)
     assert server.wait() == 0
+    assert server.engine_log()[-1] == ["totals", {"submit": 32, "length": 32}]
+    assert "stopping: 32 running answers finish" in server.output()
     assert (server.folder / "termination").read_text() == ""
 
 

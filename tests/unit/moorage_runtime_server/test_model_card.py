@@ -66,7 +66,7 @@ def test_broken_files_are_named(folder, files, message):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(ModelCardError, match="there is no folder"):
+    with pytest.raises(ModelCardError, match=r"there is no .*nothing; give a model's folder"):
         load_card(tmp_path / "nothing")
 
 

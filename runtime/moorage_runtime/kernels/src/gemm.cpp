@@ -47,9 +47,9 @@ std::atomic<const Path*>& chosen() {
     return path;
 }
 
-const Path& path() { return *chosen().load(std::memory_order_relaxed); }
-
 }  // namespace
+
+const Path& chosen_path() { return *chosen().load(std::memory_order_relaxed); }
 
 bool kernels_select(const char* name) {
     const Path* named = best_path(name);
@@ -57,7 +57,7 @@ bool kernels_select(const char* name) {
     return named != nullptr;
 }
 
-const char* kernels_path() { return path().name; }
+const char* kernels_path() { return chosen_path().name; }
 
 void matrix_multiply(const Matrix& matrix, const void* operand, int rows, int row_begin, int row_end, int tile, float* out,
                      size_t ldo, const float* bias, bool add) {
@@ -69,10 +69,10 @@ void matrix_multiply(const Matrix& matrix, const void* operand, int rows, int ro
                              out,    ldo,
                              bias,   add};
     switch (matrix.layout) {
-        case Layout::F32: return path().f32(product);
-        case Layout::F16: return path().f16(product);
-        case Layout::BF16: return path().bf16(product);
-        case Layout::Quantised: return path().quantised(product);
+        case Layout::F32: return chosen_path().f32(product);
+        case Layout::F16: return chosen_path().f16(product);
+        case Layout::BF16: return chosen_path().bf16(product);
+        case Layout::Quantised: return chosen_path().quantised(product);
     }
 }
 

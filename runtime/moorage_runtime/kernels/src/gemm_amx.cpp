@@ -214,8 +214,12 @@ void multiply_quantised(const Product& product) {
     });
 }
 
+void multiply_f32(const Product& product) { kAvx512Path.f32(product); }
+
+void multiply_f16(const Product& product) { kAvx512Path.f16(product); }
+
 }  // namespace
 
-const Path kAmxPath = {"amx", kAvx512Path.f32, kAvx512Path.f16, multiply_bf16_tiles, multiply_quantised};
+const Path kAmxPath = {"amx", multiply_f32, multiply_f16, multiply_bf16_tiles, multiply_quantised, kAvx512Rows};
 
 }  // namespace moorage

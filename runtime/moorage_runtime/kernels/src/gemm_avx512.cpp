@@ -199,6 +199,7 @@ void multiply_bf16(const Product& product) {
 
 }  // namespace
 
-const Path kAvx512Path = {"avx512", multiply_floats<float>, multiply_floats<uint16_t>, multiply_bf16, multiply_quantised};
+const Path kAvx512Path = {"avx512",      multiply_floats<float>, multiply_floats<uint16_t>,
+                          multiply_bf16, multiply_quantised,     kAvx512Rows};
 
 }  // namespace moorage

@@ -3,6 +3,7 @@
 
 #include "gemm.h"
 #include "matrix.h"
+#include "operand.h"
 
 namespace moorage {
 
@@ -20,13 +21,22 @@ struct Product {
 
 using Multiply = void (*)(const Product& product);
 
+using PrepareRow = void (*)(const float* x, int k, RowBlock<uint8_t> block, int row);
+
+struct RowPreparations {
+    PrepareRow f32, bf16, i8;
+};
+
 struct Path {
     const char* name;
     Multiply f32, f16, bf16, quantised;
+    const RowPreparations& rows;
 };
 
-extern const Path kScalarPath;
-extern const Path kAvx512Path;
-extern const Path kAmxPath;
+extern const RowPreparations kScalarRows, kAvx2Rows, kAvx512Rows;
+extern const Path kScalarPath, kAvx2Path, kAvx512Path, kAmxPath;
+
+// The one that products take.
+const Path& chosen_path();
 
 }  // namespace moorage

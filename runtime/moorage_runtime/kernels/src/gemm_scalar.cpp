@@ -140,6 +140,6 @@ void multiply_quantised(const Product& product) {
 
 }  // namespace
 
-const Path kScalarPath = {"scalar", multiply_f32, multiply_f16, multiply_bf16, multiply_quantised};
+const Path kScalarPath = {"scalar", multiply_f32, multiply_f16, multiply_bf16, multiply_quantised, kScalarRows};
 
 }  // namespace moorage

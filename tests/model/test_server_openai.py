@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from random import Random
 
 import openai
 import pytest
@@ -49,6 +51,11 @@ class Served:
     def get(self, path):
         with urllib.request.urlopen(self.url + path, timeout=60) as response:
             return response.read().decode()
+
+    def held(self):
+        """Sequences that run or wait."""
+        telemetry = json.loads(self.get("/telemetry"))
+        return telemetry["running"] + telemetry["waiting"]
 
     def ready(self):
         try:
@@ -168,6 +175,56 @@ async def test_a_client_that_leaves_frees_its_place(shared):
     assert 'finished_reason="abort"' in shared.get("/metrics")
 
 
+async def test_choices_share_their_prompt(shared):
+    """The prompt is counted once, and what later requests find of it in the cache is told."""
+    async with shared.client() as client:
+        how = {"model": "chat", "prompt": "A harbour is a sheltered place. " * 12, "max_tokens": 4, "n": 3}
+        first = await client.completions.create(**how)
+        again = await client.completions.create(**how)
+        salted = await client.completions.create(**how, extra_body={"cache_salt": "another tenant"})
+    assert len({answer.usage.prompt_tokens for answer in (first, again, salted)}) == 1
+    assert first.usage.prompt_tokens > 64
+    cached = [answer.usage.prompt_tokens_details.cached_tokens for answer in (first, again, salted)]
+    assert cached[0] == cached[2] == 0
+    assert 64 <= cached[1] < first.usage.prompt_tokens
+    assert first.usage.completion_tokens <= 12
+    metrics = shared.get("/metrics")
+    assert float(re.search(r"vllm:prefix_cache_hits_total\{.*\} (\S+)", metrics)[1]) >= cached[1]
+
+
+async def test_a_time_limit_cuts_an_answer(shared):
+    async with shared.client() as client:
+        answer = await client.completions.create(
+            model="chat", prompt="Once", n=4, max_tokens=480, extra_body={"ignore_eos": True, "timeout": 0.5}
+        )
+    assert {choice.finish_reason for choice in answer.choices} == {"length"}
+    assert {choice.stop_reason for choice in answer.choices} == {"timeout"}
+    assert 0 < answer.usage.completion_tokens < 4 * 480
+
+
+async def test_clients_of_every_kind_leave_nothing_behind(tmp_path, smollm2_path, load_module, checkout):
+    clients = load_module(checkout / "tests" / "unit" / "moorage_runtime_server" / "clients.py")
+    served = Served(tmp_path, smollm2_path, "--served-name", "echo", "--max-running", "16")
+    try:
+        port, random = int(served.url.rpartition(":")[2]), Random(7)
+        sizes = []
+        for _ in range(3):
+            await asyncio.gather(*(clients.visit(random, port) for _ in range(30)))
+            await served.until(lambda: served.held() == 0)
+            sizes.append(_resident(served.process.pid))
+        assert sizes[2] - sizes[0] < 4 << 20
+        ends = re.findall(r'vllm:request_success_total\{.*finished_reason="(\w+)"', served.get("/metrics"))
+        assert set(ends) <= {"stop", "length", "abort"}
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(START_DEADLINE) == 0
+    finally:
+        served.end()
+
+
+def _resident(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 async def test_bad_requests_name_what_is_wrong(shared):
     async with shared.client() as client:
         with pytest.raises(openai.BadRequestError, match="maximum context length is 512 tokens") as long:
@@ -178,27 +235,26 @@ async def test_bad_requests_name_what_is_wrong(shared):
 
 
 async def test_sigterm_finishes_open_streams(own):
+    """More of them than are computed together."""
     async with own.client() as client:
-        streams = [
-            asyncio.ensure_future(streamed(client, max_tokens=24, extra_body={"ignore_eos": True})) for _ in range(3)
-        ]
-        await own.until(lambda: "vllm:generation_tokens_total" in own.get("/metrics"))
-        await own.until(lambda: json.loads(own.get("/telemetry"))["running"] == 3)
+        how = {"max_tokens": 80, "extra_body": {"ignore_eos": True}}
+        streams = [asyncio.ensure_future(streamed(client, **how)) for _ in range(32)]
+        await own.until(lambda: re.search(r"vllm:request_params_n_count\{.*\} 32", own.get("/metrics")))
         own.process.send_signal(signal.SIGTERM)
         await own.until(lambda: not own.ready())
         with pytest.raises(openai.InternalServerError, match="shutting down"):
             await client.completions.create(model="chat", prompt="too late")
         answers = await asyncio.gather(*streams)
-    assert [chunks[-1].choices[0].finish_reason for chunks in answers] == ["length"] * 3
+    assert [chunks[-1].choices[0].finish_reason for chunks in answers] == ["length"] * 32
     assert own.process.wait(START_DEADLINE) == 0
 
 
 async def test_every_client_of_a_killed_engine_gets_an_error(own):
     async with own.client() as client:
         how = {"max_tokens": 400, "extra_body": {"ignore_eos": True}}
-        streams = [asyncio.ensure_future(streamed(client, **how)) for _ in range(2)]
+        streams = [asyncio.ensure_future(streamed(client, **how)) for _ in range(6)]
         whole = asyncio.ensure_future(client.chat.completions.create(model="chat", messages=QUESTION, **how))
-        await own.until(lambda: json.loads(own.get("/telemetry"))["running"] == 3)
+        await own.until(lambda: own.held() == 7)
         os.kill(own.engine_pid(), signal.SIGKILL)
         errors = await asyncio.gather(*streams, whole, return_exceptions=True)
     assert all(isinstance(error, openai.APIError) for error in errors)

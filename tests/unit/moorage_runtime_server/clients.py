@@ -100,7 +100,7 @@ async def muddler(random, reader, writer):
             random.randbytes(50),
             json.dumps(body(random, temperature="hot")).encode(),
             json.dumps(body(random, model="other")).encode(),
-            json.dumps(body(random, prompt="x" * 1000)).encode(),
+            json.dumps(body(random, prompt="x " * 3000)).encode(),
             b"[" * 2000,
         )
     )

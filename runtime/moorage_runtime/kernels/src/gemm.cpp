@@ -23,6 +23,8 @@ const Level kLevels[] = {
 #if defined(__x86_64__)
     {"amx", [] { return features().amx; }, &kAmxPath},
     {"avx512", [] { return features().avx512; }, &kAvx512Path},
+    {"avxvnni", [] { return features().avx_vnni; }, &kAvxVnniPath},
+    {"avx2", [] { return features().avx2; }, &kAvx2Path},
 #endif
     {"scalar", [] { return true; }, &kScalarPath},
 };

@@ -78,8 +78,8 @@ void matrix_multiply(const Matrix& matrix, const void* operand, int rows, int ro
 // One dequantised row (k floats), such as a token's embedding in a tied table.
 void matrix_row(const Matrix& matrix, int row, float* out);
 
-// The path that products take here, for telemetry: amx, avx512, avx2, neon or scalar. The environment variable
-// MOORAGE_KERNELS lowers it to the best that is not above the one named there.
+// The path that products take here, for telemetry: amx, avx512, avxvnni, avx2, neon or scalar. The environment
+// variable MOORAGE_KERNELS lowers it to the best that is not above the one named there.
 const char* kernels_path();
 // As the environment variable, while no product runs; false: no such path. For tests.
 bool kernels_select(const char* name);

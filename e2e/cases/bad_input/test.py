@@ -85,6 +85,24 @@ def test_too_little_memory(kit):
     )
 
 
+def test_a_quantization_of_what_is_quantised_already(kit):
+    kit.apply(deployment("twice", model={**SOURCE, "quantization": "Int8"}))
+    message = _settled(kit, "twice", "UnsupportedModel")["message"]
+    assert re.match(
+        r"quantization Int8 is for checkpoints that are not quantised yet; tensor '\S+' of this one is Q\w+ already\. ",
+        message,
+    ), message
+    header, row = kit.kubectl("get", "llmdep", "twice").splitlines()
+    assert row[header.index("STATUS") :].split()[0] == "UnsupportedModel"
+
+
+def test_a_quantization_of_a_gguf_file_that_is_named(kit):
+    assert (
+        'spec.model: Invalid value: "object": a GGUF file is quantised already and is served as it is; '
+        "remove spec.model.quantization, or name a source with safetensors"
+    ) in kit.refused(deployment("a", model={"source": "pvc://models/model.gguf", "quantization": "Int8"}))
+
+
 @pytest.fixture(scope="module")
 def small(kit):
     kit.apply(deployment("short", model={**SOURCE, "contextLength": 64}))

@@ -19,19 +19,21 @@ _PARTS = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
-# Where a block has its float16 numbers: the scale of what is multiplied first, then that of what is added.
-_SCALES = {
-    "Q4_0": (0,),
-    "Q4_1": (0, 2),
-    "Q5_0": (0,),
-    "Q5_1": (0, 2),
-    "Q8_0": (0,),
-    "Q2_K": (80, 82),
-    "Q3_K": (108,),
-    "Q4_K": (0, 2),
-    "Q5_K": (0, 2),
-    "Q6_K": (208,),
+# Where a block has the float16 scale of its numbers; where it has one for what is added, and that as a share of the
+# first such that the numbers lie around zero.
+_SCALE = {
+    "Q4_0": 0,
+    "Q4_1": 0,
+    "Q5_0": 0,
+    "Q5_1": 0,
+    "Q8_0": 0,
+    "Q2_K": 80,
+    "Q3_K": 108,
+    "Q4_K": 0,
+    "Q5_K": 0,
+    "Q6_K": 208,
 }
+_OFFSET = {"Q4_1": (2, -7.5), "Q5_1": (2, -15.5), "Q2_K": (82, 1.5), "Q4_K": (2, 7.5), "Q5_K": (2, 15.5)}
 
 
 def write_gguf(path, source, *, architecture=None, pack=None, **metadata):
@@ -76,16 +78,20 @@ def random_blocks(name, seed=0):
     def pack(values):
         rows, columns = values.shape
         blocks = chance.integers(0, 256, (rows, columns // block, size), np.uint8)
-        for at in _SCALES[name]:
-            blocks[:, :, at : at + 2] = chance.uniform(0.5, 1, (*blocks.shape[:2], 1)).astype(np.float16).view(np.uint8)
-        numbers = gguf.dequantize(blocks.reshape(rows, -1), kind)
-        shrunk = np.float16(0.3 / np.abs(numbers).max())
-        for at in _SCALES[name]:
-            scales = np.ascontiguousarray(blocks[:, :, at : at + 2]).view(np.float16) * shrunk
-            blocks[:, :, at : at + 2] = scales.view(np.uint8)
+        scales = chance.uniform(0.5, 1, (rows, columns // block)) * 2.0**-6
+        _put(blocks, name, scales)
+        _put(blocks, name, scales * 0.3 / np.abs(gguf.dequantize(blocks.reshape(rows, -1), kind)).max())
         return blocks.reshape(rows, -1), kind
 
     return pack
+
+
+def _put(blocks, name, scales):
+    at = _SCALE[name]
+    blocks[:, :, at : at + 2] = scales[:, :, None].astype(np.float16).view(np.uint8)
+    if name in _OFFSET:
+        at, share = _OFFSET[name]
+        blocks[:, :, at : at + 2] = (scales[:, :, None] * share).astype(np.float16).view(np.uint8)
 
 
 def interleaved(weight, heads):

@@ -11,11 +11,9 @@ import torch
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Submit
 from moorage_runtime.engine.plan import Limits
-from moorage_runtime.model import allocator
+from moorage_runtime.model import allocator, native
 from moorage_runtime.model.checkpoint import open_checkpoint
-from moorage_runtime.model.torch_path.cache import KVCache
-from moorage_runtime.model.torch_path.llama import Llama
-from moorage_runtime.model.torch_path.runner import ModelRunner
+from moorage_runtime.model.torch_path.load import load as load_for_torch
 
 
 @dataclass
@@ -28,11 +26,22 @@ class Answer:
     error: str = ""
 
 
+def load(checkpoint, kernels, dtype):
+    """The weights, for the C++ kernels ("native") or for torch."""
+    if kernels == "torch":
+        return load_for_torch(checkpoint, "cpu", dtype, lambda _done: None)
+    refusal = native.refusal(checkpoint.config, dtype)
+    assert refusal is None, f"{refusal} (`make kernels` builds them)"
+    return native.load(checkpoint, dtype, 1, lambda _done: None)
+
+
 class Room:
     """A model in memory, and engines over it."""
 
-    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        self.model = Llama(open_checkpoint(path), dtype, lambda _done: None)
+    def __init__(
+        self, path: Path, kernels: str, dtype: str | None = "float32", quantization: str | None = None
+    ) -> None:
+        self.model = load(open_checkpoint(path, quantization), kernels, dtype)
 
     def engine(self, **changed) -> Engine:
         values = {
@@ -43,9 +52,7 @@ class Room:
             "token_budget": 256,
         }
         limits = Limits(**{**values, **changed})
-        return Engine(
-            ModelRunner(self.model, KVCache(self.model.config, limits.total_blocks, self.model.dtype)), limits
-        )
+        return Engine(self.model.runner(limits), limits)
 
     def answer(self, requests: list[Submit], *, after: dict[int, list[Submit]] | None = None, **limits):
         """Run requests to their ends; `after` are submitted once so many steps are done. (answers, preemptions)."""
@@ -82,6 +89,12 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", params=["torch", "native"])
+def kernels(request) -> str:
+    """Who computes: both ways, one after the other."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def room():
     """Loads a model as the engine's process does."""
@@ -99,5 +112,5 @@ def smollm2_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2(room, smollm2_path) -> Room:
-    return room(smollm2_path)
+def smollm2(room, smollm2_path, kernels) -> Room:
+    return room(smollm2_path, kernels)

@@ -26,11 +26,18 @@ from transformers import (
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from moorage_runtime.engine.messages import SamplingParams, Submit
+from moorage_runtime.model.checkpoint import open_checkpoint
+from tests.gguf_models import write_gguf
 
 pytestmark = pytest.mark.model
 
 MARGIN = 1e-3
 NEW_TOKENS = 24
+BATCH = 16
+"""Prompts that the reference takes together."""
+ALONE = 7
+"""Every so many prompts one is computed by itself too."""
+TOPICS = ("harbours", "violins", "volcanoes", "the Roman Empire", "prime numbers", "penguins", "chess", "bread", "rain")
 QUESTIONS = [
     "What is the capital of France?",
     "Write a haiku about the sea.",
@@ -48,6 +55,8 @@ QUESTIONS = [
     "What is the boiling point of water?",
     "Summarize the story of Cinderella in two sentences.",
     "Write a Python function that reverses a string.",
+    *(f"Tell me something about {topic}." for topic in TOPICS),
+    *(f"What is {number} times {number + 3}?" for number in range(2, 10)),
 ]
 TEXTS = [
     "Once upon a time",
@@ -57,7 +66,15 @@ TEXTS = [
     "In the beginning",
     "Kubernetes is",
     "A",
+    "import numpy as np\n\n",
+    "Dear Sir or Madam,",
+    "Das ist ein",
+    "SELECT name FROM",
+    "The opposite of hot is",
+    '{"name": "Ada", "age":',
+    "Chapter 1\n\n",
     " ".join(f"Item {number} costs {number * 7} coins." for number in range(40)),
+    *(f"The {word} is" for word in ("sun", "heart", "best way to learn", "largest animal")),
 ]
 
 
@@ -67,21 +84,38 @@ class Reference:
     def __init__(self, model):
         self.model = model
 
-    def generate(self, prompt):
+    def generate(self, prompts):
+        """Prompts of similar length together, padded on the left; the answers in the order of the prompts."""
+        order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+        answers = {}
+        for first in range(0, len(order), BATCH):
+            chosen = order[first : first + BATCH]
+            answers |= zip(chosen, self._batch([prompts[index] for index in chosen]), strict=True)
+        return [answers[index] for index in range(len(prompts))]
+
+    def _batch(self, prompts):
+        width = max(map(len, prompts))
+        padded = [[0] * (width - len(prompt)) + prompt for prompt in prompts]
+        mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         run = self.model.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            torch.tensor(padded),
+            attention_mask=torch.tensor(mask),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
+            pad_token_id=0,
             output_logits=True,
             return_dict_in_generate=True,
         )
-        best = torch.stack(run.logits)[:, 0].float().topk(2, dim=-1).values
-        return {
-            "prompt": prompt,
-            "tokens": run.sequences[0, len(prompt) :].tolist(),
-            "margins": (best[:, 0] - best[:, 1]).tolist(),
-        }
+        best = torch.stack(run.logits, 1).float().topk(2, dim=-1).values
+        for prompt, ids, two in zip(prompts, run.sequences[:, width:].tolist(), best, strict=True):
+            tokens = self._ended(ids)
+            yield {"prompt": prompt, "tokens": tokens, "margins": (two[:, 0] - two[:, 1]).tolist()[: len(tokens)]}
+
+    def _ended(self, ids):
+        """Up to the first token that ends an answer: what follows is padding."""
+        ends = self.model.generation_config.eos_token_id
+        ends = {ends} if isinstance(ends, int) else set(ends or ())
+        return ids[: next((index + 1 for index, token in enumerate(ids) if token in ends), len(ids))]
 
 
 def compared(reference, tokens):
@@ -102,22 +136,22 @@ def requests(references, stop):
 
 
 def assert_equal(room, references, stop):
-    """Batched together, batched while others come and go, and alone."""
-    together, _ = room.answer(requests(references, stop))
-    late = requests(references, stop)
-    arriving, _ = room.answer(late[:3], after={2 * step: [request] for step, request in enumerate(late[3:])})
+    """Batched together, batched while others come and go, and some alone."""
+    asked = requests(references, stop)
+    together, _ = room.answer(asked)
+    arriving, _ = room.answer(asked[:3], after={step: [request] for step, request in enumerate(asked[3:])})
     total = 0
-    for request, reference in zip(requests(references, stop), references, strict=True):
-        alone = room.alone(request)
-        for answer in (together[request.id], arriving[request.id], alone):
-            count = compared(reference, answer.tokens)
-        total += count
+    for index, (request, reference) in enumerate(zip(asked, references, strict=True)):
+        total += compared(reference, together[request.id].tokens)
+        compared(reference, arriving[request.id].tokens)
+        if index % ALONE == 0:
+            compared(reference, room.alone(request).tokens)
     assert total >= 0.9 * sum(len(reference["tokens"]) for reference in references)
 
 
 @pytest.fixture(scope="module")
 def smollm2_references(request, smollm2_path):
-    """24 prompts; kept in pytest's cache, because the reference takes 20 s to load and a minute to generate."""
+    """Kept in pytest's cache, because the reference takes 20 s to load and as long to generate."""
     digest = hashlib.sha256(smollm2_path.read_bytes())
     digest.update(json.dumps([transformers.__version__, torch.__version__, NEW_TOKENS, QUESTIONS, TEXTS]).encode())
     key = f"moorage/smollm2-{digest.hexdigest()[:16]}"
@@ -141,12 +175,11 @@ def _smollm2_references(path):
     chats = [[{"role": "user", "content": question}] for question in QUESTIONS]
     prompts = [tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"] for chat in chats]
     prompts += [tokenizer(text)["input_ids"] for text in TEXTS]
-    reference = Reference(model.eval())
-    return [reference.generate(prompt) for prompt in prompts]
+    return Reference(model.eval()).generate(prompts)
 
 
 def test_smollm2_equals_transformers_batched_and_alone(smollm2, smollm2_references):
-    assert len(smollm2_references) >= 20
+    assert len(smollm2_references) >= 50
     assert_equal(smollm2, smollm2_references, stop=list(smollm2.model.config.eos_token_ids))
 
 
@@ -186,15 +219,23 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_small_random_models_equal_transformers(room, tmp_path, name):
-    model_class, config = MODELS[name]
-    torch.manual_seed(sum(name.encode()))
+@pytest.fixture(scope="module", params=MODELS)
+def small(request, tmp_path_factory):
+    """(folder with safetensors, the same model as a GGUF file, what transformers generates with it)."""
+    model_class, config = MODELS[request.param]
+    torch.manual_seed(sum(request.param.encode()))
     model = model_class(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # biases and norms too, which start as zeros and ones
             parameter.add_(torch.randn_like(parameter) * 0.15)
-    model.save_pretrained(tmp_path)
-    reference = Reference(model)
+    folder = tmp_path_factory.mktemp("small")
+    model.save_pretrained(folder)
+    gguf = write_gguf(tmp_path_factory.mktemp("gguf") / "model.gguf", open_checkpoint(folder))
     prompts = [torch.randint(1, 199, (length,)).tolist() for length in (1, 2, 15, 16, 17, 40, 90, 200)]
-    assert_equal(room(tmp_path), [reference.generate(prompt) for prompt in prompts], stop=[])
+    return folder, gguf, Reference(model).generate(prompts)
+
+
+@pytest.mark.parametrize("format_", ["safetensors", "gguf"])
+def test_small_random_models_equal_transformers(room, kernels, small, format_):
+    folder, gguf, references = small
+    assert_equal(room(folder if format_ == "safetensors" else gguf, kernels), references, stop=[])

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from moorage_runtime.engine.messages import MAX_LOGPROBS, SamplingParams, Submit
-from moorage_runtime.formats.blocks import FORMATS
+from moorage_runtime.formats.layout import FORMATS
 from moorage_runtime.model.checkpoint import open_checkpoint
 from tests.gguf_models import random_blocks, write_gguf
 

@@ -1,7 +1,7 @@
 """A GGUF file: metadata, and where its tensors lie, mapped instead of read.
 
 Values are decoded when they are asked for: a vocabulary is a hundred thousand small strings, which only the API process
-wants. What a damaged file could mislead a reader with (counts, lengths, types, offsets) is checked when it is opened.
+wants (and numpy is what that one does without). What a damaged file could mislead a reader with (counts, lengths, types, offsets) is checked when it is opened.
 
 Source: the GGUF specification, version 2 and 3, little endian (github.com/ggml-org/ggml, docs/gguf.md).
 """
@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from moorage_runtime.formats.blocks import FORMATS, Bytes, Format
+from moorage_runtime.formats.layout import FORMATS
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -105,8 +103,8 @@ class GgufFile:
             raise GgufError(f"an alignment of {alignment!r} bytes is no multiple of 8")
         self.tensors = _tensor_table(cursor, tensors, alignment)
 
-    def data(self, info: TensorInfo) -> Bytes:
-        """The tensor's bytes, (rows, bytes of a row): a view of the mapped file.
+    def data(self, info: TensorInfo) -> memoryview:
+        """The tensor's bytes, in the mapped file.
 
         Raises:
             GgufError: a type that is not one of `FORMATS`, or the bytes are not all there.
@@ -114,15 +112,14 @@ class GgufFile:
         if info.type not in FORMATS:
             raise GgufError(f"tensor {info.name!r} is {info.type}; supported are {', '.join(FORMATS)}")
         try:
-            return self._rows(info, FORMATS[info.type])
+            size = math.prod(info.shape[:-1]) * FORMATS[info.type].row_bytes(info.shape[-1])
         except ValueError as error:
             raise GgufError(f"tensor {info.name!r}: {error}") from error
-
-    def _rows(self, info: TensorInfo, form: Format) -> Bytes:
-        rows, width = math.prod(info.shape[:-1]), form.row_bytes(info.shape[-1])
-        if info.offset + rows * width > len(self._map):
-            raise ValueError(f"its {rows * width} bytes at {info.offset} end outside of the file ({len(self._map)})")
-        return np.frombuffer(self._map, np.uint8, rows * width, info.offset).reshape(rows, width)
+        if info.offset + size > len(self._map):
+            raise GgufError(
+                f"tensor {info.name!r}: its {size} bytes at {info.offset} end outside of the file ({len(self._map)})"
+            )
+        return memoryview(self._map)[info.offset : info.offset + size]
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

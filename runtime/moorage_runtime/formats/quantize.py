@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moorage_runtime.formats.blocks import FORMATS, Bytes, Floats, Stored, as_float32
+from moorage_runtime.formats.blocks import Bytes, Floats, Stored, as_float32
+from moorage_runtime.formats.layout import FORMATS
 
 _BLOCK = 32
 _STRETCH = 2048

@@ -1,5 +1,6 @@
 """A model in llama.cpp's GGUF format: shape and end tokens from the metadata, tensors in their own quantised blocks."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,10 @@ class GgufCheckpoint(Checkpoint):
 
     def _data(self, info: TensorInfo) -> Bytes:
         try:
-            return self._file.data(info)
+            data = self._file.data(info)
         except GgufError as error:
             raise UnsupportedModelError(str(error)) from error
+        return np.frombuffer(data, np.uint8).reshape(math.prod(info.shape[:-1]), -1)
 
     def _shape(self) -> ModelConfig:
         heads = int(self._number("attention.head_count"))

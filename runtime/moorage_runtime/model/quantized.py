@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Literal
 
-from moorage_runtime.formats.blocks import FORMATS, Layout, Stored
+from moorage_runtime.formats.blocks import Stored
+from moorage_runtime.formats.layout import FORMATS, Layout
 from moorage_runtime.formats.quantize import quantize
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.tensors import Checkpoint

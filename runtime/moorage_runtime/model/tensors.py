@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moorage_runtime.formats.blocks import Layout, Stored
+from moorage_runtime.formats.blocks import Stored
+from moorage_runtime.formats.layout import Layout
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.shapes import shape_of
 

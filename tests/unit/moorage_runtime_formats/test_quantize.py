@@ -4,7 +4,8 @@ import gguf
 import numpy as np
 import pytest
 
-from moorage_runtime.formats.blocks import FORMATS, Stored
+from moorage_runtime.formats.blocks import Stored
+from moorage_runtime.formats.layout import FORMATS
 from moorage_runtime.formats.quantize import quantize
 
 ROWS, COLUMNS = 300, 288

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from moorage_runtime.formats.blocks import FORMATS, Layout
+from moorage_runtime.formats.layout import FORMATS, Layout
 from moorage_runtime.model.checkpoint import ROPE_FACTORS, open_checkpoint
 from moorage_runtime.model.config import Llama3Scaling
 from moorage_runtime.model.errors import UnsupportedModelError

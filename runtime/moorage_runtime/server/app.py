@@ -21,21 +21,20 @@ from moorage_runtime.server.generation import Generation
 from moorage_runtime.server.gpu import GpuMonitor
 from moorage_runtime.server.requests import parse_body, parse_chat, parse_completion
 from moorage_runtime.server.service import Service
-from moorage_runtime.server.sse import ClientLeftError, EventStream, unless_client_leaves
+from moorage_runtime.server.sse import DIRECT_SEND, ClientLeftError, EventStream, unless_client_leaves
 
 log = logging.getLogger(__name__)
 _COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
 _CLIENT_CLOSED_REQUEST = 499
 
 
-def create_app(service: Service, gpus: GpuMonitor, *, max_body: int) -> FastAPI:
+def create_app(service: Service, gpus: GpuMonitor, *, max_body: int) -> ASGIApp:
     """The application. `max_body`: bytes of a request's body at most."""
     app = FastAPI(title="Moorage runtime", docs_url=None, redoc_url=None, openapi_url=None)
     _add_openai_routes(app, service, max_body)
     _add_status_routes(app, service, gpus)
     _add_error_handlers(app)
-    app.add_middleware(InFlight, service=service)
-    return app
+    return InFlight(app, service)
 
 
 class InFlight:
@@ -58,6 +57,8 @@ class InFlight:
                 message["headers"] = [*message["headers"], (names.LOAD_HEADER.encode(), value)]
             await send(message)
 
+        # Events skip the frameworks' layers, each of which would cost a coroutine per token; headers go through them.
+        scope[DIRECT_SEND] = send
         with self._service.state.request():
             await self._app(scope, receive, send_with_load)
 

@@ -3,7 +3,14 @@
 Source: `vllm/v1/metrics/loggers.py`.
 """
 
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from moorage_runtime.engine.messages import Stats
 
@@ -15,6 +22,29 @@ _LATENCY = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 2
 _STEP_TOKENS = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 _CHOICES = (1, 2, 5, 10, 20)
 _TOKENS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000)
+
+
+class Tally(Collector):
+    """A histogram that is written for every token: the library's takes a lock and walks over its buckets each time."""
+
+    def __init__(self, name: str, text: str, labels: Mapping[str, str], bounds: Sequence[float]) -> None:
+        self._name, self._text, self._labels = name, text, labels
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """The counts of all values up to each bound, as Prometheus wants them."""
+        family = HistogramMetricFamily(self._name, self._text, labels=list(self._labels))
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        buckets = list(zip(bounds, accumulate(map(float, self._counts)), strict=True))
+        family.add_metric(list(self._labels.values()), buckets, self._sum)
+        yield family
 
 
 class Metrics:
@@ -34,7 +64,8 @@ class Metrics:
         self._hits = self._counter("prefix_cache_hits", "Prompt tokens that were found there.")
         self._iteration = self._histogram("iteration_tokens_total", "Tokens computed in a step.", _STEP_TOKENS)
         self._ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token.", _TTFT)
-        self._itl = self._histogram("inter_token_latency_seconds", "Between tokens of one request.", _ITL)
+        self._itl = Tally("vllm:inter_token_latency_seconds", "Between tokens of one request.", self._labels, _ITL)
+        self._registry.register(self._itl)
         self._e2e = self._histogram("e2e_request_latency_seconds", "Arrival to last token.", _LATENCY)
         self._request_prompt = self._histogram("request_prompt_tokens", "Prompt tokens of a request.", _TOKENS)
         self._request_output = self._histogram("request_generation_tokens", "Tokens generated for it.", _TOKENS)

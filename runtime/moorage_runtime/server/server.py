@@ -1,6 +1,7 @@
 """One server from its start to its exit code: HTTP listener, engine process, signals."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from moorage_runtime.engine.messages import Failed, Loading, Started, Stats
 from moorage_runtime.server.app import create_app
@@ -79,6 +80,8 @@ class Server:
         """Serve until a signal or the engine's end; the exit code."""
         self._port = listener.getsockname()[1]
         self._progress.tick()
+        gc.collect()
+        gc.freeze()  # the vocabulary lives as long as the process: no collection need visit it again
         gpus = GpuMonitor()
         gpus.start()
         with tempfile.TemporaryDirectory(prefix="moorage-") as folder:
@@ -103,7 +106,7 @@ class Server:
                 gpus.stop()
                 self._progress.close()
 
-    def _app(self, client: EngineClient, gpus: GpuMonitor) -> FastAPI:
+    def _app(self, client: EngineClient, gpus: GpuMonitor) -> ASGIApp:
         service = Service(
             card=self._card,
             client=client,

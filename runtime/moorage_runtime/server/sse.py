@@ -12,6 +12,8 @@ from moorage_runtime.server.errors import ApiError
 from moorage_runtime.server.events import event
 
 T = TypeVar("T")
+DIRECT_SEND = "moorage.direct_send"
+"""Key of an ASGI scope: the server's own `send`, for the body of an answer whose headers have been sent."""
 
 
 class ClientLeftError(Exception):
@@ -74,13 +76,14 @@ class EventStream(Response):
 
     async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = False
+        write = scope.get(DIRECT_SEND, send)
         async with aclosing(self._events) as events:
             try:
                 async for chunk in events:
                     if not begun:
                         begun = True
                         await send(self._start())
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    await write({"type": "http.response.body", "body": chunk, "more_body": True})
             except ApiError as error:
                 if not begun:
                     await self._on_error(error)(scope, receive, send)

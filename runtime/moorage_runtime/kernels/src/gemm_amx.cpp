@@ -150,6 +150,8 @@ void multiply_rows(const Product& product, const Unpacked weights, int strip, in
     alignas(64) int32_t products[2][kProducts];
     const int groups = product.matrix.k / kind.group;
     const Rows x = rows_at<kind>(product, row);
+    const StripOut to = strip_out(product, strip);
+    prefetch_rows(to, row, count);
     __m512 sums[rows];
     unrolled<rows>(MOORAGE_EACH(r) { sums[r] = _mm512_setzero_ps(); });
     const auto turn = [&]<int tile>(int group) __attribute__((always_inline)) {
@@ -166,7 +168,6 @@ void multiply_rows(const Product& product, const Unpacked weights, int strip, in
         turn.template operator()<2>(group + 2);
         turn.template operator()<3>(group + 3);
     }
-    const StripOut to = strip_out(product, strip);
     unrolled<rows>(MOORAGE_EACH(r) {
         if (r < count) store_row(to, row + r, sums[r]);
     });

@@ -41,6 +41,10 @@ void store_tile(const Product& product, int strip, int row, int count) {
     for (int r = 0; r < count; ++r) store_row(to, row + r, _mm512_load_ps(sums + r * kStrip));
 }
 
+void prefetch(const Product& product, int strip, int strips, int row, int count) {
+    for (int s = 0; s < strips; ++s) prefetch_rows(strip_out(product, strip + s), row, count);
+}
+
 int steps_of(const Product& product) { return (product.matrix.k + kGroup - 1) / kGroup; }
 
 // Rows of one block times up to 4 strips: their sums are independent, which hides the latency of a tile's product.
@@ -52,6 +56,7 @@ void multiply_one_block(const Product& product, int strip, int row, int count) {
     TileShapes shapes = shapes_for(count, 16);
     shapes.rows[2] = shapes.rows[3] = static_cast<uint8_t>(count);
     tiles_configure(shapes);
+    prefetch(product, strip, strips, row, count);
     for (int step = 0; step < steps_of(product); ++step, weights += kTileBytes) {
         tile_load<4>(x.data + static_cast<size_t>(step) * x.step, 64);
         tile_load<5>(weights, 64);
@@ -83,6 +88,7 @@ void multiply_two_blocks(const Product& product, int strip, int row, int second_
     const size_t apart = product.matrix.strip_bytes;
     const uint8_t* weights = strip_at(product, strip);
     tiles_configure(shapes_for(kRowBlock, second_count));
+    prefetch(product, strip, strips, row, kRowBlock + second_count);
     for (int step = 0; step < steps_of(product); ++step, weights += kTileBytes) {
         tile_load<4>(first.data + static_cast<size_t>(step) * first.step, 64);
         tile_load<6>(weights, 64);

@@ -8,9 +8,9 @@ gets its one token, the rest of the step's budget goes to prompts, in the order 
 - *Preemption pauses.* Who must give up its place keeps its blocks. When memory is short, the last in order of those
   who wait loses them, then the last of those who run; what was full stays in the prefix cache until it is evicted, the
   rest is computed again.
-- *Prefixes.* A sequence takes up what the prefix cache knows of it. When a running one is just computing what comes
-  next, it waits for that: a burst of one prompt, or `n` answers to it, compute it once. Its place is kept meanwhile,
-  others behind it go on.
+- *Prefixes.* A sequence takes up what the prefix cache knows of it. When a running one computes what comes next in
+  this very step, it waits for that: a burst of one prompt, or `n` answers to it, compute it once. Its place is kept
+  meanwhile, and others behind it start.
 - *Strict order* otherwise: nobody overtakes who waits for memory, so that nobody starves for being large.
 """
 
@@ -125,11 +125,8 @@ class Scheduler:
                 rank, budget = sequence.rank, self._budget_for(sequence.rank)
             if budget <= 0 or not self._has_place(sequence, kept):
                 break
-            if self._still_awaits(sequence):
-                kept += 1
-                continue
             prefix = [] if sequence.blocks else self._blocks.match(sequence.namespace, sequence.tokens)
-            if not sequence.blocks and self._finds_leader(sequence, len(prefix) * BLOCK_TOKENS):
+            if not sequence.blocks and self._is_being_computed(sequence, len(prefix) * BLOCK_TOKENS):
                 kept += 1
                 continue
             if not self._make_way(sequence, prefix, kept, preempted):
@@ -153,24 +150,16 @@ class Scheduler:
         """Whether the last running sequence gives way to this one: by rank only, never for arriving later."""
         return bool(self.running) and self.running[-1].rank > sequence.rank
 
-    def _still_awaits(self, sequence: Sequence) -> bool:
-        if sequence.awaits is None:
-            return False
-        leader, tokens = sequence.awaits
-        return leader.running and leader.computed < tokens
+    def _is_being_computed(self, sequence: Sequence, cached: int) -> bool:
+        """Whether a running sequence computes in this step full blocks, beyond the `cached` tokens, that this one needs.
 
-    def _finds_leader(self, sequence: Sequence, cached: int) -> bool:
-        """Whether a running sequence is computing full blocks beyond the `cached` tokens that this one needs too.
-
-        Only one of the same or a smaller rank, which goes before it in any case. It runs, so each step brings it on or
-        ends it; and it waits for nobody. So the wait ends.
+        Only one of the same or a smaller rank: it goes before this one in any case. There is budget left for this one,
+        so all that is pending of the other is computed in this step, and nobody waits longer than that.
         """
-        sequence.awaits = None
         for other in self.running:
             if other.pending > 1 and other.rank <= sequence.rank and other.namespace == sequence.namespace:
                 same = _common_prefix(other.tokens, sequence.tokens)
                 if same > cached and other.computed < same:
-                    sequence.awaits = (other, same)
                     return True
         return False
 

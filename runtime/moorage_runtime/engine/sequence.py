@@ -38,8 +38,6 @@ class Sequence:
     cached_prompt_tokens: int | None = None
     """How much of the prompt was found in the cache when it first ran; None before."""
     running: bool = False
-    awaits: tuple["Sequence", int] | None = None
-    """A running sequence that is computing the same prefix, and how many of its tokens are the same."""
     waiting_since: int = 0
     """The step in which it last became waiting."""
     quantum_end: int = 0

@@ -1,7 +1,8 @@
 """A GGUF file: metadata, and where its tensors lie, mapped instead of read.
 
 Values are decoded when they are asked for: a vocabulary is a hundred thousand small strings, which only the API process
-wants (and numpy is what that one does without). What a damaged file could mislead a reader with (counts, lengths, types, offsets) is checked when it is opened.
+wants. That one does without numpy, so this module does. What could mislead a reader in a damaged file (counts, lengths,
+types, places) is checked when it is opened, and where a tensor ends when it is read.
 
 Source: the GGUF specification, version 2 and 3, little endian (github.com/ggml-org/ggml, docs/gguf.md).
 """

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moorage_runtime.formats.blocks import Stored
 from moorage_runtime.formats.layout import Layout
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.shapes import shape_of
@@ -15,6 +14,7 @@ from moorage_runtime.model.shapes import shape_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from moorage_runtime.formats.blocks import Stored
     from moorage_runtime.model.config import ModelConfig
 
 

@@ -151,7 +151,7 @@ class Scheduler:
         return bool(self.running) and self.running[-1].rank > sequence.rank
 
     def _is_being_computed(self, sequence: Sequence, cached: int) -> bool:
-        """Whether a running sequence computes in this step full blocks, beyond the `cached` tokens, that this one needs.
+        """Whether a running sequence computes full blocks beyond the `cached` tokens in this step that this one needs.
 
         Only one of the same or a smaller rank: it goes before this one in any case. There is budget left for this one,
         so all that is pending of the other is computed in this step, and nobody waits longer than that.

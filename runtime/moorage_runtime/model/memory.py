@@ -50,25 +50,28 @@ class MemoryBudget:
         )
 
 
-def check_weights_fit(config: ModelConfig, itemsize: int, limit: int, engine: int) -> None:
+def check_fits(weights: int, limit: int, engine: int) -> None:
     """Refuse before loading what would be killed while loading.
 
     Args:
-        config: Shape of the model.
-        itemsize: Bytes per weight in memory.
+        weights: Bytes of the weights in memory.
         limit: Bytes that the container may use.
         engine: Bytes that this process occupies now.
 
     Raises:
         InsufficientMemoryError: weights, this process and the API process exceed the limit.
     """
-    weights = weight_count(config) * itemsize
     needed = weights + engine + API_PROCESS_BYTES
     if needed > limit:
         raise InsufficientMemoryError(
             f"the weights take {_mib(weights)}, the engine {_mib(engine)} besides and the API process "
             f"{_mib(API_PROCESS_BYTES)}; raise resources.limits.memory from {_mib(limit)} to more than {_mib(needed)}"
         )
+
+
+def check_weights_fit(config: ModelConfig, itemsize: int, limit: int, engine: int) -> None:
+    """As `check_fits`, for a model whose weights all have the same size in bytes."""
+    check_fits(weight_count(config) * itemsize, limit, engine)
 
 
 def weight_count(config: ModelConfig) -> int:

@@ -6,21 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from moorage_runtime import resources
 from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Loading, LoadingPhase, SamplingParams, Started, Submit
 from moorage_runtime.engine.plan import Limits
-from moorage_runtime.model import allocator
-from moorage_runtime.model.checkpoint import open_checkpoint
+from moorage_runtime.model import allocator, native
+from moorage_runtime.model.checkpoint import Checkpoint, open_checkpoint
 from moorage_runtime.model.config import ModelConfig
 from moorage_runtime.model.device import Device, device_of
 from moorage_runtime.model.errors import InsufficientMemoryError, StartError
 from moorage_runtime.model.loaded import LoadedModel
 from moorage_runtime.model.measure import largest_step, token_budget
-from moorage_runtime.model.torch_path.load import load
+from moorage_runtime.model.quantized import Quantization, QuantizedCheckpoint
 
 Report = Callable[[Loading], None]
 
@@ -34,13 +32,17 @@ class Settings:
     context_length: int | None = None
     """None: as many tokens as the model was trained for."""
     dtype: str | None = None
-    """`bfloat16`, `float16` or `float32`; None chooses by the device."""
+    """`bfloat16`, `float16` or `float32`; None is what the checkpoint has, where the device computes it."""
+    quantization: Quantization | None = None
+    """Bits to round the matrices of a checkpoint to that is not quantised yet."""
     threads: int | None = None
     """None: what the control group allows."""
     kv_tokens: int | None = None
     """Size of the KV cache; None measures what fits the memory limit."""
     device: Device | None = None
     """None: a GPU where there is one."""
+    scheduling_policy: str = "FCFS"
+    """See `moorage_runtime.engine.policy`."""
 
 
 def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
@@ -53,8 +55,7 @@ def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
     began = time.monotonic()
     allocator.keep_memory()
     threads = settings.threads or resources.compute_threads()
-    torch.set_num_threads(threads)
-    model = _load(settings, report)
+    model = _load(settings, threads, report)
     gc.collect()  # a GGUF's vocabulary is a hundred thousand small arrays
     allocator.trim()
     limits = _limits(model, settings, report)
@@ -77,14 +78,33 @@ def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
     )
 
 
-def _load(settings: Settings, report: Report) -> LoadedModel:
+def _load(settings: Settings, threads: int, report: Report) -> LoadedModel:
     _say(report, "LoadingWeights", 0.0, f"opening {settings.model}")
     checkpoint = open_checkpoint(settings.model)
+    if settings.quantization:
+        checkpoint = QuantizedCheckpoint(checkpoint, settings.quantization)
+    device = device_of(settings.device)
 
     def progress(done: float) -> None:
         _say(report, "LoadingWeights", done, "loading weights")
 
-    return load(checkpoint, device_of(settings.device), settings.dtype, progress)
+    if device == "cpu":
+        why_not = native.refusal(checkpoint.config, settings.dtype)
+        if why_not is None:
+            return native.load(checkpoint, settings.dtype, threads, progress)
+        _say(report, "LoadingWeights", 0.0, f"computing with torch: {why_not}")
+    return _load_with_torch(checkpoint, device, settings.dtype, threads, progress)
+
+
+def _load_with_torch(
+    checkpoint: Checkpoint, device: Device, dtype: str | None, threads: int, progress: Callable[[float], None]
+) -> LoadedModel:
+    import torch  # noqa: PLC0415 - takes seconds to load, and the kernels do without
+
+    from moorage_runtime.model.torch_path.load import load  # noqa: PLC0415 - as torch
+
+    torch.set_num_threads(threads)
+    return load(checkpoint, device, dtype, progress)
 
 
 def _limits(model: LoadedModel, settings: Settings, report: Report) -> Limits:
@@ -97,6 +117,7 @@ def _limits(model: LoadedModel, settings: Settings, report: Report) -> Limits:
         total_blocks=_kv_blocks(model, settings, context_length, budget),
         max_running=settings.max_running,
         token_budget=budget,
+        policy=settings.scheduling_policy,
     )
 
 

@@ -1,0 +1,147 @@
+"""A model computed by the C++ kernels (`moorage_runtime.kernels`), without torch."""
+
+from array import array
+from collections.abc import Callable
+from typing import get_args
+
+from moorage_runtime import resources
+from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
+from moorage_runtime.engine.messages import SamplingParams
+from moorage_runtime.engine.plan import Chunk, Limits, Sampled, StepPlan
+from moorage_runtime.kernels import library
+from moorage_runtime.kernels.library import Counters, Model, Session, SessionOptions, StepInput
+from moorage_runtime.model import memory
+from moorage_runtime.model.config import ModelConfig
+from moorage_runtime.model.sampler import GREEDY_BELOW, sample
+from moorage_runtime.model.tensors import Checkpoint
+from moorage_runtime.model.weights import Asked, computed_format, pack, packed_bytes
+
+SPIN_NS = 30_000
+"""How long a thread that waits for others keeps its processor: about what a sleep and a wake-up cost."""
+_PROBE_ROWS, _PROBE_SAMPLES = 4096, 1024
+_LANES = 16
+
+
+class NativeModel:
+    """See `moorage_runtime.model.loaded.LoadedModel`."""
+
+    def __init__(self, config: ModelConfig, model: Model, stored: str, dtype: str, threads: int) -> None:
+        self.config = config
+        self.dtype = dtype
+        self.weight_bytes = model.bytes
+        self._model = model
+        self._stored = stored
+        self._threads = threads
+        self._probe: NativeRunner | None = None
+
+    @property
+    def kernels(self) -> str:
+        """See `LoadedModel`: for example `native avx512_vnni+amx Q4_1, attention avx512_bf16`."""
+        with self._session(rows=1, samples=1, blocks=1, layers=1) as session:
+            return f"native {library.path()} {self._stored}, attention {session.ops}"
+
+    def runner(self, limits: Limits) -> "NativeRunner":
+        """See `LoadedModel`."""
+        self._probe = None
+        rows = max(limits.token_budget, limits.max_running)
+        return NativeRunner(self._session(rows, limits.max_running, limits.total_blocks, self.config.layers))
+
+    def probe(self, blocks: int, layers: int | None = None) -> "NativeRunner":
+        """See `LoadedModel`; its memory is held until the next probe or the runner is made."""
+        self._probe = None
+        session = self._session(_PROBE_ROWS, _PROBE_SAMPLES, blocks, layers or self.config.layers)
+        self._probe = NativeRunner(session)
+        return self._probe
+
+    def budget(self) -> memory.MemoryBudget:
+        """See `LoadedModel`."""
+        itemsize = 4 if self.dtype == "float32" else 2
+        block = self.config.layers * BLOCK_TOKENS * self.config.kv_size * itemsize
+        return memory.MemoryBudget(resources.memory_limit(), resources.resident_bytes(), block)
+
+    def _session(self, rows: int, samples: int, blocks: int, layers: int) -> Session:
+        options = SessionOptions(
+            threads=self._threads,
+            rows=rows,
+            samples=samples,
+            blocks=blocks,
+            layers=layers,
+            bf16_cache=self.dtype == "bfloat16",
+            spin_ns=SPIN_NS if self._threads <= resources.compute_threads() else 0,
+            kernels=library.lowered_to(),
+        )
+        return Session(self._model, options)
+
+
+class NativeRunner:
+    """Computes plans with one model and one cache."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def execute(self, plan: StepPlan) -> list[Sampled]:
+        """See `moorage_runtime.engine.plan.Runner`."""
+        best = self._compute(plan.chunks)
+        sequences = [chunk.sequence for chunk in plan.chunks if chunk.samples]
+        sampled = [Sampled(token) if token >= 0 else Sampled(None) for token in best]
+        for row, sequence in enumerate(sequences):
+            if best[row] >= 0 and not _is_greedy(sequence.sampling):
+                (sampled[row],) = sample(self._session.logits[row : row + 1], [sequence])
+        return sampled
+
+    @property
+    def counters(self) -> Counters:
+        """Where time went so far."""
+        return self._session.counters()
+
+    def _compute(self, chunks: tuple[Chunk, ...]) -> "array[int]":
+        """One step; the most likely token of each sampling chunk, -1 where the model computed no finite number."""
+        tokens, tables, offsets = array("i"), array("i"), array("i")
+        starts = array("i", [chunk.start for chunk in chunks])
+        counts = array("i", [chunk.count for chunk in chunks])
+        samples = array("i")
+        for chunk in chunks:
+            end = chunk.start + chunk.count
+            tokens.extend(chunk.sequence.tokens[chunk.start : end])
+            offsets.append(len(tables))
+            tables.extend(chunk.sequence.blocks[: blocks_for(end)])
+            if chunk.samples:
+                samples.append(len(tokens) - 1)
+        best = array("i", bytes(4 * len(samples)))
+        addresses = (each.buffer_info()[0] for each in (tokens, starts, counts, offsets, tables, samples, best))
+        self._session.step(StepInput(len(chunks), len(tokens), len(samples), *addresses))
+        return best
+
+
+def refusal(config: ModelConfig, dtype: str | None) -> str | None:
+    """Why the kernels do not compute a model in a type, or cannot be used here; None when they do."""
+    if dtype not in (None, *get_args(Asked)):
+        return f"{dtype} is computed on a GPU only"
+    if config.head_dim % _LANES:
+        return f"heads of {config.head_dim} numbers are no whole number of {_LANES}"
+    try:
+        library.library()
+    except library.KernelsError as error:
+        return str(error)
+    return None
+
+
+def load(checkpoint: Checkpoint, asked: str | None, threads: int, progress: Callable[[float], None]) -> NativeModel:
+    """Pack the weights for this machine.
+
+    Raises:
+        InsufficientMemoryError: they do not fit.
+        UnsupportedModelError: a tensor is missing or of an unknown type.
+    """
+    memory.check_fits(packed_bytes(checkpoint, asked), resources.memory_limit(), resources.resident_bytes())
+    some_matrix = checkpoint.stored("model.layers.0.mlp.down_proj.weight")
+    stored = computed_format(some_matrix, asked) if some_matrix else "F32"
+    model = pack(checkpoint, asked, threads, progress)
+    return NativeModel(checkpoint.config, model, stored, "float32" if stored == "F32" else "bfloat16", threads)
+
+
+def _is_greedy(sampling: SamplingParams) -> bool:
+    """Whether the most likely token, without its probability, is all that is wanted."""
+    penalties = (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty)
+    plain = sampling.temperature < GREEDY_BELOW and penalties == (1.0, 0.0, 0.0)
+    return plain and not sampling.logit_bias and sampling.logprobs is None

@@ -12,7 +12,6 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from moorage_runtime.engine.messages import Failed, Loading, Started, Stats
-from moorage_runtime.server.app import create_app
 from moorage_runtime.server.command_line import PROGRAM
 from moorage_runtime.server.engine_client import EngineClient
 from moorage_runtime.server.engine_process import EngineProcess, describe_exit, reap_orphans
@@ -107,6 +106,8 @@ class Server:
                 self._progress.close()
 
     def _app(self, client: EngineClient, gpus: GpuMonitor) -> ASGIApp:
+        from moorage_runtime.server.app import create_app  # noqa: PLC0415 - FastAPI loads while the engine starts
+
         service = Service(
             card=self._card,
             client=client,

@@ -98,6 +98,10 @@ bench-gateway: setup ## What the gateway adds and what it costs; JSON last
 bench-scheduling: setup ## FCFS, Priority and MLFQ with more requests than may run, simulated; REAL=1: on this CPU; JSON last
 	@$(BIN)/python -m bench.scheduling $(if $(REAL),--real)
 
+.PHONY: gpu-check
+gpu-check: setup ## On a machine with a GPU: the CUDA path against transformers, and its tokens/s; JSON last
+	@$(BIN)/python -m bench.gpu $(if $(MODEL),--model $(MODEL))
+
 # ── upkeep ────────────────────────────────────────────────────────────────────────────────────────────────────────
 .PHONY: fix
 fix: $(VENV)/.tools ## Format, and mend what ruff can mend

@@ -1,0 +1,1 @@
+"""Proof and figures for the CUDA path, for whoever has a GPU at hand."""

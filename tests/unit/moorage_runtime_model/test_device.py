@@ -1,0 +1,82 @@
+"""Which device computes, what fits a GPU, and what a GPU's start tells, on machines that may have none."""
+
+import pytest
+import torch
+
+from moorage_runtime.model import device
+from moorage_runtime.model.checkpoint import open_checkpoint
+from moorage_runtime.model.device import device_of
+from moorage_runtime.model.errors import InsufficientMemoryError, StartError
+from moorage_runtime.model.torch_path import gpu
+from moorage_runtime.model.torch_path.load import load
+
+MIB = 2**20
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Say what this machine has: a GPU's device file, and a torch that finds it."""
+
+    def have(*, gpu_file, torch_finds_it):
+        file = tmp_path / "nvidiactl"
+        if gpu_file:
+            file.touch()
+        monkeypatch.setattr(device, "GPU_FILES", (file,))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: torch_finds_it)
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpu_file", "torch_finds_it", "expected"),
+    [
+        (None, True, True, "cuda"),
+        (None, True, False, "cpu"),  # a build of torch for processors on a node with GPUs
+        (None, False, False, "cpu"),
+        ("cpu", True, True, "cpu"),
+        ("cuda", True, True, "cuda"),
+    ],
+)
+def test_a_gpu_computes_where_there_is_one(machine, asked, gpu_file, torch_finds_it, expected):
+    machine(gpu_file=gpu_file, torch_finds_it=torch_finds_it)
+    assert device_of(asked) == expected
+
+
+@pytest.mark.parametrize(
+    ("cuda", "reason"), [(None, "is built without CUDA"), ("13.0", "no GPU is visible to this process")]
+)
+def test_a_gpu_that_is_asked_for_and_not_there_is_refused_with_the_reason(machine, monkeypatch, cuda, reason):
+    machine(gpu_file=False, torch_finds_it=False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    with pytest.raises(StartError, match=f"--device cuda: .*{reason}"):
+        device_of("cuda")
+
+
+def test_the_cache_takes_what_is_free_and_leaves_a_tenth():
+    budget = gpu.GpuBudget(total=1000 * MIB, free=100 * MIB, block=MIB)
+    assert budget.kv_blocks(context_length=160, max_running=64) == 89  # one block is for padded rows
+    assert budget.kv_blocks(context_length=160, max_running=2) == 20
+
+
+def test_a_context_that_does_not_fit_is_refused_with_what_does():
+    budget = gpu.GpuBudget(total=1000 * MIB, free=10 * MIB, block=MIB)
+    with pytest.raises(
+        InsufficientMemoryError, match=r"20Mi of KV.* contextLength 320, and 128 tokens fit.* 10Mi"
+    ):
+        budget.kv_blocks(context_length=320, max_running=4)
+
+
+def test_weights_larger_than_what_is_free_are_refused_before_they_are_loaded(small_model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1000, 2 * MIB))
+    monkeypatch.setattr(gpu, "default_dtype", lambda: torch.bfloat16)
+    with pytest.raises(InsufficientMemoryError, match="of the GPU's 2Mi, 1Mi are free; use a larger GPU"):
+        load(open_checkpoint(small_model), "cuda", None, lambda _done: pytest.fail("weights are loaded"))
+
+
+def test_what_computes_is_told(small_model):
+    plain = load(open_checkpoint(small_model), "cpu", "float32", lambda _done: None)
+    assert plain.kernels.startswith("torch-cpu ")
+    assert plain.dtype == "float32"
+    rounded = load(open_checkpoint(small_model, "Int8"), "cpu", "bfloat16", lambda _done: None)
+    assert rounded.kernels.endswith(", Q8_0 as bfloat16")
+    assert rounded.weight_bytes * 2 == plain.weight_bytes

@@ -77,7 +77,8 @@ def _dense(stored: Stored) -> Tensor:
 
     plain = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
     if stored.format in plain:
-        return torch.from_numpy(stored.data).view(plain[stored.format])
+        # A copy, so that nothing holds the mapped file, whose pages would count as this process's memory.
+        return torch.from_numpy(stored.data).view(plain[stored.format]).clone()
     from gguf import GGMLQuantizationType, dequantize  # noqa: PLC0415 - as torch
 
     values = dequantize(stored.data, GGMLQuantizationType[stored.format])

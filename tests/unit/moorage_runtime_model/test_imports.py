@@ -1,0 +1,20 @@
+"""What a start waits for: torch and the `gguf` package take seconds to load, and the kernels' way does without them."""
+
+import subprocess
+import sys
+
+CODE = """
+import sys
+from pathlib import Path
+from moorage_runtime.model.process import main
+from moorage_runtime.model.checkpoint import open_checkpoint
+from moorage_runtime.model.sampler import sample
+checkpoint = open_checkpoint(Path(sys.argv[1]), "Int4")
+assert checkpoint.stored("model.embed_tokens.weight").format == "Q8_0"
+print(*sorted({"torch", "gguf", "transformers", "safetensors"} & set(sys.modules)))
+"""
+
+
+def test_reading_rounding_and_sampling_load_neither_torch_nor_gguf(small_model):
+    done = subprocess.run([sys.executable, "-c", CODE, small_model], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -5,6 +5,7 @@ It runs on the cores that it measures, so that what it takes is measured as well
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import cast
 
 import httptools
@@ -26,7 +27,7 @@ class Connection(asyncio.Protocol):
         """Send a request; done when the answer, which fills `answer`, is complete.
 
         Raises:
-            ConnectionResetError: the server has closed the connection.
+            ConnectionResetError: the server has closed the connection; also from the future, if nothing came.
         """
         if self._transport is None:
             raise ConnectionResetError("the connection is closed")
@@ -66,7 +67,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio calls it."""
         self._transport = None
-        self._fail(exc or ServerError("a server closed the connection before its answer was complete"))
+        if self._now == 0:  # nothing came: perhaps it was closed before the request was read
+            self._fail(ConnectionResetError("a server closed the connection without an answer"))
+        else:
+            self._fail(exc or ServerError("a server closed the connection before its answer was complete"))
 
     def on_body(self, piece: bytes) -> None:
         """Httptools calls it."""
@@ -112,10 +116,13 @@ class Client:
         Raises:
             ServerError: it was refused, or broken off.
         """
-        if not self._connection.open:
+        try:
+            if self._connection.open:
+                # llama.cpp says that it keeps a connection open, and closes it (RFC 9112, 9.3.1: ask again).
+                with suppress(ConnectionResetError):
+                    return await self._connection.ask(self._port, body, answer)
             loop = asyncio.get_running_loop()
             _, self._connection = await loop.create_connection(Connection, "127.0.0.1", self._port)
-        try:
             await self._connection.ask(self._port, body, answer)
         except (OSError, httptools.HttpParserError) as error:
             raise ServerError(f"a connection failed: {error}") from error

@@ -8,8 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import Distribution, distribution, distributions, version
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bench.runtime.say import say
 
 TORCH = version("torch")
 _LOG_CHARACTERS = 2000
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class Recipe:
     """Give it the very build of torch that we compute with, which the index may not have."""
     without: frozenset[str] = frozenset()
     """Dependencies that are not installed."""
-    builds: bool = False
-    """The package is compiled on this machine."""
+    build: Mapping[str, str] = field(default_factory=dict)
+    """The package is compiled on this machine, with these variables set."""
 
     @property
     def folder(self) -> str:
@@ -58,7 +59,7 @@ def prepare(recipe: Recipe) -> Path:
     ready = cache() / recipe.folder
     if ready.exists():
         return ready
-    took = "compiled here, some 10 minutes" if recipe.builds else "some minutes"
+    took = "compiled here, some 10 minutes" if recipe.build else "some minutes"
     say(f"setting up {recipe.folder} in {ready.parent}; once, {took}")
     making = ready.with_name(ready.name + ".making")
     shutil.rmtree(making, ignore_errors=True)
@@ -90,6 +91,10 @@ def installed(environment: Path, package: str) -> Distribution:
 def _install(environment: Path, recipe: Recipe) -> None:
     torch = [f"torch=={TORCH}"] if recipe.torch else []
     wanted = [f"{recipe.package}{recipe.extra}=={recipe.version}", *recipe.others, *torch]
+    if recipe.build:
+        # What pip has in its cache may have been compiled with other flags.
+        _pip(environment, ["--no-cache-dir", *wanted], recipe.build)
+        return
     if not recipe.without:
         _pip(environment, wanted)
         return
@@ -114,12 +119,13 @@ def _share_torch(environment: Path) -> None:
             shutil.copy2(str(torch.locate_file(file)), target)
 
 
-def _pip(environment: Path, arguments: Sequence[str]) -> None:
-    _run([python(environment), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments])
+def _pip(environment: Path, arguments: Sequence[str], variables: Mapping[str, str] = _NONE) -> None:
+    pip = [python(environment), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _run([*pip, *arguments], variables)
 
 
-def _run(command: Sequence[str | Path]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str | Path], variables: Mapping[str, str] = _NONE) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
     if done.returncode != 0:
         said = (done.stdout + done.stderr)[-_LOG_CHARACTERS:]
         raise ServerError(f"{' '.join(map(str, command))} ended with code {done.returncode}:\n{said}")

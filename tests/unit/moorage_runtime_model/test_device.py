@@ -8,7 +8,7 @@ from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.device import device_of
 from moorage_runtime.model.errors import InsufficientMemoryError, StartError
 from moorage_runtime.model.torch_path import gpu
-from moorage_runtime.model.torch_path.load import load
+from moorage_runtime.model.torch_path.load import load, paged_kernel
 
 MIB = 2**20
 
@@ -60,9 +60,7 @@ def test_the_cache_takes_what_is_free_and_leaves_a_tenth():
 
 def test_a_context_that_does_not_fit_is_refused_with_what_does():
     budget = gpu.GpuBudget(total=1000 * MIB, free=10 * MIB, block=MIB)
-    with pytest.raises(
-        InsufficientMemoryError, match=r"20Mi of KV.* contextLength 320, and 128 tokens fit.* 10Mi"
-    ):
+    with pytest.raises(InsufficientMemoryError, match=r"20Mi of KV.* contextLength 320, and 128 tokens fit.* 10Mi"):
         budget.kv_blocks(context_length=320, max_running=4)
 
 
@@ -71,6 +69,26 @@ def test_weights_larger_than_what_is_free_are_refused_before_they_are_loaded(sma
     monkeypatch.setattr(gpu, "default_dtype", lambda: torch.bfloat16)
     with pytest.raises(InsufficientMemoryError, match="of the GPU's 2Mi, 1Mi are free; use a larger GPU"):
         load(open_checkpoint(small_model), "cuda", None, lambda _done: pytest.fail("weights are loaded"))
+
+
+@pytest.mark.parametrize(
+    ("head_dim", "dtype", "capability", "compiler", "triton"),
+    [
+        (64, torch.bfloat16, (9, 0), None, True),
+        (64, torch.bfloat16, (9, 0), "cc", False),
+        (256, torch.float16, (7, 5), "cc", True),
+        (256, torch.float32, (9, 0), "cc", True),
+    ],
+    ids=["no compiler", "no Triton", "wide heads before Ampere", "wide heads in float32"],
+)
+def test_keys_are_gathered_where_the_kernel_cannot_be_compiled(
+    monkeypatch, head_dim, dtype, capability, compiler, triton
+):
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("shutil.which", lambda _name: compiler)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: triton or None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
+    assert paged_kernel(torch.device("cuda"), head_dim, dtype) is None
 
 
 def test_what_computes_is_told(small_model):

@@ -25,6 +25,7 @@ from moorage_runtime.model.torch_path.runner import ModelRunner
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 _FLOATS = ("F32", "BF16", "F16")
+_WIDE, _AMPERE = 128, (8, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +108,21 @@ def load(checkpoint: Checkpoint, where: Device, asked: str | None, progress: Cal
         memory.check_weights_fit(checkpoint.config, dtype.itemsize, limit, engine)
     else:
         gpu.check_weights_fit(_weight_count(checkpoint.config) * dtype.itemsize, *torch.cuda.mem_get_info(device))
-    some_matrix = checkpoint.stored("model.layers.0.mlp.down_proj.weight")
+    some_matrix = checkpoint.layout("model.layers.0.mlp.down_proj.weight")
     stored = some_matrix.format if some_matrix else "F32"
-    return TorchModel(Llama(checkpoint, dtype, progress, device), stored, paged_kernel(device))
+    kernel = paged_kernel(device, checkpoint.config.head_dim, dtype)
+    return TorchModel(Llama(checkpoint, dtype, progress, device), stored, kernel)
 
 
-def paged_kernel(device: torch.device) -> Kernel | None:
-    """The Triton kernel where it can be compiled: on a GPU, with Triton and the C compiler that it launches with."""
+def paged_kernel(device: torch.device, head_dim: int, dtype: torch.dtype) -> Kernel | None:
+    """The Triton kernel where it can be compiled: on a GPU, with Triton and the C compiler that it launches with.
+
+    Heads wider than `_WIDE` take more of a GPU's shared memory than those before Ampere have, and in float32 than most.
+    """
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     if device.type != "cuda" or compiler is None or importlib.util.find_spec("triton") is None:
+        return None
+    if head_dim > _WIDE and (dtype == torch.float32 or torch.cuda.get_device_capability(device) < _AMPERE):
         return None
     from moorage_runtime.model.torch_path.paged_kernel import attend  # noqa: PLC0415 - builds for processors lack triton
 

@@ -3,6 +3,7 @@
 #include "gemm_amx.h"
 #include "gemm_avx512.h"
 #include "gemm_tiles.h"
+#include "gemm_unroll.h"
 
 namespace moorage {
 
@@ -10,17 +11,31 @@ namespace {
 
 constexpr int kTileBytes = 1024;  // 16 pairs of inputs of 16 outputs: a step of 32 inputs
 
-// Tiles 0..3: sums; 4 and 5: activations; 6 and 7: weights.
-TileShapes shapes_for(int first_rows, int second_rows) {
-    TileShapes shapes;
-    for (int tile = 0; tile < 8; ++tile) {
-        shapes.row_bytes[tile] = 64;
-        shapes.rows[tile] = 16;
+// Tiles 0..3: sums; 4 and 5: activations; 6 and 7: weights. Of two blocks of rows, the first has the even sums.
+class Shapes {
+public:
+    Shapes() = default;
+    Shapes(const Shapes&) = delete;
+    Shapes& operator=(const Shapes&) = delete;
+    ~Shapes() { tiles_release(); }
+
+    // Configuring takes as long as some products, so it is done only where the shape changes.
+    void set(int first_rows, int second_rows) {
+        if (first_rows == first_ && second_rows == second_) return;
+        first_ = first_rows;
+        second_ = second_rows;
+        TileShapes shapes;
+        for (int tile = 0; tile < 8; ++tile) {
+            shapes.row_bytes[tile] = 64;
+            shapes.rows[tile] = static_cast<uint8_t>(tile >= 6 ? 16 : tile % 2 == 0 ? first_rows : second_rows);
+        }
+        tiles_configure(shapes);
     }
-    shapes.rows[0] = shapes.rows[1] = shapes.rows[4] = static_cast<uint8_t>(first_rows);
-    shapes.rows[2] = shapes.rows[3] = shapes.rows[5] = static_cast<uint8_t>(second_rows);
-    return shapes;
-}
+
+private:
+    int first_ = 0;
+    int second_ = 0;
+};
 
 // Some rows of a block of the operand.
 struct Rows {
@@ -53,31 +68,17 @@ void multiply_one_block(const Product& product, int strip, int row, int count) {
     const Rows x = rows_at(product, row);
     const size_t apart = product.matrix.strip_bytes;
     const uint8_t* weights = strip_at(product, strip);
-    TileShapes shapes = shapes_for(count, 16);
-    shapes.rows[2] = shapes.rows[3] = static_cast<uint8_t>(count);
-    tiles_configure(shapes);
+    const int steps = steps_of(product);
     prefetch(product, strip, strips, row, count);
-    for (int step = 0; step < steps_of(product); ++step, weights += kTileBytes) {
+    unrolled<strips>([](auto s) { tile_zero<s>(); });
+    for (int step = 0; step < steps; ++step, weights += kTileBytes) {
         tile_load<4>(x.data + static_cast<size_t>(step) * x.step, 64);
-        tile_load<5>(weights, 64);
-        tile_multiply_bf16<0, 4, 5>();
-        if constexpr (strips > 1) {
-            tile_load<6>(weights + apart, 64);
-            tile_multiply_bf16<1, 4, 6>();
-        }
-        if constexpr (strips > 2) {
-            tile_load<7>(weights + 2 * apart, 64);
-            tile_multiply_bf16<2, 4, 7>();
-        }
-        if constexpr (strips > 3) {
-            tile_load<5>(weights + 3 * apart, 64);
-            tile_multiply_bf16<3, 4, 5>();
-        }
+        unrolled<strips>([&](auto s) __attribute__((always_inline)) {
+            tile_load<6 + s % 2>(weights + s * apart, 64);
+            tile_multiply_bf16<s, 4, 6 + s % 2>();
+        });
     }
-    store_tile<0>(product, strip, row, count);
-    if constexpr (strips > 1) store_tile<1>(product, strip + 1, row, count);
-    if constexpr (strips > 2) store_tile<2>(product, strip + 2, row, count);
-    if constexpr (strips > 3) store_tile<3>(product, strip + 3, row, count);
+    unrolled<strips>([&](auto s) { store_tile<s>(product, strip + s, row, count); });
 }
 
 // A whole block and (part of) the next one, times one or two strips: each tile loaded is used twice.
@@ -87,39 +88,39 @@ void multiply_two_blocks(const Product& product, int strip, int row, int second_
     const Rows second = rows_at(product, row + kRowBlock);
     const size_t apart = product.matrix.strip_bytes;
     const uint8_t* weights = strip_at(product, strip);
-    tiles_configure(shapes_for(kRowBlock, second_count));
+    const int steps = steps_of(product);
     prefetch(product, strip, strips, row, kRowBlock + second_count);
-    for (int step = 0; step < steps_of(product); ++step, weights += kTileBytes) {
+    unrolled<2 * strips>([](auto sum) { tile_zero<sum>(); });
+    for (int step = 0; step < steps; ++step, weights += kTileBytes) {
         tile_load<4>(first.data + static_cast<size_t>(step) * first.step, 64);
-        tile_load<6>(weights, 64);
-        tile_multiply_bf16<0, 4, 6>();
         tile_load<5>(second.data + static_cast<size_t>(step) * second.step, 64);
-        tile_multiply_bf16<2, 5, 6>();
-        if constexpr (strips > 1) {
-            tile_load<7>(weights + apart, 64);
-            tile_multiply_bf16<1, 4, 7>();
-            tile_multiply_bf16<3, 5, 7>();
-        }
+        unrolled<strips>([&](auto s) __attribute__((always_inline)) {
+            tile_load<6 + s>(weights + s * apart, 64);
+            tile_multiply_bf16<2 * s, 4, 6 + s>();
+            tile_multiply_bf16<2 * s + 1, 5, 6 + s>();
+        });
     }
-    store_tile<0>(product, strip, row, kRowBlock);
-    store_tile<2>(product, strip, row + kRowBlock, second_count);
-    if constexpr (strips > 1) store_tile<1>(product, strip + 1, row, kRowBlock);
-    if constexpr (strips > 1) store_tile<3>(product, strip + 1, row + kRowBlock, second_count);
+    unrolled<strips>([&](auto s) {
+        store_tile<2 * s>(product, strip + s, row, kRowBlock);
+        store_tile<2 * s + 1>(product, strip + s, row + kRowBlock, second_count);
+    });
 }
 
 // Rows [row, end) of one block.
-void multiply_block(const Product& product, int row, int end) {
+void multiply_block(const Product& product, int row, int end, Shapes& shapes) {
     const int count = end - row;
     int strip = product.strip_begin;
+    shapes.set(count, count);
     for (; strip + 4 <= product.strip_end; strip += 4) multiply_one_block<4>(product, strip, row, count);
     for (; strip + 2 <= product.strip_end; strip += 2) multiply_one_block<2>(product, strip, row, count);
     for (; strip < product.strip_end; ++strip) multiply_one_block<1>(product, strip, row, count);
 }
 
 // A whole block from `row` on, and rows up to `end` of the next.
-void multiply_pair(const Product& product, int row, int end) {
+void multiply_pair(const Product& product, int row, int end, Shapes& shapes) {
     const int second_count = end - row - kRowBlock;
     int strip = product.strip_begin;
+    shapes.set(kRowBlock, second_count);
     for (; strip + 2 <= product.strip_end; strip += 2) multiply_two_blocks<2>(product, strip, row, second_count);
     for (; strip < product.strip_end; ++strip) multiply_two_blocks<1>(product, strip, row, second_count);
 }
@@ -127,15 +128,15 @@ void multiply_pair(const Product& product, int row, int end) {
 }  // namespace
 
 void multiply_bf16_tiles(const Product& product) {
+    Shapes shapes;
     for (int row = product.row_begin; row < product.row_end;) {
         const int block_end = (row / kRowBlock + 1) * kRowBlock;
         const bool pair = row % kRowBlock == 0 && block_end < product.row_end;
         const int end = std::min(product.row_end, pair ? block_end + kRowBlock : block_end);
-        if (pair) multiply_pair(product, row, end);
-        else multiply_block(product, row, end);
+        if (pair) multiply_pair(product, row, end, shapes);
+        else multiply_block(product, row, end, shapes);
         row = end;
     }
-    tiles_release();
 }
 
 }  // namespace moorage

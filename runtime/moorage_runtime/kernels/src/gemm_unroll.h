@@ -1,6 +1,7 @@
 // Loops that are unrolled before anything else, so that arrays indexed by them live in registers. Private to the products.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #define MOORAGE_INLINE inline __attribute__((always_inline))
@@ -11,10 +12,10 @@ namespace {
 
 template <int... is, typename F>
 MOORAGE_INLINE void unrolled(std::integer_sequence<int, is...>, F f) {
-    (f(is), ...);
+    (f(std::integral_constant<int, is>{}), ...);
 }
 
-// f(0), f(1), ..., f(count - 1)
+// f(0), f(1), ..., f(count - 1), of integral constants
 template <int count, typename F>
 MOORAGE_INLINE void unrolled(F f) {
     unrolled(std::make_integer_sequence<int, count>{}, f);

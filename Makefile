@@ -40,6 +40,10 @@ $(VENV)/.ready: $(VENV)/.tools $(TORCH_LOCK) requirements/model.txt
 	@$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements/model.txt
 	@touch $@
 
+.PHONY: kernels
+kernels: $(VENV)/.tools ## Build the runtime's C++ library (milliseconds when nothing changed)
+	@$(BIN)/python -m moorage_runtime.kernels.build
+
 # ── the quickstart ────────────────────────────────────────────────────────────────────────────────────────────────
 .PHONY: demo
 demo: $(VENV)/.tools ## Cluster, images, chart, one LLMDeployment, and its answer streamed to this terminal
@@ -65,7 +69,7 @@ lint: setup ## ruff, mypy --strict, import-linter, and that generated files are 
 	@$(BIN)/moor crd --check
 
 .PHONY: unit
-unit: setup ## Unit, golden, property and contract tests (no cluster, no model)
+unit: setup kernels ## Unit, golden, property and contract tests (no cluster, no model)
 	@$(PYTEST) -q -m "not integration and not model and not e2e" tests
 
 .PHONY: integration
@@ -73,11 +77,11 @@ integration: setup ## Against a real kube-apiserver, etcd and controller-manager
 	@$(PYTEST) -q -m integration tests
 
 .PHONY: model
-model: setup ## The runtime with the real model on this machine's CPU
+model: setup kernels ## The runtime with the real model on this machine's CPU
 	@$(PYTEST) -q -m model tests
 
 .PHONY: e2e
-e2e: setup ## Whole cluster, real images, real model; PROVIDER=local|kind CASE=quickstart narrow it
+e2e: setup kernels ## Whole cluster, real images, real model; PROVIDER=local|kind CASE=quickstart narrow it
 	@MOORAGE_PROVIDER=$(PROVIDER) $(PYTEST) -q $(if $(CASE),e2e/cases/$(CASE),e2e/cases e2e/tests)
 
 .PHONY: engine-soak
@@ -87,7 +91,7 @@ engine-soak: setup ## 1,000,000 random steps of the scheduler under every policy
 
 # ── measuring ─────────────────────────────────────────────────────────────────────────────────────────────────────
 .PHONY: bench-runtime
-bench-runtime: setup ## Streamed tokens/s beside `transformers serve`; QUICK=1 for a short one; JSON last
+bench-runtime: setup kernels ## Beside vLLM, transformers and llama.cpp (75 min; QUICK=1: 10; CLASS, CELLS, PEERS, RESUME=1); JSON last
 	@$(BIN)/python -m bench.runtime
 
 .PHONY: bench-gateway
@@ -126,4 +130,4 @@ cluster-binary: $(VENV)/.tools ## Build the Kubernetes that the integration test
 
 .PHONY: clean
 clean: ## Remove .venv and caches of this folder (not the clusters: see `make down`)
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build/kernels runtime/moorage_runtime/kernels/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,6 +6,8 @@ runs on a machine changes by the minute. README.md beside this file says what is
 """
 
 import json
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +26,8 @@ from bench.runtime.table import table
 def main(argv: Sequence[str] | None = None) -> None:
     """Set up, measure, report."""
     run = _begin(read(argv))
+    # By default it ends the process at once, and the servers, some of them stopped, would stay for ever.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     run.measure()
     ratios = result.ratios(run.measured)
     rows = result.rows(run.measured, {cell.name: cell for cell in CELLS})

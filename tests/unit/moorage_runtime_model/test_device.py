@@ -72,21 +72,19 @@ def test_weights_larger_than_what_is_free_are_refused_before_they_are_loaded(sma
 
 
 @pytest.mark.parametrize(
-    ("head_dim", "dtype", "capability", "compiler", "triton"),
+    ("head_dim", "dtype", "capability", "installed"),
     [
-        (64, torch.bfloat16, (9, 0), None, True),
-        (64, torch.bfloat16, (9, 0), "cc", False),
-        (256, torch.float16, (7, 5), "cc", True),
-        (256, torch.float32, (9, 0), "cc", True),
+        (64, torch.bfloat16, (9, 0), {"triton"}),
+        (64, torch.bfloat16, (9, 0), {"gcc"}),
+        (256, torch.float16, (7, 5), {"gcc", "triton"}),
+        (256, torch.float32, (9, 0), {"gcc", "triton"}),
     ],
     ids=["no compiler", "no Triton", "wide heads before Ampere", "wide heads in float32"],
 )
-def test_keys_are_gathered_where_the_kernel_cannot_be_compiled(
-    monkeypatch, head_dim, dtype, capability, compiler, triton
-):
+def test_keys_are_gathered_where_the_kernel_cannot_be_compiled(monkeypatch, head_dim, dtype, capability, installed):
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr("shutil.which", lambda _name: compiler)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: triton or None)
+    monkeypatch.setattr("shutil.which", lambda name: name if name in installed else None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     assert paged_kernel(torch.device("cuda"), head_dim, dtype) is None
 

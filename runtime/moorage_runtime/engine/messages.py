@@ -118,10 +118,10 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
     """Requests that are computed together; others wait."""
     eos_token_ids: list[int]
     dtype: str
-    """Type of weights and KV cache: `bfloat16` or `float32`."""
+    """Type of activations and KV cache: `bfloat16`, `float16` or `float32`."""
     threads: int
     kernels: str
-    """The path that computes, for example `torch-cpu bfloat16 mkldnn`."""
+    """The path that computes, for example `torch-cpu onednn-packed, Q4_1 as bfloat16`."""
     weight_bytes: int
     load_seconds: float
     """From the start of the process to the first token."""

@@ -1,4 +1,4 @@
-"""Jobs through an engine, on a clock that is either simulated or the wall's."""
+"""Jobs through an engine, on a clock that shows what steps cost: as they are priced, or as they are computed."""
 
 import time
 from collections.abc import Callable
@@ -40,19 +40,22 @@ class Clock(Protocol):
         ...
 
 
-class WallClock:
-    """The machine's."""
+class CpuClock:
+    """What this process has computed, without the moments in which the machine computed for others.
+
+    With one thread it is what a clock on the wall shows on a machine that has nothing else to do.
+    """
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
+        self._start = time.process_time()
 
     def now(self) -> float:
-        """Seconds since it was made."""
-        return time.monotonic() - self._start
+        """CPU-seconds since it was made, and what was jumped over."""
+        return time.process_time() - self._start
 
     def wait_until(self, then: float) -> None:
-        """Sleep."""
-        time.sleep(max(0.0, then - self.now()))
+        """Jump."""
+        self._start -= max(0.0, then - self.now())
 
 
 class SimulatedClock:

@@ -59,8 +59,11 @@ class InFlight:
 
         # Events skip the frameworks' layers, each of which would cost a coroutine per token; headers go through them.
         scope[DIRECT_SEND] = send
-        with self._service.state.request():
-            await self._app(scope, receive, send_with_load)
+        try:
+            with self._service.state.request():
+                await self._app(scope, receive, send_with_load)
+        finally:
+            del scope[DIRECT_SEND]  # it refers to the scope: only the garbage collector would find the two
 
 
 def _add_openai_routes(app: FastAPI, service: Service, max_body: int) -> None:

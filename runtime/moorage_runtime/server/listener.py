@@ -1,6 +1,7 @@
 """The HTTP listener: bound before anything else, so that a taken port is said at once and plainly."""
 
 import contextlib
+import logging
 import socket
 import sys
 from collections.abc import Iterator
@@ -47,6 +48,8 @@ class HttpServer(uvicorn.Server):
     """uvicorn, stopped by `should_exit` alone: its own SIGTERM handler would close the listener while requests run."""
 
     def __init__(self, app: ASGIApp) -> None:
+        # It warns of everyone who sends what is no HTTP, and so lets strangers fill the log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
         super().__init__(
             uvicorn.Config(
                 app,

@@ -6,6 +6,8 @@ import socket
 import struct
 
 PATH = b"/v1/completions"
+# Few, because the tokenizer remembers thousands of words: memory that would look like a leak.
+WORDS = ("harbour ", "ship ", "tide ", "quay ", "anchor ", "mole ")
 
 
 async def connect(port, receive_buffer=None):
@@ -26,7 +28,7 @@ def request(body):
 
 def body(random, **more):
     """What most clients ask for."""
-    prompt = "".join(random.choice("harbour ships ") for _ in range(random.randint(1, 40)))
+    prompt = "".join(random.choice(WORDS) for _ in range(random.randint(1, 8)))
     return {"model": "echo", "prompt": prompt, "n": random.choice((1, 1, 1, 2, 3)), "max_tokens": 40} | more
 
 

@@ -100,10 +100,9 @@ def test_a_mixed_step_stays_on_its_device(small_model, one_device, attention):
 @pytest.fixture(scope="module")
 def triton_attend():
     """The kernel, run by Triton's interpreter, so that it needs no GPU."""
-    # Read when a kernel is decorated, of which Triton itself has some. Nothing else in these tests uses Triton.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        pytest.importorskip("triton", reason="triton is not installed: `pip install triton`, and this needs no GPU")
+    pytest.importorskip("triton", reason="triton is not installed: `pip install triton`, and this needs no GPU")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TRITON_INTERPRET", "1")  # as conftest.py did for Triton itself
         yield importlib.import_module("moorage_runtime.model.torch_path.paged_kernel").attend
 
 

@@ -11,7 +11,7 @@ from moorage_runtime.model.checkpoint import ROPE_FACTORS, open_checkpoint
 from moorage_runtime.model.config import Llama3Scaling
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.quantized import QuantizedCheckpoint
-from moorage_runtime.model.torch_path.rope import inverse_frequencies
+from moorage_runtime.model.rotary import inverse_frequencies
 from tests.gguf_models import quantized, random_blocks, write_gguf
 
 PARTS = (
@@ -60,9 +60,9 @@ def test_rope_factors_of_a_gguf_are_the_scaling_of_its_source(write_model, tmp_p
     scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
     source = open_checkpoint(write_model(rope_scaling={"rope_type": "llama3", **scaling}))
     read = open_checkpoint(write_gguf(tmp_path / "m.gguf", source))
-    scaled = inverse_frequencies(read.config.rope, read.config.head_dim, read.optional(ROPE_FACTORS))
-    assert torch.allclose(scaled, inverse_frequencies(source.config.rope, source.config.head_dim))
-    assert not torch.allclose(scaled, inverse_frequencies(read.config.rope, read.config.head_dim))
+    scaled = inverse_frequencies(read.config.rope, read.config.head_dim, read.optional(ROPE_FACTORS).numpy())
+    assert np.allclose(scaled, inverse_frequencies(source.config.rope, source.config.head_dim))
+    assert not np.allclose(scaled, inverse_frequencies(read.config.rope, read.config.head_dim))
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from moorage_runtime.model.checkpoint import ROPE_FACTORS, Checkpoint
+from moorage_runtime.model.rotary import inverse_frequencies
 from moorage_runtime.model.torch_path.batch import Batch
 from moorage_runtime.model.torch_path.cache import CPU, KVCache
 from moorage_runtime.model.torch_path.linear import Linear, pack
-from moorage_runtime.model.torch_path.rope import inverse_frequencies, rotate_, rotation
+from moorage_runtime.model.torch_path.rope import rotate_, rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,9 @@ class Llama:
         self._checkpoint = checkpoint
         self._embedding = self._read("model.embed_tokens.weight")
         factors = checkpoint.optional(ROPE_FACTORS)
-        self._frequencies = inverse_frequencies(self.config.rope, self.config.head_dim, factors).to(device)
+        divisors = None if factors is None else factors.float().numpy()
+        frequencies = inverse_frequencies(self.config.rope, self.config.head_dim, divisors)
+        self._frequencies = torch.from_numpy(frequencies).to(device)
         self._layers = []
         for index in range(self.config.layers):
             self._layers.append(self._layer(f"model.layers.{index}"))

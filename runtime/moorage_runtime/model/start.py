@@ -56,7 +56,6 @@ def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
     allocator.keep_memory()
     threads = settings.threads or resources.compute_threads()
     model = _load(settings, threads, report)
-    gc.collect()  # a GGUF's vocabulary is a hundred thousand small arrays
     allocator.trim()
     limits = _limits(model, settings, report)
     engine = Engine(model.runner(limits), limits)

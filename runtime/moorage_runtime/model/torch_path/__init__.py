@@ -11,7 +11,7 @@ Attention comes in two forms, both chosen in `runner`:
 - `paged`: blocks are read where they lie, by the Triton kernel in `paged_kernel`. GPU only.
 
 Only a processor: the packed oneDNN products of `linear`. Only a GPU: `paged`, `graphs` (decoding steps captured as CUDA
-graphs) and `gpu` (which device, which type, how much memory).
+graphs), `gpu_sampler`, and `gpu` (which type, how much memory, the capture itself).
 
 Not promised here: that a row's bits do not depend on its neighbours. oneDNN and cuBLAS choose their kernel by the
 number of rows, so a request computed alone and in a batch may differ in the last bits, and where two tokens are as good

@@ -145,8 +145,11 @@ MOORAGE_INLINE void scale_group(const Unpacked& weights, const Rows& x, int grou
 }
 
 // `count` rows of a block, at most `rows`: those beyond are computed from whatever follows in memory, and not stored.
+// Meanwhile the next strip's weights are asked for, a group's worth at a time, or memory would be idle.
 template <Quantisation kind, int rows>
 void multiply_rows(const Product& product, const Unpacked weights, int strip, int row, int count) {
+    constexpr Chunk layout = chunk_of(kind);
+    const uint8_t* next = strip_at(product, strip + 1);
     alignas(64) int32_t products[2][kProducts];
     const int groups = product.matrix.k / kind.group;
     const Rows x = rows_at<kind>(product, row);
@@ -157,7 +160,9 @@ void multiply_rows(const Product& product, const Unpacked weights, int strip, in
     const auto turn = [&]<int tile>(int group) __attribute__((always_inline)) {
         if (group + 2 < groups) multiply_group<kind, (tile + 2) % 4>(weights, x, group + 2);
         if (group + 1 < groups) tile_store<(tile + 1) % 4>(products[(tile + 1) % 2], 64);
-        if (group < groups) scale_group<kind, rows>(weights, x, group, products[tile % 2], sums);
+        if (group >= groups) return;
+        prefetch<layout.bytes / layout.groups>(next + group * (layout.bytes / layout.groups));
+        scale_group<kind, rows>(weights, x, group, products[tile % 2], sums);
     };
     multiply_group<kind, 0>(weights, x, 0);
     if (groups > 1) multiply_group<kind, 1>(weights, x, 1);

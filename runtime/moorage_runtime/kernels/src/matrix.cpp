@@ -16,8 +16,9 @@ namespace {
 constexpr int kWantedTiles = 24;
 constexpr int kMinimumTileStrips = 2;
 constexpr int kMaximumTileStrips = 8;
-// Of an L2 cache of 1 MiB or more, the rest is for the weights.
+// Of an L2 cache of 1 MiB or more, the rest is for the weights. Each row of a range is a page of results, too.
 constexpr size_t kOperandInCache = 512 * 1024;
+constexpr int kMaximumRange = 256;
 
 Layout layout_of(Format format) {
     switch (format) {
@@ -203,7 +204,8 @@ int matrix_tiles(const Matrix& matrix) { return (matrix.strips + matrix.tile_str
 
 int matrix_row_range(const Matrix& matrix) {
     const size_t row = operand_bytes(matrix_operand(matrix), kRowBlock, matrix.k) / kRowBlock;
-    return std::max<int>(2, static_cast<int>(kOperandInCache / row / kRowBlock)) * kRowBlock;
+    const int fitting = static_cast<int>(kOperandInCache / row) / kRowBlock * kRowBlock;
+    return std::clamp(fitting, 2 * kRowBlock, kMaximumRange);
 }
 
 void matrix_row(const Matrix& matrix, int row, float* out) {

@@ -18,7 +18,10 @@ def check(server: Server) -> None:
     """
     with server.awake():
         for cell in _CELLS:
-            answer = ask(server.target, cell)
+            try:
+                answer = ask(server.target, cell)
+            except ServerError as error:
+                raise server.explain(error) from error
             if answer.tokens != OUT:
                 raise ServerError(
                     f"an answer of {OUT} tokens was counted as {answer.tokens} (it ended by {answer.finish})"

@@ -76,7 +76,7 @@ class Run:
             try:
                 self._keep(_window(server, class_name, cell, round_, self.options.timing))
             except ServerError as error:
-                self._without(server.name, error)
+                self._without(server.name, server.explain(error))
                 del servers[server.name]
 
     def _keep(self, measured: Measured) -> None:

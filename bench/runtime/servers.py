@@ -86,6 +86,11 @@ class Server:
         """What it takes of the machine."""
         return usage(self.process.pid)
 
+    def explain(self, error: ServerError) -> ServerError:
+        """The error, and how the server ended where it did."""
+        code = self.process.poll()
+        return error if code is None else ServerError(f"{error} (its process ended with code {code})")
+
     def end(self) -> None:
         """Take it and its processes away."""
         self._signal(signal.SIGKILL)

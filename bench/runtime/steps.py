@@ -18,6 +18,7 @@ from bench.runtime.memory import read_bandwidth
 from bench.runtime.say import say
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Loading, SamplingParams, Started, Submit
+from moorage_runtime.model.native import NativeRunner
 from moorage_runtime.model.start import Settings, start
 
 ROWS = (1, 8, 16, 64)
@@ -33,6 +34,13 @@ class Steps:
 
     rows: int
     seconds: tuple[float, ...]
+    products: float | None
+    """Seconds of all of them that were spent in matrix products; None where nobody counts them (torch)."""
+
+    @property
+    def non_gemm_share(self) -> float | None:
+        """Part of the steps, our Python included, that was not spent in matrix products."""
+        return None if self.products is None else 1 - self.products / sum(self.seconds)
 
     @property
     def median(self) -> float:
@@ -53,8 +61,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(engine: Engine, rows: int) -> Steps:
     """Decode with `rows` requests at once, some times over."""
-    seconds = [took for repeat in range(_REPEATS) for took in _decode(engine, rows, repeat)]
-    steps = Steps(rows, tuple(seconds))
+    seconds: list[float] = []
+    products: list[int | None] = []
+    for repeat in range(_REPEATS):
+        for took, spent in _decode(engine, rows, repeat):
+            seconds.append(took)
+            products.append(spent)
+    counted = [spent for spent in products if spent is not None]
+    steps = Steps(rows, tuple(seconds), sum(counted) / 1e9 if len(counted) == len(seconds) else None)
     say(f"{rows:3} rows: {1000 * steps.median:.2f} ms a step, best {1000 * min(seconds):.2f} ms")
     return steps
 
@@ -62,7 +76,9 @@ def measure(engine: Engine, rows: int) -> Steps:
 def result(started: Started, measured: Sequence[Steps], bandwidth: float) -> dict[str, Any]:
     """What the command prints."""
     read = started.weight_bytes / bandwidth
-    return {
+    shares = {str(steps.rows): steps.non_gemm_share for steps in measured}
+    counted = {rows: round(share, 3) for rows, share in shares.items() if share is not None}
+    return ({"non_gemm_share": counted} if counted else {}) | {
         "kernels": started.kernels,
         "threads": started.threads,
         "weight_mib": round(started.weight_bytes / 2**20, 1),
@@ -74,26 +90,32 @@ def result(started: Started, measured: Sequence[Steps], bandwidth: float) -> dic
     }
 
 
-def _decode(engine: Engine, rows: int, repeat: int) -> list[float]:
-    """Seconds of the steps in which every request decodes."""
+def _decode(engine: Engine, rows: int, repeat: int) -> list[tuple[float, int | None]]:
+    """Seconds of the steps in which every request decodes, and nanoseconds of each in matrix products."""
     for row in range(rows):
         # No two prompts begin alike: nothing of them is found in a cache.
         prompt = [1 + row, 1 + repeat, 1 + rows, *range(10, 10 + _PROMPT - 3)]
         sampling = SamplingParams(temperature=0.0)
         engine.submit(Submit(f"{rows}-{repeat}-{row}", prompt=prompt, max_tokens=_CONTEXT - _PROMPT, sampling=sampling))
-    seconds: list[float] = []
-    while len(seconds) < _STEPS:
-        began = time.perf_counter()
+    steps: list[tuple[float, int | None]] = []
+    while len(steps) < _STEPS:
+        before, began = _products_ns(engine), time.perf_counter()
         report = engine.step()
-        took = time.perf_counter() - began
+        took, after = time.perf_counter() - began, _products_ns(engine)
         if report.prompt_tokens == 0 and report.generated_tokens == rows:
-            seconds.append(took)
+            steps.append((took, None if before is None or after is None else after - before))
         elif not engine.has_work:
             raise SystemExit(f"{rows} requests were not computed together: {report.outputs}")
     engine.cancel_all()
     while engine.has_work:
         engine.step()
-    return seconds
+    return steps
+
+
+def _products_ns(engine: Engine) -> int | None:
+    """Spent in matrix products so far; None where the engine does not compute with the native library."""
+    runner = engine._runner  # noqa: SLF001 - an engine has no business with what its runner counts
+    return runner.counters.products_ns if isinstance(runner, NativeRunner) else None
 
 
 def _quiet(_: Loading) -> None:

@@ -25,6 +25,8 @@ const Level kLevels[] = {
     {"avx512", [] { return features().avx512; }, &kAvx512Path},
     {"avxvnni", [] { return features().avx_vnni; }, &kAvxVnniPath},
     {"avx2", [] { return features().avx2; }, &kAvx2Path},
+#elif defined(__aarch64__)
+    {"neon", [] { return features().neon; }, &kNeonPath},
 #endif
     {"scalar", [] { return true; }, &kScalarPath},
 };

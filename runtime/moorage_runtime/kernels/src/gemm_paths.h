@@ -34,7 +34,7 @@ struct Path {
 };
 
 extern const RowPreparations kScalarRows, kAvx2Rows, kAvx512Rows;
-extern const Path kScalarPath, kAvx2Path, kAvxVnniPath, kAvx512Path, kAmxPath;
+extern const Path kScalarPath, kAvx2Path, kAvxVnniPath, kAvx512Path, kAmxPath, kNeonPath;
 
 // The one that products take.
 const Path& chosen_path();

@@ -20,6 +20,7 @@ SPIN_NS = 30_000
 """How long a thread that waits for others keeps its processor: about what a sleep and a wake-up cost."""
 _PROBE_ROWS, _PROBE_SAMPLES = 4096, 1024
 _LANES = 16
+_MOST_HEAD_DIM = 512
 
 
 class NativeModel:
@@ -117,8 +118,8 @@ def refusal(config: ModelConfig, dtype: str | None) -> str | None:
     """Why the kernels do not compute a model in a type, or cannot be used here; None when they do."""
     if dtype not in (None, *get_args(Asked)):
         return f"{dtype} is computed on a GPU only"
-    if config.head_dim % _LANES:
-        return f"heads of {config.head_dim} numbers are no whole number of {_LANES}"
+    if config.head_dim % _LANES or config.head_dim > _MOST_HEAD_DIM:
+        return f"heads have {config.head_dim} numbers; a multiple of {_LANES}, at most {_MOST_HEAD_DIM}, is computed"
     try:
         library.library()
     except library.KernelsError as error:

@@ -31,108 +31,79 @@ constexpr int kRows = 1;
 
 struct F32Cache {
     using Element = float;
-    using Factor = float;
-    using Vector = F16;
+    struct Vector {
+        F16 only;
+    };
     static constexpr int kPack = 1;
-    static Element element(float value) { return value; }
-    static void factors(const float* x, int n, Factor* out) { memcpy(out, x, sizeof(float) * static_cast<size_t>(n)); }
-    static Vector vector(const Element* from) { return load(from); }
-    static F16 dot(F16 sum, Vector kv, Factor factor) { return fma(kv, all(factor), sum); }
+    static void put_key(Element* key, const float* x) { *key = *x; }
+    static void put_values(Element* values, const float* x, int dim, int) {
+        memcpy(values, x, sizeof(float) * static_cast<size_t>(dim));
+    }
+    static Vector vector(const Element* from) { return {load(from)}; }
+    static F16 dot(const F16& sum, const Vector& kv, const float* factor) { return fma(kv.only, all(*factor), sum); }
 };
 
-// Pairs of bfloat16, multiplied and added in float32.
+// Pairs of bfloat16. They are widened once for all rows and multiplied in float32: two such instructions take a cycle,
+// the processor's own for pairs takes two.
 struct Bf16Cache {
     using Element = uint16_t;
-    using Factor = uint32_t;
+    struct Vector {
+        F16 even, odd;
+    };
     static constexpr int kPack = 2;
-    static Element element(float value) { return bf16_of_float(value); }
-    static void factors(const float* x, int n, Factor* out) {
-        for (int i = 0; i < n; i += 2)
-            out[i / 2] = bf16_of_float(x[i]) | static_cast<uint32_t>(bf16_of_float(x[i + 1])) << 16;
+    static void put_key(Element* key, const float* x) {
+        key[0] = bf16_of_float(x[0]);
+        key[1] = bf16_of_float(x[1]);
     }
-#if defined(__AVX512F__)
-    using Vector = __m512i;
-    static Vector vector(const Element* from) { return _mm512_loadu_si512(from); }
-    static F16 dot(F16 sum, Vector kv, Factor factor) {
-        const F16 even = _mm512_castsi512_ps(_mm512_slli_epi32(kv, 16));
-        const F16 odd = _mm512_castsi512_ps(_mm512_and_si512(kv, _mm512_set1_epi32(-65536)));
-        sum = fma(odd, all(float_of_bits(factor & 0xffff0000u)), sum);
-        return fma(even, all(float_of_bits(factor << 16)), sum);
-    }
-#elif defined(__AVX2__) && defined(__FMA__)
-    struct Vector {
-        __m256i low, high;
-    };
-    static Vector vector(const Element* from) {
-        const auto* at = reinterpret_cast<const __m256i*>(from);
-        return {_mm256_loadu_si256(at), _mm256_loadu_si256(at + 1)};
-    }
-    static F16 dot(F16 sum, Vector kv, Factor factor) {
-        const __m256i upper = _mm256_set1_epi32(-65536);
-        const F16 even{_mm256_castsi256_ps(_mm256_slli_epi32(kv.low, 16)),
-                       _mm256_castsi256_ps(_mm256_slli_epi32(kv.high, 16))};
-        const F16 odd{_mm256_castsi256_ps(_mm256_and_si256(kv.low, upper)),
-                      _mm256_castsi256_ps(_mm256_and_si256(kv.high, upper))};
-        sum = fma(odd, all(float_of_bits(factor & 0xffff0000u)), sum);
-        return fma(even, all(float_of_bits(factor << 16)), sum);
-    }
-#else
-    struct Vector {
-        uint32_t pairs[kLanes];
-    };
-    static Vector vector(const Element* from) {
-        Vector result;
-        memcpy(result.pairs, from, sizeof result.pairs);
-        return result;
-    }
-    static F16 dot(const F16& sum, const Vector& kv, Factor factor) {
-        const F16 even = each([&](int i) { return float_of_bits(kv.pairs[i] << 16); });
-        const F16 odd = each([&](int i) { return float_of_bits(kv.pairs[i] & 0xffff0000u); });
-        const F16 first = fma(odd, all(float_of_bits(factor & 0xffff0000u)), sum);
-        return fma(even, all(float_of_bits(factor << 16)), first);
-    }
-#endif
-};
-
-#if defined(__AVX512BF16__)
-// The same with the processor's own instruction.
-struct NativeBf16Cache : Bf16Cache {
-    static void factors(const float* x, int n, Factor* out) {
-        for (int i = 0; i < n; i += kLanes) {
-            const __m256bh rounded = _mm512_cvtneps_pbh(load(x + i));
-            memcpy(out + i / 2, &rounded, sizeof rounded);
+    static void put_values(Element* values, const float* x, int dim, int odd) {
+        auto* pairs = reinterpret_cast<uint32_t*>(values);
+        // The partner of the pair is multiplied by weight 0 until it is written; a leftover NaN would be NaN still.
+        for (int i = 0; i < dim; ++i) {
+            const uint32_t value = bf16_of_float(x[i]);
+            pairs[i] = odd ? (pairs[i] & 0xffffu) | value << 16 : value;
         }
     }
-    static F16 dot(F16 sum, Vector kv, Factor factor) {
-        return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(kv),
-                                reinterpret_cast<__m512bh>(_mm512_set1_epi32(static_cast<int>(factor))));
+    static Vector vector(const Element* from) {
+#if defined(__AVX512F__)
+        const __m512i pairs = _mm512_loadu_si512(from);
+        return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)),
+                _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(-65536)))};
+#elif defined(__AVX2__) && defined(__FMA__)
+        const auto* at = reinterpret_cast<const __m256i*>(from);
+        const __m256i low = _mm256_loadu_si256(at), high = _mm256_loadu_si256(at + 1);
+        const __m256i upper = _mm256_set1_epi32(-65536);
+        return {{_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))},
+                {_mm256_castsi256_ps(_mm256_and_si256(low, upper)), _mm256_castsi256_ps(_mm256_and_si256(high, upper))}};
+#else
+        return {each([&](int i) { return float_of_bf16(from[2 * i]); }),
+                each([&](int i) { return float_of_bf16(from[2 * i + 1]); })};
+#endif
+    }
+    static F16 dot(const F16& sum, const Vector& kv, const float* factors) {
+        return fma(kv.odd, all(factors[1]), fma(kv.even, all(factors[0]), sum));
     }
 };
-#endif
 
 // What is kept of each row between spans.
-template <class Cache>
 struct Rows {
-    typename Cache::Factor* q;  // rows x dim / P, scaled so that scores are exponents of 2
-    float* out;                 // rows x dim
-    float* total;               // rows x 16: sums of weights by lane
-    float* highest;             // rows
-    int* position;              // rows
+    float* q;        // rows x dim, scaled so that scores are exponents of 2
+    float* out;      // rows x dim
+    float* total;    // rows x 16: sums of weights by lane
+    float* highest;  // rows
+    int* position;   // rows
 };
 
-template <class Cache>
-Rows<Cache> rows_in(float* scratch, const Heads& heads, int rows) {
+Rows rows_in(float* scratch, const Heads& heads, int rows) {
     const size_t n = static_cast<size_t>(rows), dim = static_cast<size_t>(heads.dim);
     float* out = scratch + n * dim;
     float* total = out + n * dim;
     float* highest = total + n * kLanes;
-    return {reinterpret_cast<typename Cache::Factor*>(scratch), out, total, highest,
-            reinterpret_cast<int*>(highest + n)};
+    return {scratch, out, total, highest, reinterpret_cast<int*>(highest + n)};
 }
 
 // One head of a row, normed where the model says so and turned by its position's angles (arXiv:2104.09864); the pairs are
 // (i, i + dim / 2).
-void turn(const Heads& heads, const float* x, const float* norm, const float* cosines, const float* sines, float factor,
+inline void turn(const Heads& heads, const float* x, const float* norm, const float* cosines, const float* sines, float factor,
           float* out) {
     float scale = factor;
     if (norm != nullptr) {
@@ -141,7 +112,19 @@ void turn(const Heads& heads, const float* x, const float* norm, const float* co
         scale = factor / __builtin_sqrtf(sum(squares) / static_cast<float>(heads.dim) + heads.eps);
     }
     const int half = heads.half();
-    for (int i = 0; i < half; ++i) {
+    const int whole = half / kLanes * kLanes;
+    const F16 scales = all(scale);
+    for (int i = 0; i < whole; i += kLanes) {
+        F16 first = load(x + i), second = load(x + i + half);
+        if (norm != nullptr) {
+            first = mul(first, load(norm + i));
+            second = mul(second, load(norm + i + half));
+        }
+        const F16 cosine = load(cosines + i), sine = load(sines + i);
+        store(out + i, mul(sub(mul(first, cosine), mul(second, sine)), scales));
+        store(out + i + half, mul(add(mul(second, cosine), mul(first, sine)), scales));
+    }
+    for (int i = whole; i < half; ++i) {
         const float first = norm != nullptr ? x[i] * norm[i] : x[i];
         const float second = norm != nullptr ? x[i + half] * norm[i + half] : x[i + half];
         out[i] = (first * cosines[i] - second * sines[i]) * scale;
@@ -156,6 +139,20 @@ typename Cache::Element* keys_of(const AttentionLayer& layer, int32_t block, int
     return static_cast<typename Cache::Element*>(layer.cache) + index * layer.heads.block_size();
 }
 
+// Has lines of the cache brought near while something else is computed: the processor's own prefetching ends at a page.
+inline void ask_for(const void* from, size_t bytes) {
+    constexpr size_t kLine = 64;
+    for (size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(static_cast<const char*>(from) + at, 0, 2);
+}
+
+// Keys and values of the span from `base` on.
+template <class Cache>
+void ask_for_span(const AttentionLayer& layer, const AttentionTask& task, int base, int last) {
+    const size_t bytes = layer.heads.block_size() * sizeof(typename Cache::Element);
+    for (int at = base; at <= last && at < base + kSpan; at += kBlockTokens)
+        ask_for(keys_of<Cache>(layer, task.table[at / kBlockTokens], task.kv_head), bytes);
+}
+
 template <class Cache>
 void write_row(const AttentionLayer& layer, int row, int position, int32_t block, int kv_head, float* turned) {
     constexpr int P = Cache::kPack;
@@ -164,14 +161,10 @@ void write_row(const AttentionLayer& layer, int row, int position, int32_t block
                        static_cast<size_t>(kv_head)) * static_cast<size_t>(dim);
     const size_t angle = static_cast<size_t>(row) * static_cast<size_t>(layer.heads.half());
     turn(layer.heads, layer.k + at, layer.k_norm, layer.cosines + angle, layer.sines + angle, 1.0f, turned);
-    auto* keys = keys_of<Cache>(layer, block, kv_head) + slot * P;
-    auto* values = keys_of<Cache>(layer, block, kv_head) + kBlockTokens * dim + slot / P * dim * P;
-    for (int i = 0; i < dim; ++i) keys[i / P * kBlockTokens * P + i % P] = Cache::element(turned[i]);
-    for (int i = 0; i < dim; ++i) {
-        values[i * P + slot % P] = Cache::element(layer.v[at + static_cast<size_t>(i)]);
-        // The partner of the pair is multiplied by weight 0 until it is written; a leftover NaN would be NaN still.
-        if (P == 2 && slot % P == 0) values[i * P + 1] = 0;
-    }
+    typename Cache::Element* keys = keys_of<Cache>(layer, block, kv_head) + slot * P;
+    for (int i = 0; i < dim; i += P) Cache::put_key(keys + i * kBlockTokens, turned + i);
+    Cache::put_values(keys_of<Cache>(layer, block, kv_head) + kBlockTokens * dim + slot / P * dim * P, layer.v + at, dim,
+                      slot % P);
 }
 
 template <class Cache>
@@ -183,15 +176,15 @@ void write(const AttentionLayer& layer, const WriteTask& task, float* scratch) {
 
 // Scores of R rows against the 16 positions of a block.
 template <class Cache, int R>
-void score(const typename Cache::Element* keys, const typename Cache::Factor* q, int steps, float* scores) {
-    constexpr int kChains = 4;  // independent sums hide the latency of the additions
+void score(const typename Cache::Element* keys, const float* q, int dim, float* scores) {
+    constexpr int kChains = 4, P = Cache::kPack;  // independent sums hide the latency of the additions
     F16 sums[R][kChains];
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < kChains; ++c) sums[r][c] = zero();
-    for (int i = 0; i < steps; i += kChains) {
+    for (int i = 0; i < dim; i += kChains * P) {
         for (int c = 0; c < kChains; ++c) {
-            const auto vector = Cache::vector(keys + (i + c) * kBlockTokens * Cache::kPack);
-            for (int r = 0; r < R; ++r) sums[r][c] = Cache::dot(sums[r][c], vector, q[r * steps + i + c]);
+            const auto vector = Cache::vector(keys + (i + c * P) * kBlockTokens);
+            for (int r = 0; r < R; ++r) sums[r][c] = Cache::dot(sums[r][c], vector, q + r * dim + i + c * P);
         }
     }
     for (int r = 0; r < R; ++r)
@@ -199,8 +192,7 @@ void score(const typename Cache::Element* keys, const typename Cache::Factor* q,
 }
 
 // Turns a row's scores into weights; returns what the sums so far are to be multiplied by.
-template <class Cache>
-float soften(float* scores, int visible, int blocks, float* highest, float* total, typename Cache::Factor* weights) {
+inline float soften(float* scores, int visible, int blocks, float* highest, float* total) {
     F16 top = all(-__builtin_inff());
     for (int b = 0; b < blocks; ++b) {
         const int left = visible - b * kBlockTokens;
@@ -219,7 +211,6 @@ float soften(float* scores, int visible, int blocks, float* highest, float* tota
         sums = add(sums, weight);
         store(scores + b * kBlockTokens, weight);
     }
-    Cache::factors(scores, blocks * kBlockTokens, weights);
     store(total, sums);
     *highest = now;
     return factor[0];
@@ -228,7 +219,7 @@ float soften(float* scores, int visible, int blocks, float* highest, float* tota
 // Adds the weighted values of a span to N * 16 numbers of R rows.
 template <class Cache, int R, int N>
 void accumulate(const typename Cache::Element* const* values, int visible, int dim,
-                const typename Cache::Factor* weights, const float* factors, float* out) {
+                const float* weights, const float* factors, float* out) {
     constexpr int P = Cache::kPack;
     F16 sums[R][N];
     for (int r = 0; r < R; ++r)
@@ -240,7 +231,7 @@ void accumulate(const typename Cache::Element* const* values, int visible, int d
             for (int n = 0; n < N; ++n) {
                 const auto vector = Cache::vector(values[b] + (i * dim + n * kLanes) * P);
                 for (int r = 0; r < R; ++r)
-                    sums[r][n] = Cache::dot(sums[r][n], vector, weights[(r * kSpan + b * kBlockTokens) / P + i]);
+                    sums[r][n] = Cache::dot(sums[r][n], vector, weights + r * kSpan + b * kBlockTokens + i * P);
             }
         }
     }
@@ -250,7 +241,7 @@ void accumulate(const typename Cache::Element* const* values, int visible, int d
 
 template <class Cache, int R>
 void accumulate_all(const typename Cache::Element* const* values, int visible, int dim,
-                    const typename Cache::Factor* weights, const float* factors, float* out) {
+                    const float* weights, const float* factors, float* out) {
     const typename Cache::Element* at[kSpanBlocks];
     for (int begin = 0; begin < dim; begin += 4 * kLanes) {
         for (int b = 0; b < kSpanBlocks; ++b) at[b] = values[b] + begin * Cache::kPack;
@@ -265,8 +256,7 @@ void accumulate_all(const typename Cache::Element* const* values, int visible, i
 
 // One span of R rows. A row that sees less of it than another gives the rest weight 0.
 template <class Cache, int R>
-void attend_span(const Rows<Cache>& rows, int first, int base, int dim, const typename Cache::Element* const* keys) {
-    const int steps = dim / Cache::kPack;
+void attend_span(const Rows& rows, int first, int base, int dim, const typename Cache::Element* const* keys) {
     int visible[R], most = 0;
     for (int r = 0; r < R; ++r) {
         const int seen = rows.position[first + r] + 1 - base;
@@ -276,22 +266,21 @@ void attend_span(const Rows<Cache>& rows, int first, int base, int dim, const ty
     if (most == 0) return;
     const int blocks = (most + kBlockTokens - 1) / kBlockTokens;
     alignas(64) float scores[R * kSpan];
-    alignas(64) typename Cache::Factor weights[R * kSpan / Cache::kPack];
     const typename Cache::Element* values[kSpanBlocks] = {};
     for (int b = 0; b < blocks; ++b) {
-        score<Cache, R>(keys[b], rows.q + first * steps, steps, scores + b * kBlockTokens);
+        score<Cache, R>(keys[b], rows.q + first * dim, dim, scores + b * kBlockTokens);
         values[b] = keys[b] + kBlockTokens * dim;
     }
     for (int b = blocks; b < kSpanBlocks; ++b) values[b] = values[0];
     float factors[R];
     for (int r = 0; r < R; ++r)
-        factors[r] = soften<Cache>(scores + r * kSpan, visible[r], blocks, rows.highest + first + r,
-                                   rows.total + (first + r) * kLanes, weights + r * kSpan / Cache::kPack);
-    accumulate_all<Cache, R>(values, most, dim, weights, factors, rows.out + first * dim);
+        factors[r] = soften(scores + r * kSpan, visible[r], blocks, rows.highest + first + r,
+                            rows.total + (first + r) * kLanes);
+    accumulate_all<Cache, R>(values, most, dim, scores, factors, rows.out + first * dim);
 }
 
 template <class Cache>
-void attend_rows(const Rows<Cache>& rows, int count, int base, int dim, const typename Cache::Element* const* keys) {
+void attend_rows(const Rows& rows, int count, int base, int dim, const typename Cache::Element* const* keys) {
     int first = 0;
     for (; first + kRows <= count; first += kRows) attend_span<Cache, kRows>(rows, first, base, dim, keys);
     switch (count - first) {
@@ -303,8 +292,7 @@ void attend_rows(const Rows<Cache>& rows, int count, int base, int dim, const ty
 }
 
 // Queries of the task as rows: all heads of the group of one token, then those of the next.
-template <class Cache>
-void prepare_rows(const AttentionLayer& layer, const AttentionTask& task, const Rows<Cache>& rows, float* turned) {
+inline void prepare_rows(const AttentionLayer& layer, const AttentionTask& task, const Rows& rows) {
     const Heads& heads = layer.heads;
     const float scale = kLog2e / __builtin_sqrtf(static_cast<float>(heads.dim));
     const int group = heads.group();
@@ -313,8 +301,8 @@ void prepare_rows(const AttentionLayer& layer, const AttentionTask& task, const 
         const size_t head = static_cast<size_t>(task.kv_head * group + i % group);
         const float* q = layer.q + (row * static_cast<size_t>(heads.heads) + head) * static_cast<size_t>(heads.dim);
         const size_t angle = row * static_cast<size_t>(heads.half());
-        turn(heads, q, layer.q_norm, layer.cosines + angle, layer.sines + angle, scale, turned);
-        Cache::factors(turned, heads.dim, rows.q + i * (heads.dim / Cache::kPack));
+        turn(heads, q, layer.q_norm, layer.cosines + angle, layer.sines + angle, scale,
+             rows.q + i * heads.dim);
         for (int j = 0; j < heads.dim; j += kLanes) store(rows.out + i * heads.dim + j, zero());
         store(rows.total + i * kLanes, zero());
         rows.highest[i] = -__builtin_inff();
@@ -322,8 +310,7 @@ void prepare_rows(const AttentionLayer& layer, const AttentionTask& task, const 
     }
 }
 
-template <class Cache>
-void finish_rows(const AttentionLayer& layer, const AttentionTask& task, const Rows<Cache>& rows) {
+inline void finish_rows(const AttentionLayer& layer, const AttentionTask& task, const Rows& rows) {
     const Heads& heads = layer.heads;
     const int group = heads.group();
     for (int i = 0; i < task.rows * group; ++i) {
@@ -339,17 +326,19 @@ template <class Cache>
 void attend(const AttentionLayer& layer, const AttentionTask& task, float* scratch) {
     const int dim = layer.heads.dim, count = task.rows * layer.heads.group();
     float* turned = scratch;
+    const int last = task.position + task.rows - 1;
+    ask_for_span<Cache>(layer, task, 0, last);
     if (task.writes)
         for (int i = 0; i < task.rows; ++i)
             write_row<Cache>(layer, task.first_row + i, task.position + i,
                              task.table[(task.position + i) / kBlockTokens], task.kv_head, turned);
-    const Rows<Cache> rows = rows_in<Cache>(scratch + dim, layer.heads, count);
-    prepare_rows(layer, task, rows, turned);
-    const int last = task.position + task.rows - 1;
+    const Rows rows = rows_in(scratch + dim, layer.heads, count);
+    prepare_rows(layer, task, rows);
     for (int base = 0; base <= last; base += kSpan) {
         const typename Cache::Element* keys[kSpanBlocks] = {};
         for (int b = 0; b < kSpanBlocks && base + b * kBlockTokens <= last; ++b)
             keys[b] = keys_of<Cache>(layer, task.table[base / kBlockTokens + b], task.kv_head);
+        ask_for_span<Cache>(layer, task, base + kSpan, last);
         attend_rows<Cache>(rows, count, base, dim, keys);
     }
     finish_rows(layer, task, rows);

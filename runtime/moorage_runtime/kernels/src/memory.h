@@ -9,6 +9,8 @@
 
 namespace moorage {
 
+constexpr size_t kHugePage = size_t{2} << 20;
+
 template <class T>
 class Pages {
    public:
@@ -17,6 +19,8 @@ class Pages {
         if (count == 0) return;
         void* mapped = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (mapped == MAP_FAILED) throw std::bad_alloc();
+        // Attention reads a page here and a page there: fewer and larger ones are found sooner. Only a wish.
+        if (bytes_ >= kHugePage) madvise(mapped, bytes_, MADV_HUGEPAGE);
         data_ = static_cast<T*>(mapped);
     }
     Pages(Pages&& other) noexcept { *this = std::move(other); }

@@ -8,6 +8,7 @@ namespace moorage {
 
 constexpr int kBlockTokens = 16;  // positions in a block of the KV cache (moorage_runtime.engine.blocks)
 
+
 // Shape of attention.
 struct Heads {
     int heads, kv_heads, dim;

@@ -8,7 +8,7 @@ namespace moorage {
 extern const Ops kScalarF32, kScalarBf16;
 #if defined(__x86_64__)
 extern const Ops kAvx2F32, kAvx2Bf16;
-extern const Ops kAvx512F32, kAvx512Bf16, kAvx512NativeBf16;
+extern const Ops kAvx512F32, kAvx512Bf16;
 #endif
 
 }  // namespace moorage

@@ -171,6 +171,13 @@ inline F16 first_lanes(const F16& v, int count, float other) {
 #endif
 
 // Sum and maximum of the lanes, by halves: always in the same order.
+#if defined(__AVX512F__)
+
+inline float sum(F16 v) { return _mm512_reduce_add_ps(v); }
+inline float maximum(F16 v) { return _mm512_reduce_max_ps(v); }
+
+#else
+
 inline float sum(F16 v) {
     float lanes[kLanes];
     store(lanes, v);
@@ -186,6 +193,8 @@ inline float maximum(F16 v) {
         for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
     return lanes[0];
 }
+
+#endif
 
 // 2^x, off by less than 2 units in the last place; 2^0 is exactly 1. Taylor's series of 2^r on [-1/2, 1/2].
 inline F16 exp2(F16 x) {

@@ -77,10 +77,13 @@ def _build_with_buildah(options: Options, progress: Progress) -> dict[str, Image
     layout = Layout(cache_dir() / "images")
     images = {}
     for recipe in _recipes(options):
-        reference = recipe.reference(REPOSITORY, base.reference())
+        bases = [base.reference(), *([base.reference(compiler=True)] if recipe.compiles else [])]
+        reference = recipe.reference(REPOSITORY, " ".join(bases))
         if canonical(reference) not in layout.references():
             argv = ["buildah", "bud", "--layers", "--force-rm", "--isolation=chroot", "--network=host", "--pull-never"]
             argv += ["--identity-label=false", f"--build-arg=BASE={base.ensure(progress)}"]
+            if recipe.compiles:
+                argv += [f"--build-arg=BUILD_BASE={base.ensure(progress, compiler=True)}"]
             _build(recipe, canonical(reference), argv, options, progress)
             _export(canonical(reference), layout, progress)
         images[recipe.name] = Image(reference, layout.folder)

@@ -17,6 +17,8 @@ class Recipe:
     paths: tuple[str, ...]
     """Files and folders of the repository that go into it, besides its Containerfile."""
     arguments: tuple[tuple[str, str], ...] = ()
+    compiles: bool = False
+    """Whether a stage of it needs a compiler."""
 
     @property
     def containerfile(self) -> str:
@@ -44,13 +46,13 @@ def recipes(*, torch: str, models: str | None) -> list[Recipe]:
         torch: Which lock file names the build of torch: `torch` or `torch-cpu`.
         models: The lock file of models that ship in the runtime's image, if any should.
     """
-    common = ("LICENSE", "pyproject.toml", "operator/moorage_api")
+    common = ("LICENSE", "hatch_build.py", "pyproject.toml", "operator/moorage_api")
     runtime = (*common, "runtime/moorage_runtime", "requirements/runtime.txt", f"requirements/{torch}.txt")
     arguments = (("TORCH", torch), *((("MODELS", models),) if models else ()))
     return [
         Recipe("operator", (*common, "operator/moorage_operator", "requirements/operator.txt")),
         Recipe("gateway", (*common, "gateway/moorage_gateway", "requirements/gateway.txt")),
-        Recipe("runtime", (*runtime, *((models,) if models else ())), arguments),
+        Recipe("runtime", (*runtime, *((models,) if models else ())), arguments, compiles=True),
     ]
 
 

@@ -18,8 +18,9 @@ namespace moorage {
 
 namespace {
 
-// Fewer rows than this are faster by VNNI (bit-equal: integer sums are exact).
-constexpr int kFewestRows = 5;
+// Fewer rows than these, in all and in a block, are faster by VNNI (bit-equal: integer sums are exact).
+constexpr int kFewestRows = 25;
+constexpr int kFewestInBlock = 9;
 constexpr int kProducts = kRowBlock * kStrip;
 
 // A thread's scratch memory: a strip's codes and factors, unpacked for tiles. It lives as long as the thread.
@@ -181,9 +182,7 @@ void multiply_rows(const Product& product, const Unpacked weights, int strip, in
 template <Quantisation kind>
 void multiply_block(const Product& product, const Unpacked& weights, int strip, int row, int count) {
     if (count > 12) return multiply_rows<kind, 16>(product, weights, strip, row, count);
-    if (count > 8) return multiply_rows<kind, 12>(product, weights, strip, row, count);
-    if (count > 4) return multiply_rows<kind, 8>(product, weights, strip, row, count);
-    return multiply_rows<kind, 4>(product, weights, strip, row, count);
+    return multiply_rows<kind, 12>(product, weights, strip, row, count);
 }
 
 // Rows [begin, end) of one block and one strip by VNNI.
@@ -198,7 +197,7 @@ void multiply_strip(const Product& product, int strip, int& configured) {
     for (int row = product.row_begin; row < product.row_end;) {
         const int end = std::min(product.row_end, (row / kRowBlock + 1) * kRowBlock);
         const int count = end - row;
-        if (count < kFewestRows) {
+        if (count < kFewestInBlock) {
             multiply_few(product, strip, row, end);
         } else {
             if (count != configured) tiles_configure(shapes_for(count, kind.group));

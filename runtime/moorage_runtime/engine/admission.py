@@ -1,9 +1,11 @@
 """Whether a request can be computed at all. Limits of the model, so that no request can make a step fail for others."""
 
-from math import isfinite
-
 from moorage_runtime.engine.messages import MAX_LOGPROBS, SamplingParams, Submit
 from moorage_runtime.engine.plan import Limits
+
+LARGEST = 1e6
+"""Of temperatures, penalties and biases, either way: beyond, logits of float32 become infinite, and a draw of no numbers
+would end the engine for everyone."""
 
 
 def problem(request: Submit, limits: Limits) -> str | None:
@@ -18,24 +20,26 @@ def problem(request: Submit, limits: Limits) -> str | None:
         return f"timeout_seconds is {request.timeout_seconds:g}; it must be greater than 0"
     if min(request.prompt) < 0 or max(request.prompt) >= limits.vocab_size:
         return f"the prompt has a token id outside of the vocabulary (0 to {limits.vocab_size - 1})"
-    return _sampling_problem(request.sampling, limits.vocab_size)
+    return sampling_problem(request.sampling, limits.vocab_size)
 
 
-def _sampling_problem(sampling: SamplingParams, vocab_size: int) -> str | None:
-    unit = "must lie in"
+def sampling_problem(sampling: SamplingParams, vocab_size: int) -> str | None:
+    """Why tokens cannot be drawn so; None when they can."""
+    unit, both = "must lie in", f"[{-LARGEST:g}, {LARGEST:g}]"
     checks = {
-        f"temperature {unit} [0, inf)": sampling.temperature >= 0 and isfinite(sampling.temperature),
+        f"temperature {unit} [0, {LARGEST:g}]": 0 <= sampling.temperature <= LARGEST,
         f"top_p {unit} (0, 1]": 0 < sampling.top_p <= 1,
         f"top_k {unit} [0, inf)": sampling.top_k >= 0,
         f"min_p {unit} [0, 1]": 0 <= sampling.min_p <= 1,
-        f"repetition_penalty {unit} (0, inf)": sampling.repetition_penalty > 0
-        and isfinite(sampling.repetition_penalty),
-        "presence_penalty must be finite": isfinite(sampling.presence_penalty),
-        "frequency_penalty must be finite": isfinite(sampling.frequency_penalty),
+        f"repetition_penalty {unit} [{1 / LARGEST:g}, {LARGEST:g}]": 1 / LARGEST
+        <= sampling.repetition_penalty
+        <= LARGEST,
+        f"presence_penalty {unit} {both}": abs(sampling.presence_penalty) <= LARGEST,
+        f"frequency_penalty {unit} {both}": abs(sampling.frequency_penalty) <= LARGEST,
         f"logprobs {unit} [0, {MAX_LOGPROBS}]": sampling.logprobs is None or 0 <= sampling.logprobs <= MAX_LOGPROBS,
         f"token ids of logit_bias {unit} [0, {vocab_size})": all(
             0 <= token < vocab_size for token in sampling.logit_bias
         ),
-        "values of logit_bias must be finite": all(isfinite(bias) for bias in sampling.logit_bias.values()),
+        f"values of logit_bias {unit} {both}": all(abs(bias) <= LARGEST for bias in sampling.logit_bias.values()),
     }
     return next((rule for rule, holds in checks.items() if not holds), None)

@@ -8,6 +8,7 @@ vLLM names them. `timeout` is this server's own.
 from dataclasses import dataclass
 from typing import Any
 
+from moorage_runtime.engine.admission import LARGEST
 from moorage_runtime.server.errors import InvalidRequestError
 from moorage_runtime.server.fields import Fields, wrong_type, wrong_value
 
@@ -60,7 +61,7 @@ def parse_generation(fields: Fields, *, max_tokens: int | None, logprobs: int | 
         top_p=fields.number("top_p", 0, 1, above=True),
         top_k=_top_k(fields),
         min_p=fields.number("min_p", 0, 1),
-        repetition_penalty=fields.number("repetition_penalty", 0, 10, above=True),
+        repetition_penalty=fields.number("repetition_penalty", 1 / LARGEST, 10),
         presence_penalty=fields.number("presence_penalty", -2, 2) or 0.0,
         frequency_penalty=fields.number("frequency_penalty", -2, 2) or 0.0,
         logit_bias=_logit_bias(fields.raw("logit_bias")),

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from moorage_runtime.engine.admission import LARGEST, sampling_problem
 from moorage_runtime.engine.messages import SamplingParams, Submit
 from moorage_runtime.engine.sequence import Sequence
 from moorage_runtime.model.draw import PREFILTER, draw, uniform
@@ -215,3 +216,28 @@ def test_a_row_without_finite_numbers_brings_no_token_and_spoils_no_other(broken
     rows = [sequence(SamplingParams(temperature=0.5, seed=1)), sequence(SamplingParams(temperature=0.0))]
     results = sample(np.float32([[broken, 0.0], [0.0, 1.0]]), rows)
     assert [result.token_id for result in results] == [None, 1]
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"repetition_penalty": 1 / LARGEST},
+        {"repetition_penalty": LARGEST},
+        {"presence_penalty": -LARGEST, "frequency_penalty": -LARGEST},
+        {"logit_bias": {3: LARGEST, 4: -LARGEST}},
+        {"temperature": 1e-6},
+        {"temperature": LARGEST},
+        {"top_p": 1e-9},
+        {"min_p": 1.0},
+        {"top_k": 2**31 - 1, "top_p": 0.5, "min_p": 0.5},
+    ],
+)
+@pytest.mark.parametrize("truncated", [{}, {"top_p": 0.9}, {"top_k": 5}])
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_admission_lets_through_draws_a_token(extreme, truncated, masked):
+    assert sampling_problem(SamplingParams(**truncated | extreme), WIDE) is None
+    (logits,) = normal(1, spread=10.0)
+    if masked:
+        logits[5:] = -np.inf
+    result = one(logits, prompt=(1, 2), output=(3, 3), **{"seed": 1} | truncated | extreme)
+    assert 0 <= result.token_id < (5 if masked else WIDE)

@@ -180,6 +180,11 @@ REFUSED = [
     ({"temperature": "hot"}, "temperature", WRONG_TYPE.format("temperature", "a number", "a string")),
     ({"temperature": 3}, "temperature", WRONG_VALUE.format("temperature", "a number from 0 to 2", "3")),
     ({"top_p": 0}, "top_p", WRONG_VALUE.format("top_p", "a number above 0 up to 1", "0")),
+    (
+        {"repetition_penalty": 1e-300},
+        "repetition_penalty",
+        WRONG_VALUE.format("repetition_penalty", "a number from 1e-06 to 10", "1e-300"),
+    ),
     ({"n": True}, "n", WRONG_TYPE.format("n", "an integer", "a boolean")),
     ({"n": 0}, "n", WRONG_VALUE.format("n", "an integer from 1 to 64", "0")),
     ({"max_tokens": 1.5}, "max_tokens", WRONG_TYPE.format("max_tokens", "an integer", "a number")),

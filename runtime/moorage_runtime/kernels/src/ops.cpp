@@ -23,6 +23,7 @@ const Ops& ops_for(bool bf16_cache, const char* at_most) {
 #if defined(__x86_64__)
         {"amx", has.amx, kAvx512F32, kAvx512Bf16},
         {"avx512", has.avx512, kAvx512F32, kAvx512Bf16},
+        {"avxvnni", has.avx2, kAvx2F32, kAvx2Bf16},
         {"avx2", has.avx2, kAvx2F32, kAvx2Bf16},
 #endif
     };

@@ -4,8 +4,7 @@ from moorage_runtime.engine.messages import MAX_LOGPROBS, SamplingParams, Submit
 from moorage_runtime.engine.plan import Limits
 
 LARGEST = 1e6
-"""Of temperatures, penalties and biases, either way: beyond, logits of float32 become infinite, and a draw of no numbers
-would end the engine for everyone."""
+"""Of temperatures, penalties and biases: beyond, logits become infinite, and a draw of none ends the engine for all."""
 
 
 def problem(request: Submit, limits: Limits) -> str | None:

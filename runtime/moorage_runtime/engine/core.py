@@ -6,7 +6,8 @@ clock, so a test can drive it through a million steps; the process around it (`m
 """
 
 from dataclasses import dataclass
-from heapq import heappop, heappush
+
+from msgspec.structs import replace
 
 from moorage_runtime.engine.admission import problem
 from moorage_runtime.engine.blocks import BLOCK_TOKENS, BlockManager, IntegrityError
@@ -41,8 +42,8 @@ class Engine:
         self._ended: list[Output] = []
         """Requests that ended between two steps; the next step reports them."""
         self._arrivals = 0
-        self._deadlines: list[tuple[float, str]] = []
-        """A heap. It may name requests that have ended: ids are never used twice."""
+        self._deadlines: dict[str, float] = {}
+        """Of the requests that have one."""
 
     @property
     def has_work(self) -> bool:
@@ -77,10 +78,11 @@ class Engine:
             return
         self._arrivals += 1
         sequence = Sequence.of(request, self._arrivals, self._limits.context_length)
+        sequence.arrived_at = now
         self._sequences[sequence.id] = sequence
         self._scheduler.add(sequence)
         if request.timeout_seconds is not None:
-            heappush(self._deadlines, (now + request.timeout_seconds, sequence.id))
+            self._deadlines[sequence.id] = now + request.timeout_seconds
 
     def cancel(self, request_id: str) -> None:
         """End a request with `abort` and release its blocks at once; unknown and ended ones are left alone."""
@@ -95,6 +97,8 @@ class Engine:
         """End what is out of time, then: schedule, execute, update, emit, free."""
         self._expire(now)
         plan = self._scheduler.schedule()
+        for sequence in plan.admitted:
+            sequence.queue_seconds = now - sequence.arrived_at
         sampled = self._runner.execute(plan) if plan.chunks else []
         prompt_tokens = self._update(plan, sampled)
         outputs = self._emit(plan, sampled)
@@ -114,8 +118,8 @@ class Engine:
         self._blocks.check(sequence.blocks for sequence in self._sequences.values())
 
     def _expire(self, now: float) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now:
-            self._end_early(heappop(self._deadlines)[1], "timeout")
+        for request_id in [name for name, deadline in self._deadlines.items() if deadline <= now]:
+            self._end_early(request_id, "timeout")
 
     def _update(self, plan: StepPlan, sampled: list[Sampled]) -> int:
         """Advance the sequences by what was computed; the number of prompt tokens in it."""
@@ -156,6 +160,7 @@ class Engine:
 
     def _end(self, sequence: Sequence) -> None:
         del self._sequences[sequence.id]
+        self._deadlines.pop(sequence.id, None)
         self._scheduler.remove(sequence)
 
 
@@ -170,6 +175,8 @@ def _output(sequence: Sequence, result: Sampled) -> Output:
         )
     reason: FinishReason | None = sequence.finish_reason()
     logprobs = None if result.logprobs is None else [result.logprobs]
-    is_first = sequence.length == sequence.prompt_length + 1
-    cached = (sequence.cached_prompt_tokens or 0) if is_first else 0
-    return Output(sequence.id, [result.token_id], logprobs, reason, cached)
+    output = Output(sequence.id, [result.token_id], logprobs, reason)
+    if sequence.length > sequence.prompt_length + 1:
+        return output
+    cached = sequence.cached_prompt_tokens or 0
+    return replace(output, cached_prompt_tokens=cached, queue_seconds=sequence.queue_seconds)

@@ -157,6 +157,8 @@ class Output(msgspec.Struct, frozen=True, array_like=True):
     """Prompt tokens whose keys and values did not have to be computed; told with the first token."""
     error: str = ""
     """Why, when the finish reason is `error`."""
+    queue_seconds: float = 0.0
+    """From the arrival at the engine until the request was computed for the first time; told with the first token."""
 
 
 class Stats(msgspec.Struct, frozen=True, array_like=True):

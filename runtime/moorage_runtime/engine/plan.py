@@ -45,8 +45,13 @@ class StepPlan:
     chunks: tuple[Chunk, ...]
     preempted: tuple[Sequence, ...]
     """Gave their place, and where memory is short their blocks, to sequences ahead of them in order."""
-    cached_prompt_tokens: int = 0
-    """Prompt tokens of the sequences that run for the first time which need not be computed."""
+    admitted: tuple[Sequence, ...] = ()
+    """Run for the first time."""
+
+    @property
+    def cached_prompt_tokens(self) -> int:
+        """Prompt tokens of the sequences that run for the first time which need not be computed."""
+        return sum(sequence.cached_prompt_tokens or 0 for sequence in self.admitted)
 
 
 @dataclass(frozen=True, slots=True)

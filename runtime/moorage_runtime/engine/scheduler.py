@@ -58,8 +58,7 @@ class Scheduler:
             self.waiting.sort(key=_order)
         preempted = self._grow()
         admitted = self._admit(preempted)
-        hits = sum(sequence.cached_prompt_tokens or 0 for sequence in admitted)
-        return StepPlan(self._chunks(), tuple(preempted), hits)
+        return StepPlan(self._chunks(), tuple(preempted), tuple(admitted))
 
     def check(self) -> None:
         """Compare the queues with what the sequences say of themselves.

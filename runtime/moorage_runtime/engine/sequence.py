@@ -37,6 +37,10 @@ class Sequence:
     """Prefixes are shared only with sequences of the same."""
     cached_prompt_tokens: int | None = None
     """How much of the prompt was found in the cache when it first ran; None before."""
+    arrived_at: float = 0.0
+    """Seconds on the engine's clock."""
+    queue_seconds: float = 0.0
+    """From then until it first ran."""
     running: bool = False
     waiting_since: int = 0
     """The step in which it last became waiting."""

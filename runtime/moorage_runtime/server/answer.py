@@ -146,7 +146,7 @@ class Answer:
         if sequence.generated:
             self.metrics.next_token((arrival.at - sequence.last_at) / new)
         else:
-            self.metrics.first_token(arrival.at - self.arrived)
+            self.metrics.first_token(arrival.at - self.arrived, queued=arrival.output.queue_seconds)
         sequence.generated += new
         sequence.last_at = arrival.at
 

@@ -64,6 +64,7 @@ class Metrics:
         self._hits = self._counter("prefix_cache_hits", "Prompt tokens that were found there.")
         self._iteration = self._histogram("iteration_tokens_total", "Tokens computed in a step.", _STEP_TOKENS)
         self._ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token.", _TTFT)
+        self._queued = self._histogram("request_queue_time_seconds", "Time of a request in the queue.", _LATENCY)
         self._itl = Tally("vllm:inter_token_latency_seconds", "Between tokens of one request.", self._labels, _ITL)
         self._registry.register(self._itl)
         self._e2e = self._histogram("e2e_request_latency_seconds", "Arrival to last token.", _LATENCY)
@@ -103,9 +104,10 @@ class Metrics:
         self._choices.observe(choices)
         self._max_tokens.observe(max_tokens)
 
-    def first_token(self, seconds: float) -> None:
-        """A sequence has its first token, this long after its request arrived."""
+    def first_token(self, seconds: float, *, queued: float) -> None:
+        """A sequence has its first token, this long after its request arrived; of that, it waited to be computed."""
         self._ttft.observe(seconds)
+        self._queued.observe(queued)
 
     def next_token(self, seconds: float) -> None:
         """A sequence has another token, this long after the one before."""

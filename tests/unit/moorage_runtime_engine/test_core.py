@@ -247,6 +247,22 @@ def test_a_time_limit_that_passes_after_the_end_does_nothing(engine):
     assert engine.step(now=2.0).outputs == []
 
 
+def test_nothing_is_kept_of_a_time_limit_whose_request_has_ended(engine):
+    for name in "abc":
+        engine.submit(Submit(name, [1], 1, timeout_seconds=1e9), now=0.0)
+    engine.cancel("b")
+    run(engine)
+    assert engine._deadlines == {}
+
+
+def test_the_time_in_the_queue_is_told_with_the_first_token():
+    engine = Engine(SimulatedRunner(VOCABULARY), limits(max_running=1))
+    engine.submit(Submit("a", [1], 2), now=10.0)
+    engine.submit(Submit("b", [2], 2), now=11.0)
+    outputs = [output for now in (12.0, 13.0, 14.0, 15.0) for output in engine.step(now).outputs]
+    assert [(output.id, output.queue_seconds) for output in outputs] == [("a", 2.0), ("a", 0.0), ("b", 3.0), ("b", 0.0)]
+
+
 def test_the_check_finds_a_request_that_is_in_no_queue(engine):
     engine.submit(Submit("a", [1], 5))
     engine.step()

@@ -2,8 +2,8 @@
 
 It speaks the engine's protocol over a real socket, so that the server under test is the real one. What it was sent goes
 to `--log`, one JSON object a line, and at its end how many requests were submitted and how they ended. `--pace` seconds
-pass between steps. Half the prompt of a request's first choice counts as found in the prefix cache, and
-nearly all of the others'. The choice `--bad-choice` of every request ends with an error.
+pass between steps. Half the prompt of a request's first choice counts as found in the prefix cache, and nearly all of
+the others'; each says that it waited for `QUEUE_SECONDS`. The choice `--bad-choice` of every request ends with an error.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import msgspec
 import zmq
 
 from moorage_runtime.engine import messages as m
+
+QUEUE_SECONDS = 0.25
 
 
 @dataclass
@@ -54,7 +56,9 @@ class Sequence:
         logprobs = None
         if wanted is not None:
             logprobs = [m.TokenLogprobs(-0.5, [(token + offset, -0.5 - offset) for offset in range(wanted)])]
-        return m.Output(self.submit.id, [token], logprobs, reason, 0 if position else self.cached)
+        if position:
+            return m.Output(self.submit.id, [token], logprobs, reason)
+        return m.Output(self.submit.id, [token], logprobs, reason, self.cached, queue_seconds=QUEUE_SECONDS)
 
 
 class Engine:

@@ -193,6 +193,7 @@ async def test_metrics_have_vllms_names(serve):
     assert f"vllm:num_requests_running{labels} 0.0" in text
     assert f"vllm:generation_tokens_total{labels} 4.0" in text
     assert f"vllm:time_to_first_token_seconds_count{labels} 1.0" in text
+    assert f"vllm:request_queue_time_seconds_sum{labels} 0.25" in text
     assert f"vllm:inter_token_latency_seconds_count{labels} 3.0" in text
     assert 'vllm:request_success_total{engine="0",finished_reason="stop",model_name="echo"} 1.0' in text
     for name in ("num_requests_waiting", "kv_cache_usage_perc", "e2e_request_latency_seconds_bucket"):

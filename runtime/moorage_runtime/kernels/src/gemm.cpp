@@ -63,15 +63,20 @@ bool kernels_select(const char* name) {
 
 const char* kernels_path() { return chosen_path().name; }
 
-void matrix_multiply(const Matrix& matrix, const void* operand, int rows, int row_begin, int row_end, int tile, float* out,
-                     size_t ldo, const float* bias, bool add) {
+void matrix_multiply(const Matrix& matrix, const void* operand, int rows, int row_begin, int row_end, int tile,
+                     float* out, size_t ldo, const float* bias, bool add) {
     const int first = tile * matrix.tile_strips;
-    const Product product = {matrix, static_cast<const uint8_t*>(operand),
-                             rows,   row_begin,
-                             row_end, first,
+    const Product product = {matrix,
+                             static_cast<const uint8_t*>(operand),
+                             rows,
+                             row_begin,
+                             row_end,
+                             first,
                              std::min(first + matrix.tile_strips, matrix.strips),
-                             out,    ldo,
-                             bias,   add};
+                             out,
+                             ldo,
+                             bias,
+                             add};
     switch (matrix.layout) {
         case Layout::F32: return chosen_path().f32(product);
         case Layout::F16: return chosen_path().f16(product);

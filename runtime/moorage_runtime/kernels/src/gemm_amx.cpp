@@ -1,9 +1,9 @@
 // Quantised products of many rows by AMX: a tile is 16 rows by 16 outputs, one group of inputs deep.
 //
-// Groups have scales of their own, so each group's tile of integers goes through memory into 16 fp32 sums. Those bound the
-// speed: while AMX instructions are in flight, 512-bit floating point has one port instead of two (measured on Sapphire
-// Rapids, and for some 2,000 cycles after), so that a block of 16 x 16 x 32 takes 48 cycles, 64 with a minimum. The tile's
-// product, 16 cycles, and its way through memory run beside that: groups overlap three deep.
+// Groups have scales of their own, so each group's tile of integers goes through memory into 16 fp32 sums. Those bound
+// the speed: while AMX instructions are in flight, 512-bit floating point has one port instead of two (measured on
+// Sapphire Rapids, and for some 2,000 cycles after), so that a block of 16 x 16 x 32 takes 48 cycles, 64 with a
+// minimum. The tile's product, 16 cycles, and its way through memory run beside that: groups overlap three deep.
 #include <cstring>
 #include <new>
 
@@ -23,15 +23,16 @@ constexpr int kFewestRows = 25;
 constexpr int kFewestInBlock = 9;
 constexpr int kProducts = kRowBlock * kStrip;
 
-// A thread's scratch memory: a strip's codes and factors, unpacked for tiles. It lives as long as the thread.
+// A thread's scratch memory: a strip's codes and factors, unpacked for tiles. It lives as long as the thread; nullptr:
+// there is no more memory.
 class Scratch {
 public:
     ~Scratch() { release(); }
     uint8_t* at_least(size_t bytes) {
         if (bytes > bytes_) {
             release();
-            data_ = static_cast<uint8_t*>(::operator new(bytes, std::align_val_t{64}));
-            bytes_ = bytes;
+            data_ = static_cast<uint8_t*>(::operator new(bytes, std::align_val_t{64}, std::nothrow));
+            bytes_ = data_ == nullptr ? 0 : bytes;
         }
         return data_;
     }
@@ -75,13 +76,18 @@ void unpack_group(const uint8_t* chunk, int in_chunk, const Unpacked& to, int gr
     if constexpr (kind.minimum) _mm512_store_ps(to.minimums + group * kStrip, load_minimums<kind>(chunk, in_chunk));
 }
 
+size_t scratch_bytes(const Matrix& matrix) {
+    const auto k = static_cast<size_t>(matrix.k);
+    return k * kStrip + 2 * (k / static_cast<size_t>(matrix.quantisation.group)) * kStrip * sizeof(float);
+}
+
 template <Quantisation kind>
 Unpacked unpack(const Matrix& matrix, const uint8_t* chunk) {
     constexpr Chunk layout = chunk_of(kind);
     const int groups = matrix.k / kind.group;
     const auto codes = static_cast<size_t>(matrix.k) * kStrip;
     const auto factors = static_cast<size_t>(groups) * kStrip;
-    uint8_t* memory = scratch.at_least(codes + 2 * factors * sizeof(float));
+    uint8_t* memory = scratch.at_least(scratch_bytes(matrix));
     auto* scales = reinterpret_cast<float*>(memory + codes);
     const Unpacked to = {reinterpret_cast<int8_t*>(memory), scales, scales + factors};
     for (int group = 0; group < groups; group += layout.groups, chunk += layout.bytes) {
@@ -139,9 +145,7 @@ MOORAGE_INLINE void scale_group(const Unpacked& weights, const Rows& x, int grou
     if constexpr (kind.minimum) {
         const __m512 minimums = _mm512_load_ps(weights.minimums + group * kStrip);
         const float* offset = x.offset + group * x.apart;
-        unrolled<rows>(MOORAGE_EACH(r) {
-            sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(offset[r]), sums[r]);
-        });
+        unrolled<rows>(MOORAGE_EACH(r) { sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(offset[r]), sums[r]); });
     }
 }
 
@@ -209,7 +213,8 @@ void multiply_strip(const Product& product, int strip, int& configured) {
 }
 
 void multiply_quantised(const Product& product) {
-    if (product.row_end - product.row_begin < kFewestRows) return kAvx512Path.quantised(product);
+    const bool few = product.row_end - product.row_begin < kFewestRows;
+    if (few || scratch.at_least(scratch_bytes(product.matrix)) == nullptr) return kAvx512Path.quantised(product);
     for_kind(product.matrix.quantisation, [&]<Quantisation kind>() {
         int configured = 0;
         for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {

@@ -2,6 +2,7 @@
 
 namespace moorage {
 
-const Path kAvx2Path = {"avx2", multiply_floats<float>, multiply_floats<uint16_t>, multiply_bf16, multiply_quantised, kAvx2Rows};
+const Path kAvx2Path = {"avx2",        multiply_floats<float>, multiply_floats<uint16_t>,
+                        multiply_bf16, multiply_quantised,     kAvx2Rows};
 
 }  // namespace moorage

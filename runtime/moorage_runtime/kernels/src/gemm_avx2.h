@@ -1,5 +1,5 @@
-// Products by AVX2 and FMA, compiled twice: with VNNI's dot products of bytes (gemm_avxvnni.cpp) and without. A register
-// holds half a strip: 8 outputs.
+// Products by AVX2 and FMA, compiled twice: with VNNI's dot products of bytes (gemm_avxvnni.cpp) and without. A
+// register holds half a strip: 8 outputs.
 #pragma once
 
 #include <immintrin.h>
@@ -89,7 +89,8 @@ MOORAGE_INLINE __m256i add_dot(__m256i total, __m256i codes, __m256i x) {
 template <Quantisation kind>
 constexpr int kZero = kind.zero;
 
-// Sums of two products fit 16 bits: at most 2 * 128 * 127. The unsigned factor of the instruction is a code's magnitude.
+// Sums of two products fit 16 bits: at most 2 * 128 * 127. The unsigned factor of the instruction is a code's
+// magnitude.
 template <Quantisation kind>
 MOORAGE_INLINE __m256i add_dot(__m256i total, __m256i codes, __m256i x) {
     __m256i pairs;
@@ -132,7 +133,8 @@ MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, int half, cons
     unrolled<run>(MOORAGE_EACH(r) { dots[r] = _mm256_set1_epi32(-kZero<kind> * sum[r]); });
     unrolled<kind.group / 4>(MOORAGE_EACH(j) {
         const __m256i four = load_codes<kind>(codes, j, half);
-        unrolled<run>(MOORAGE_EACH(r) { dots[r] = add_dot<kind>(dots[r], four, four_codes(values + r * kGroup + j * 4)); });
+        unrolled<run>(
+            MOORAGE_EACH(r) { dots[r] = add_dot<kind>(dots[r], four, four_codes(values + r * kGroup + j * 4)); });
     });
     const __m256 scales = load_factors<kind>(chunk + layout.scales, chunk + layout.upper_scales, in_chunk, half);
     unrolled<run>(MOORAGE_EACH(r) {
@@ -141,7 +143,8 @@ MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, int half, cons
     });
     if constexpr (kind.minimum) {
         const float* offset = x.offset + group * x.apart;
-        const __m256 minimums = load_factors<kind>(chunk + layout.minimums, chunk + layout.upper_minimums, in_chunk, half);
+        const __m256 minimums =
+            load_factors<kind>(chunk + layout.minimums, chunk + layout.upper_minimums, in_chunk, half);
         unrolled<run>(MOORAGE_EACH(r) { sums[r] = _mm256_fmadd_ps(minimums, _mm256_set1_ps(offset[r]), sums[r]); });
     }
 }

@@ -1,4 +1,5 @@
-// Products by AVX-512 and VNNI: rows are taken together so that each weight is loaded and unpacked once for up to 8 of them.
+// Products by AVX-512 and VNNI: rows are taken together so that each weight is loaded and unpacked once for up to 8 of
+// them.
 #include "gemm_avx512.h"
 #include "gemm_kinds.h"
 #include "gemm_unroll.h"
@@ -45,18 +46,14 @@ MOORAGE_INLINE void load_codes(const uint8_t* from, __m512i (&codes)[kind.group 
     }
 }
 
-inline __m512i four_codes(const int8_t* at) {
-    return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(at));
-}
+inline __m512i four_codes(const int8_t* at) { return _mm512_set1_epi32(*reinterpret_cast<const int32_t*>(at)); }
 
 // Every lane starts from what the codes' offset of 0, 4, 8 or 128 would add.
 template <Quantisation kind>
 MOORAGE_INLINE __m512i dot(const __m512i (&codes)[kind.group / 4], const int8_t* x, int32_t sum) {
     constexpr int zero = kind.bits == 8 ? 128 : kind.zero;
     __m512i total = zero == 0 ? _mm512_setzero_si512() : _mm512_set1_epi32(-zero * sum);
-    unrolled<kind.group / 4>(MOORAGE_EACH(j) {
-        total = _mm512_dpbusd_epi32(total, codes[j], four_codes(x + j * 4));
-    });
+    unrolled<kind.group / 4>(MOORAGE_EACH(j) { total = _mm512_dpbusd_epi32(total, codes[j], four_codes(x + j * 4)); });
     return total;
 }
 
@@ -93,9 +90,8 @@ MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const Rows& x,
     });
     if constexpr (kind.minimum) {
         const __m512 minimums = load_minimums<kind>(chunk, in_chunk);
-        unrolled<run>(MOORAGE_EACH(r) {
-            sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(x.offset[at + r]), sums[r]);
-        });
+        unrolled<run>(
+            MOORAGE_EACH(r) { sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(x.offset[at + r]), sums[r]); });
     }
 }
 
@@ -141,9 +137,7 @@ void floats_run(const Product& product, int strip, int row) {
     for (int i = 0; i < k; ++i, weights += kStrip, x += block.rows) {
         unrolled<strips>(MOORAGE_EACH(s) {
             const __m512 weight = load_weights(weights + static_cast<size_t>(s) * apart);
-            unrolled<run>(MOORAGE_EACH(r) {
-                sums[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r]), sums[s][r]);
-            });
+            unrolled<run>(MOORAGE_EACH(r) { sums[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r]), sums[s][r]); });
         });
     }
     unrolled<strips>(MOORAGE_EACH(s) {

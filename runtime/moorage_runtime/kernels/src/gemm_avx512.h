@@ -41,7 +41,8 @@ inline StripOut strip_out(const Product& product, int strip) {
     return {product.out + first, product.ldo, mask, bias, product.add};
 }
 
-// Asks for the lines that rows [row, row + count) will be written to, which are as good as never in a cache of this core.
+// Asks for the lines that rows [row, row + count) will be written to, which are as good as never in a cache of this
+// core.
 inline void prefetch_rows(const StripOut& to, int row, int count) {
     for (int r = 0; r < count; ++r) __builtin_prefetch(to.out + static_cast<size_t>(row + r) * to.ldo, 1);
 }

@@ -1,5 +1,5 @@
-// bfloat16 products by AMX, for any number of rows: TDPBF16PS has an order of additions of its own, so one row takes the
-// same instruction as a thousand. Each sum stays in its tile for the whole of k.
+// bfloat16 products by AMX, for any number of rows: TDPBF16PS has an order of additions of its own, so one row takes
+// the same instruction as a thousand. Each sum stays in its tile for the whole of k.
 #include "gemm_amx.h"
 #include "gemm_avx512.h"
 #include "gemm_tiles.h"

@@ -21,15 +21,15 @@ void for_one_of(const Quantisation& wanted, F f) {
 
 template <typename F>
 void for_kind(const Quantisation& wanted, F f) {
-    for_one_of<Quantisation{4, 32, 8, false, false},   // Q4_0
-               Quantisation{4, 32, 0, true, false},    // Q4_1
-               Quantisation{8, 32, 0, false, false},   // Q5_0, Q8_0
-               Quantisation{8, 32, 0, true, false},    // Q5_1
-               Quantisation{4, 16, 0, true, true},     // Q2_K
-               Quantisation{4, 16, 4, false, true},    // Q3_K
-               Quantisation{4, 32, 0, true, true},     // Q4_K
-               Quantisation{8, 32, 0, true, true},     // Q5_K
-               Quantisation{8, 16, 0, false, true}>(   // Q6_K
+    for_one_of<Quantisation{4, 32, 8, false, false},  // Q4_0
+               Quantisation{4, 32, 0, true, false},   // Q4_1
+               Quantisation{8, 32, 0, false, false},  // Q5_0, Q8_0
+               Quantisation{8, 32, 0, true, false},   // Q5_1
+               Quantisation{4, 16, 0, true, true},    // Q2_K
+               Quantisation{4, 16, 4, false, true},   // Q3_K
+               Quantisation{4, 32, 0, true, true},    // Q4_K
+               Quantisation{8, 32, 0, true, true},    // Q5_K
+               Quantisation{8, 16, 0, false, true}>(  // Q6_K
         wanted, f);
 }
 

@@ -101,7 +101,8 @@ MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const Rows& x,
         });
     });
     unrolled<kQuarters>(MOORAGE_EACH(quarter) {
-        const float32x4_t scales = load_factors<kind>(chunk + layout.scales, chunk + layout.upper_scales, in_chunk, quarter);
+        const float32x4_t scales =
+            load_factors<kind>(chunk + layout.scales, chunk + layout.upper_scales, in_chunk, quarter);
         unrolled<run>(MOORAGE_EACH(r) {
             const float32x4_t scale = vmulq_f32(scales, vdupq_n_f32(x.scale[at32 + r]));
             sums[r][quarter] = vfmaq_f32(sums[r][quarter], scale, vcvtq_f32_s32(dots[r][quarter]));
@@ -110,9 +111,8 @@ MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const Rows& x,
             const float* offset = x.offset + group * x.apart;
             const float32x4_t minimums =
                 load_factors<kind>(chunk + layout.minimums, chunk + layout.upper_minimums, in_chunk, quarter);
-            unrolled<run>(MOORAGE_EACH(r) {
-                sums[r][quarter] = vfmaq_f32(sums[r][quarter], minimums, vdupq_n_f32(offset[r]));
-            });
+            unrolled<run>(
+                MOORAGE_EACH(r) { sums[r][quarter] = vfmaq_f32(sums[r][quarter], minimums, vdupq_n_f32(offset[r])); });
         }
     });
 }
@@ -158,9 +158,8 @@ void floats_run(const Product& product, int strip, int row) {
     for (int i = 0; i < k; ++i, weights += kStrip, x += block.rows) {
         unrolled<kQuarters>(MOORAGE_EACH(quarter) {
             const float32x4_t weight = load_weights(weights + quarter * 4);
-            unrolled<run>(MOORAGE_EACH(r) {
-                sums[r][quarter] = vfmaq_f32(sums[r][quarter], weight, vdupq_n_f32(x[r]));
-            });
+            unrolled<run>(
+                MOORAGE_EACH(r) { sums[r][quarter] = vfmaq_f32(sums[r][quarter], weight, vdupq_n_f32(x[r])); });
         });
     }
     unrolled<run>(MOORAGE_EACH(r) { store_row(product, strip, row + r, sums[r]); });

@@ -61,9 +61,8 @@ void multiply_f32(const Product& product) {
 }
 
 void multiply_f16(const Product& product) {
-    for_each(product, [&](const uint8_t* strip, int row) {
-        return sum_floats<uint16_t, half_to_float>(product, strip, row);
-    });
+    for_each(product,
+             [&](const uint8_t* strip, int row) { return sum_floats<uint16_t, half_to_float>(product, strip, row); });
 }
 
 Lanes sum_bf16(const Product& product, const uint8_t* strip, int row) {
@@ -94,7 +93,8 @@ Lanes factors(const Quantisation& kind, const uint8_t* groups, const uint8_t* up
     Lanes values;
     for (int lane = 0; lane < kStrip; ++lane) {
         const int at = group * kStrip + lane;
-        values[lane] = half_to_float(reinterpret_cast<const uint16_t*>(kind.two_level ? upper : groups)[kind.two_level ? lane : at]);
+        values[lane] = half_to_float(
+            reinterpret_cast<const uint16_t*>(kind.two_level ? upper : groups)[kind.two_level ? lane : at]);
         if (kind.two_level) values[lane] *= static_cast<float>(static_cast<int8_t>(groups[at]));
     }
     return values;

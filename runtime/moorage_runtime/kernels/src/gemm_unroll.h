@@ -1,4 +1,5 @@
-// Loops that are unrolled before anything else, so that arrays indexed by them live in registers. Private to the products.
+// Loops that are unrolled before anything else, so that arrays indexed by them live in registers. Private to the
+// products.
 #pragma once
 
 #include <type_traits>

@@ -3,13 +3,14 @@
 // Outputs are interleaved by 16 ("strip"), so that a vector lane is an output and no sum runs across lanes:
 //
 //     F32, F16   strip = [k][16 outputs]
-//     BF16       strip = [k / 32][16 pairs][16 outputs][2], k padded with zeros: a block of 1 KiB is a tile of TDPBF16PS
-//     quantised  strip = [k / 64, or k / 256 for K-quants, rounded up][chunk]
+//     BF16       strip = [k / 32][16 pairs][16 outputs][2], k padded with zeros: a block of 1 KiB is a tile of
+//     TDPBF16PS quantised  strip = [k / 64, or k / 256 for K-quants, rounded up][chunk]
 //
 // A quantised weight is scale * (code - zero) + minimum, with one scale (and minimum) per output and group of 16 or 32
 // inputs. A chunk is what some groups of a strip need, side by side, so that a product reads memory in one stream:
 //
-//     codes                  4-bit: [inputs / 8][16 outputs][4 bytes]; byte i has input i in its low half, i + 4 in the high
+//     codes                  4-bit: [inputs / 8][16 outputs][4 bytes]; byte i has input i in its low half, i + 4 in the
+//     high
 //                            8-bit: [inputs / 4][16 outputs][4 bytes], signed
 //     scales, minimums       [groups][16 outputs], halves; or, on two levels as in the K-quants, signed bytes
 //     upper scales, minimums [16 outputs] halves, only on two levels: a scale is the byte times the half, exact in fp32

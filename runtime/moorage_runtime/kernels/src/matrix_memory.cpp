@@ -25,8 +25,8 @@ struct Region {
 
 size_t up(size_t value, size_t unit) { return (value + unit - 1) / unit * unit; }
 
-// Regions by their first huge page's address, and the one that new pieces are cut from. A region goes when all its pieces
-// have.
+// Regions by their first huge page's address, and the one that new pieces are cut from. A region goes when all its
+// pieces have.
 class Regions {
 public:
     uint8_t* take(size_t bytes) {
@@ -43,8 +43,8 @@ public:
 
     void give(const uint8_t* piece) {
         const std::scoped_lock lock(mutex_);
-        const auto region = std::prev(std::find_if(regions_.begin(), regions_.end(),
-                                                   [&](const auto& each) { return each.first > piece; }));
+        const auto region = std::prev(
+            std::find_if(regions_.begin(), regions_.end(), [&](const auto& each) { return each.first > piece; }));
         if (--region->second.taken > 0) return;
         munmap(region->second.mapped, region->second.mapped_bytes);
         regions_.erase(region);

@@ -1,5 +1,6 @@
-// Memory of packed matrices: zeroed, aligned to 64 bytes, on huge pages where the system has them. One row's product reads
-// every weight once; small pages cost it a quarter of the memory's speed (measured 12-13 against 16-17 GB/s a core).
+// Memory of packed matrices: zeroed, aligned to 64 bytes, on huge pages where the system has them. One row's product
+// reads every weight once; small pages cost it a quarter of the memory's speed (measured 12-13 against 16-17 GB/s a
+// core).
 #pragma once
 
 #include <cstddef>

@@ -33,7 +33,8 @@ const RowPreparations kScalarRows = {prepare_f32, prepare_bf16, prepare_i8};
 // A line more than the rows take: tiles of 16 rows read scales beyond the last one's (and drop what comes of them).
 size_t operand_bytes(Operand kind, int rows, int k) { return row_bytes_of(kind, k) * static_cast<size_t>(rows) + 64; }
 
-void operand_prepare(Operand kind, const float* x, size_t ldx, int row_begin, int row_end, int k, int rows, void* operand) {
+void operand_prepare(Operand kind, const float* x, size_t ldx, int row_begin, int row_end, int k, int rows,
+                     void* operand) {
     const size_t row_bytes = row_bytes_of(kind, k);
     const PrepareRow prepare = prepare_of(kind);
     for (int row = row_begin; row < row_end; ++row) {

@@ -2,7 +2,8 @@
 //
 //     F32    [k][rows of the block]
 //     BF16   [k / 32][rows][32], padded with zeros: 64 bytes per row, as a tile of AMX wants it
-//     I8     codes [k / 32][rows][32], then floats scale [k / 32][rows], floats offset [k / 32][rows] and [k / 16][rows],
+//     I8     codes [k / 32][rows][32], then floats scale [k / 32][rows], floats offset [k / 32][rows] and [k /
+//     16][rows],
 //            integers sum [k / 32][rows] and [k / 16][rows]
 //
 // sum is that of a group's codes and offset is scale * sum: what a minimum or a zero point is multiplied by.
@@ -45,7 +46,9 @@ inline size_t round_up(size_t value, size_t unit) { return (value + unit - 1) / 
 
 inline size_t f32_row_bytes(int k) { return round_up(static_cast<size_t>(k) * 4, 64); }
 inline size_t bf16_row_bytes(int k) { return round_up(static_cast<size_t>(k) * 2, 64); }
-inline size_t i8_row_bytes(int k) { return round_up(static_cast<size_t>(k) + static_cast<size_t>(k) / kGroup * 28, 64); }
+inline size_t i8_row_bytes(int k) {
+    return round_up(static_cast<size_t>(k) + static_cast<size_t>(k) / kGroup * 28, 64);
+}
 
 template <typename Byte>
 RowBlock<Byte> row_block(Byte* operand, size_t row_bytes, int rows, int block) {
@@ -57,7 +60,13 @@ inline MutableCodes mutable_codes_of(RowBlock<uint8_t> block, int k) {
     const size_t groups = static_cast<size_t>(k) / kGroup * static_cast<size_t>(block.rows);
     auto* scale = reinterpret_cast<float*>(block.data + groups * kGroup);
     auto* sum = reinterpret_cast<int32_t*>(scale + 4 * groups);
-    return {reinterpret_cast<int8_t*>(block.data), scale, scale + groups, scale + 2 * groups, sum, sum + groups, block.rows};
+    return {reinterpret_cast<int8_t*>(block.data),
+            scale,
+            scale + groups,
+            scale + 2 * groups,
+            sum,
+            sum + groups,
+            block.rows};
 }
 
 inline Codes codes_of(RowBlock<const uint8_t> block, int k) {

@@ -10,8 +10,8 @@ namespace {
 HalfSums quantise_group(const float* x, int8_t* codes, float& scale) {
     const __m512 first = _mm512_loadu_ps(x);
     const __m512 second = _mm512_loadu_ps(x + 16);
-    const __m512i magnitudes = _mm512_max_epu32(_mm512_castps_si512(_mm512_abs_ps(first)),
-                                                _mm512_castps_si512(_mm512_abs_ps(second)));
+    const __m512i magnitudes =
+        _mm512_max_epu32(_mm512_castps_si512(_mm512_abs_ps(first)), _mm512_castps_si512(_mm512_abs_ps(second)));
     const auto largest = std::bit_cast<float>(_mm512_reduce_max_epu32(magnitudes));
     if (!(largest >= kSmallest && largest <= std::numeric_limits<float>::max())) {
         scale = quantise(x, codes);

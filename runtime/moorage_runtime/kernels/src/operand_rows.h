@@ -41,8 +41,8 @@ inline uint32_t largest_magnitude(const float* x) {
     return largest;
 }
 
-// Codes of 32 values in [-127, 127]; returns their scale. A group with a NaN or an infinity has a NaN for a scale, so that
-// its row's results are NaN and no other row's.
+// Codes of 32 values in [-127, 127]; returns their scale. A group with a NaN or an infinity has a NaN for a scale, so
+// that its row's results are NaN and no other row's.
 inline float quantise(const float* x, int8_t* codes) {
     const auto largest = std::bit_cast<float>(largest_magnitude(x));
     const bool finite = largest <= std::numeric_limits<float>::max();

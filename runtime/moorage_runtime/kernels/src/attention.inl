@@ -139,18 +139,32 @@ typename Cache::Element* keys_of(const AttentionLayer& layer, int32_t block, int
     return static_cast<typename Cache::Element*>(layer.cache) + index * layer.heads.block_size();
 }
 
-// Has lines of the cache brought near while something else is computed: the processor's own prefetching ends at a page.
-inline void ask_for(const void* from, size_t bytes) {
-    constexpr size_t kLine = 64;
-    for (size_t at = 0; at < bytes; at += kLine) __builtin_prefetch(static_cast<const char*>(from) + at, 0, 2);
-}
+// Blocks of the cache that are wanted next. Their lines are asked for a few at a time while something else is computed:
+// the processor's own prefetching ends at a page, and a block is one.
+struct Ahead {
+    const char* blocks[kSpanBlocks];
+    size_t bytes;  // of a block
 
-// Keys and values of the span from `base` on.
+    // Asks for the keys (half 0) or the values (half 1) of a block.
+    void ask_for(int block, int half) const {
+        constexpr size_t kLine = 64;
+        if (blocks[block] == nullptr) return;
+        const char* from = blocks[block] + (half != 0 ? bytes / 2 : 0);
+        for (size_t at = 0; at < bytes / 2; at += kLine) __builtin_prefetch(from + at, 0, 2);
+    }
+};
+
+// The blocks of a task's span from `base` on; none where the task ends before, or there is none.
 template <class Cache>
-void ask_for_span(const AttentionLayer& layer, const AttentionTask& task, int base, int last) {
-    const size_t bytes = layer.heads.block_size() * sizeof(typename Cache::Element);
-    for (int at = base; at <= last && at < base + kSpan; at += kBlockTokens)
-        ask_for(keys_of<Cache>(layer, task.table[at / kBlockTokens], task.kv_head), bytes);
+Ahead ahead_of(const AttentionLayer& layer, const AttentionTask* task, int base) {
+    Ahead ahead = {{}, layer.heads.block_size() * sizeof(typename Cache::Element)};
+    if (task == nullptr) return ahead;
+    const int last = task->position + task->rows - 1;
+    for (int b = 0; b < kSpanBlocks && base + b * kBlockTokens <= last; ++b) {
+        const int32_t block = task->table[base / kBlockTokens + b];
+        ahead.blocks[b] = reinterpret_cast<const char*>(keys_of<Cache>(layer, block, task->kv_head));
+    }
+    return ahead;
 }
 
 template <class Cache>
@@ -256,7 +270,8 @@ void accumulate_all(const typename Cache::Element* const* values, int visible, i
 
 // One span of R rows. A row that sees less of it than another gives the rest weight 0.
 template <class Cache, int R>
-void attend_span(const Rows& rows, int first, int base, int dim, const typename Cache::Element* const* keys) {
+void attend_span(const Rows& rows, int first, int base, int dim, const typename Cache::Element* const* keys,
+                 const Ahead* ahead) {
     int visible[R], most = 0;
     for (int r = 0; r < R; ++r) {
         const int seen = rows.position[first + r] + 1 - base;
@@ -270,23 +285,31 @@ void attend_span(const Rows& rows, int first, int base, int dim, const typename 
     for (int b = 0; b < blocks; ++b) {
         score<Cache, R>(keys[b], rows.q + first * dim, dim, scores + b * kBlockTokens);
         values[b] = keys[b] + kBlockTokens * dim;
+        if (ahead != nullptr) ahead->ask_for(b, 0);
     }
     for (int b = blocks; b < kSpanBlocks; ++b) values[b] = values[0];
     float factors[R];
     for (int r = 0; r < R; ++r)
         factors[r] = soften(scores + r * kSpan, visible[r], blocks, rows.highest + first + r,
                             rows.total + (first + r) * kLanes);
+    for (int b = 0; ahead != nullptr && b < kSpanBlocks; ++b) {
+        if (b >= blocks) ahead->ask_for(b, 0);
+        ahead->ask_for(b, 1);
+    }
     accumulate_all<Cache, R>(values, most, dim, scores, factors, rows.out + first * dim);
 }
 
 template <class Cache>
-void attend_rows(const Rows& rows, int count, int base, int dim, const typename Cache::Element* const* keys) {
+void attend_rows(const Rows& rows, int count, int base, int dim, const typename Cache::Element* const* keys,
+                 const Ahead& next) {
+    const Ahead* ahead = &next;  // the first rows ask
     int first = 0;
-    for (; first + kRows <= count; first += kRows) attend_span<Cache, kRows>(rows, first, base, dim, keys);
+    for (; first + kRows <= count; first += kRows, ahead = nullptr)
+        attend_span<Cache, kRows>(rows, first, base, dim, keys, ahead);
     switch (count - first) {
-        case 3: attend_span<Cache, 3>(rows, first, base, dim, keys); break;
-        case 2: attend_span<Cache, 2>(rows, first, base, dim, keys); break;
-        case 1: attend_span<Cache, 1>(rows, first, base, dim, keys); break;
+        case 3: attend_span<Cache, 3>(rows, first, base, dim, keys, ahead); break;
+        case 2: attend_span<Cache, 2>(rows, first, base, dim, keys, ahead); break;
+        case 1: attend_span<Cache, 1>(rows, first, base, dim, keys, ahead); break;
         default: break;
     }
 }
@@ -323,11 +346,10 @@ inline void finish_rows(const AttentionLayer& layer, const AttentionTask& task, 
 }
 
 template <class Cache>
-void attend(const AttentionLayer& layer, const AttentionTask& task, float* scratch) {
+void attend(const AttentionLayer& layer, const AttentionTask& task, const AttentionTask* next, float* scratch) {
     const int dim = layer.heads.dim, count = task.rows * layer.heads.group();
     float* turned = scratch;
     const int last = task.position + task.rows - 1;
-    ask_for_span<Cache>(layer, task, 0, last);
     if (task.writes)
         for (int i = 0; i < task.rows; ++i)
             write_row<Cache>(layer, task.first_row + i, task.position + i,
@@ -338,8 +360,9 @@ void attend(const AttentionLayer& layer, const AttentionTask& task, float* scrat
         const typename Cache::Element* keys[kSpanBlocks] = {};
         for (int b = 0; b < kSpanBlocks && base + b * kBlockTokens <= last; ++b)
             keys[b] = keys_of<Cache>(layer, task.table[base / kBlockTokens + b], task.kv_head);
-        ask_for_span<Cache>(layer, task, base + kSpan, last);
-        attend_rows<Cache>(rows, count, base, dim, keys);
+        const bool more = base + kSpan <= last;
+        const Ahead ahead = ahead_of<Cache>(layer, more ? &task : next, more ? base + kSpan : 0);
+        attend_rows<Cache>(rows, count, base, dim, keys, ahead);
     }
     finish_rows(layer, task, rows);
 }

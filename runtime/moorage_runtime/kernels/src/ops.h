@@ -61,7 +61,8 @@ struct Ops {
     void (*silu_times)(const float* gate, const float* up, int padded, float* out);
     float (*highest)(const float* values, int n);
     void (*write)(const AttentionLayer& layer, const WriteTask& task, float* scratch);
-    void (*attend)(const AttentionLayer& layer, const AttentionTask& task, float* scratch);
+    // `next`, which may be nullptr, is a task that this thread is likely to be given then.
+    void (*attend)(const AttentionLayer& layer, const AttentionTask& task, const AttentionTask* next, float* scratch);
 };
 
 // Floats of scratch memory that `attend` needs for tasks of up to `queries` rows.

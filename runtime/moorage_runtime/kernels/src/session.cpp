@@ -225,8 +225,10 @@ void Session::attend(const Layer& layer, int index) {
     pool_.run(static_cast<int>(writes_.size()), [&](int task, int thread) {
         ops_.write(what, writes_[static_cast<size_t>(task)], scratch(thread));
     });
-    pool_.run(static_cast<int>(attention_.size()), [&](int task, int thread) {
-        ops_.attend(what, attention_[static_cast<size_t>(task)], scratch(thread));
+    const int tasks = static_cast<int>(attention_.size());
+    pool_.run(tasks, [&](int task, int thread) {
+        const AttentionTask* now = attention_.data() + task;
+        ops_.attend(what, *now, task + pool_.threads() < tasks ? now + pool_.threads() : nullptr, scratch(thread));
     });
     spend(&Counters::attention_ns);
 }

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moorage_runtime.formats.token_ids import token_ids
 from moorage_runtime.model.errors import UnsupportedModelError
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
@@ -34,6 +35,11 @@ class Rope:
     llama3: Llama3Scaling | None = None
 
 
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim", "context_length")
+_LARGEST_SIZE = 2**27
+_MOST_LAYERS = 1024
+
+
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """The shape of a decoder of the Llama family."""
@@ -52,6 +58,24 @@ class ModelConfig:
     """Tokens that the model was trained for; with sliding windows the window, within which it is plain attention."""
     tied_embeddings: bool
     eos_token_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what no model has, before anything is divided by it, or allocated for it.
+
+        Raises:
+            UnsupportedModelError: a size is none, or sizes contradict each other.
+        """
+        for name in _SIZES:
+            if not 1 <= (size := getattr(self, name)) <= _LARGEST_SIZE:
+                raise UnsupportedModelError(f"the model's {name} is {size}; 1 to {_LARGEST_SIZE} is possible")
+        if self.layers > _MOST_LAYERS:
+            raise UnsupportedModelError(f"the model has {self.layers} layers; at most {_MOST_LAYERS} are computed")
+        if self.heads % self.kv_heads:
+            raise UnsupportedModelError(f"{self.heads} query heads do not share {self.kv_heads} key heads evenly")
+        if self.head_dim % 2:
+            raise UnsupportedModelError(f"heads of {self.head_dim} numbers have no pairs to rotate")
+        if not (0 < self.rms_eps < 1 and self.rope.theta > 0 and self.rope.linear_factor > 0):
+            raise UnsupportedModelError(f"rms_eps {self.rms_eps:g} or {self.rope} cannot be computed with")
 
     @property
     def qkv_size(self) -> int:
@@ -85,7 +109,7 @@ def from_hugging_face(config: Mapping[str, Any], generation: Mapping[str, Any]) 
     _refuse_code(config)
     try:
         return _shape(architecture, config, generation)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise UnsupportedModelError(f"config.json cannot be read: {type(error).__name__} {error}") from error
 
 
@@ -106,7 +130,7 @@ def _shape(architecture: str, config: Mapping[str, Any], generation: Mapping[str
         rope=_rope(config),
         context_length=_context_length(config),
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        eos_token_ids=_token_ids(generation.get("eos_token_id", config.get("eos_token_id"))),
+        eos_token_ids=token_ids(generation.get("eos_token_id", config.get("eos_token_id"))),
     )
 
 
@@ -146,9 +170,3 @@ def _context_length(config: Mapping[str, Any]) -> int:
     window = config.get("sliding_window")
     slides = bool(window) and bool(config.get("use_sliding_window", True))
     return min(trained, int(window)) if slides and window else trained
-
-
-def _token_ids(value: object) -> tuple[int, ...]:
-    if value is None:
-        return ()
-    return tuple(value) if isinstance(value, list) else (int(str(value)),)

@@ -1,6 +1,7 @@
 """A model in llama.cpp's GGUF format: shape and end tokens from the metadata, tensors in their own quantised blocks."""
 
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from moorage_runtime.formats.blocks import Bytes, Stored, as_float32
 from moorage_runtime.formats.gguf import GgufError, GgufFile, TensorInfo
+from moorage_runtime.formats.token_ids import token_ids
 from moorage_runtime.model.config import ModelConfig, Rope, architecture_of
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.shapes import ROPE_FACTORS
@@ -40,7 +42,10 @@ class GgufCheckpoint(Checkpoint):
         except (OSError, GgufError) as error:
             raise UnsupportedModelError(f"{path.name} cannot be read as GGUF: {error}") from error
         self._architecture = architecture_of(self._field("general.architecture"))
-        self.config = self._shape()
+        try:
+            self.config = self._shape()
+        except (ValueError, ArithmeticError) as error:  # numbers that are none, or by which nothing can be divided
+            raise UnsupportedModelError(f"{path.name}: its metadata cannot be read: {error}") from error
 
     def _find(self, name: str) -> Stored | None:
         info = self._file.tensors.get(_gguf_name(name))
@@ -101,8 +106,8 @@ class GgufCheckpoint(Checkpoint):
         raise UnsupportedModelError(f"rope scaling {kind!r} is not supported in GGUF; supported are none, linear")
 
     def _eos_token_ids(self) -> tuple[int, ...]:
-        ends = (self._field(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot"))
-        return tuple(dict.fromkeys(int(end) for end in ends if end is not None))
+        ends = (token_ids(self._field(f"tokenizer.ggml.{name}_token_id")) for name in ("eos", "eot"))
+        return tuple(dict.fromkeys(chain.from_iterable(ends)))
 
     def _number(self, key: str, default: float | None = None) -> float:
         value = self._field(f"{self._architecture}.{key}")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from moorage_runtime.formats.blocks import Stored, as_float32
+from moorage_runtime.formats.layout import FORMATS
 from moorage_runtime.formats.safetensors import Entry, SafetensorsError, read_safetensors
 from moorage_runtime.model.config import from_hugging_face
 from moorage_runtime.model.errors import UnsupportedModelError
@@ -35,7 +36,7 @@ class SafetensorsCheckpoint(Checkpoint):
             values = as_float32(entry.dtype, entry.data)
             return Stored("F32", 1, len(values), values.view(np.uint8).reshape(1, -1))
         rows, columns = math.prod(entry.shape[:-1]), entry.shape[-1]
-        return Stored(entry.dtype, rows, columns, entry.data.reshape(rows, -1))
+        return Stored(entry.dtype, rows, columns, entry.data.reshape(rows, columns * FORMATS[entry.dtype].size))
 
 
 def _read(file: Path) -> dict[str, Entry]:

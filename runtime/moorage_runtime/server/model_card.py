@@ -13,22 +13,17 @@ from tokenizers import Tokenizer
 
 from moorage_runtime.formats.gguf import GgufError, read_metadata
 from moorage_runtime.server.chat_template import ChatTemplate, TemplateError
+from moorage_runtime.server.generation_config import (
+    GenerationConfigError,
+    SamplingDefaults,
+    ending_ids,
+    sampling_defaults,
+)
 from moorage_runtime.server.tokenizer import TokenizerError, adds_bos, gguf_tokenizer, load_tokenizer_json
 
 
 class ModelCardError(ValueError):
     """The folder holds no model that can be served; the message says why."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingDefaults:
-    """What `generation_config.json` recommends; the neutral value where it says nothing."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +39,17 @@ class ModelCard:
     """Goes in front of a plain prompt; None where the tokenizer adds it itself, or the model has none."""
 
 
+_FAULTS = (
+    TokenizerError,
+    TemplateError,
+    GenerationConfigError,
+    GgufError,
+    OSError,
+    json.JSONDecodeError,
+    UnicodeDecodeError,
+)
+
+
 def load_card(folder: Path) -> ModelCard:
     """Read the model in `folder` (or the GGUF file that `folder` is).
 
@@ -52,7 +58,7 @@ def load_card(folder: Path) -> ModelCard:
     """
     try:
         return _load(folder)
-    except (TokenizerError, TemplateError, GgufError, OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except _FAULTS as error:
         raise ModelCardError(str(error)) from error
 
 
@@ -74,8 +80,8 @@ def _load(folder: Path) -> ModelCard:
     return ModelCard(
         tokenizer=tokenizer,
         template=_template(beside, metadata),
-        defaults=_defaults(generation),
-        eos_token_ids=_eos(generation, _json(beside / "config.json"), metadata),
+        defaults=sampling_defaults(generation),
+        eos_token_ids=ending_ids(generation, _json(beside / "config.json"), metadata),
         bos_token_id=bos,
     )
 
@@ -107,16 +113,19 @@ def _template(folder: Path, metadata: Mapping[str, Any]) -> ChatTemplate | None:
     source = _template_source(folder, config) or metadata.get("tokenizer.chat_template")
     if source is None:
         return None
+    if not isinstance(source, str):
+        raise ModelCardError(f"the model's chat template is no text but {source!r}")
     return ChatTemplate(source, _special_tokens(config, metadata))
 
 
-def _template_source(folder: Path, config: Mapping[str, Any]) -> str | None:
+def _template_source(folder: Path, config: Mapping[str, Any]) -> object:
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
     source = config.get("chat_template")
     if isinstance(source, list):  # several templates by name; `default` is the plain conversation
-        source = next((item["template"] for item in source if item["name"] == "default"), None)
+        named = (item for item in source if isinstance(item, dict) and item.get("name") == "default")
+        source = next((item.get("template") for item in named), None)
     return source
 
 
@@ -128,31 +137,8 @@ def _special_tokens(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> d
         index = metadata.get(f"tokenizer.ggml.{name.replace('unk', 'unknown').replace('pad', 'padding')}_id")
         if isinstance(value, dict):  # an AddedToken, written out
             value = value.get("content")
-        if value is None and index is not None and index < len(tokens):
+        if value is None and isinstance(index, int) and 0 <= index < len(tokens):
             value = tokens[index]
-        if value is not None:
+        if isinstance(value, str):
             found[name] = value
     return found
-
-
-def _defaults(generation: Mapping[str, Any]) -> SamplingDefaults:
-    neutral = SamplingDefaults()
-    if generation.get("do_sample") is False:
-        return SamplingDefaults(temperature=0.0)
-    known = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    said = {name: generation[name] for name in known if generation.get(name) is not None}
-    for name, value in said.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ModelCardError(f"generation_config.json: '{name}' is not a number but {value!r}")
-    return SamplingDefaults(**{**vars(neutral), **said})
-
-
-def _eos(generation: Mapping[str, Any], config: Mapping[str, Any], metadata: Mapping[str, Any]) -> frozenset[int]:
-    ids: set[int] = set()
-    for source in (generation.get("eos_token_id"), config.get("eos_token_id")):
-        ids.update([source] if isinstance(source, int) else source or [])
-    for name in ("eos", "eot"):
-        index = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        if index is not None:
-            ids.add(index)
-    return frozenset(ids)

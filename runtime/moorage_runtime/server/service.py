@@ -10,9 +10,10 @@ from moorage_runtime.server.answer import Answer
 from moorage_runtime.server.engine_client import EngineClient
 from moorage_runtime.server.errors import ContextTooLongError, InvalidRequestError, ModelNotFoundError, QueueFullError
 from moorage_runtime.server.generation import Generation
+from moorage_runtime.server.generation_config import SamplingDefaults
 from moorage_runtime.server.logprobs import TokenNames
 from moorage_runtime.server.metrics import Metrics
-from moorage_runtime.server.model_card import ModelCard, SamplingDefaults
+from moorage_runtime.server.model_card import ModelCard
 from moorage_runtime.server.options import Options
 from moorage_runtime.server.requests import ChatRequest, CompletionRequest
 from moorage_runtime.server.state import ServerState

@@ -81,7 +81,7 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     Raises:
         TokenizerError: not a byte-level BPE, or split in a way that is not known here.
     """
-    kind, name = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre", "gpt-2")
+    kind, name = metadata.get("tokenizer.ggml.model"), _splitting(metadata)
     if kind != "gpt2":
         raise TokenizerError(
             f"the GGUF file's tokenizer is of type '{kind}'; only byte-level BPE ('gpt2') is read from GGUF. "
@@ -93,11 +93,14 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
             f"the GGUF file's pre-tokenizer '{name}' is not one of {', '.join(sorted(_RECIPES))}. "
             "Put a tokenizer.json beside the file."
         )
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    merges = [_pair(merge) for merge in metadata["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(
-        models.BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=recipe.ignore_merges, fuse_unk=False)
-    )
+    tokens = _texts(metadata, "tokenizer.ggml.tokens")
+    merges = [_pair(merge) for merge in _texts(metadata, "tokenizer.ggml.merges")]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    try:
+        model = models.BPE(vocabulary, merges, ignore_merges=recipe.ignore_merges, fuse_unk=False)
+    except Exception as error:  # the library raises bare Exception for every fault of the file
+        raise TokenizerError(f"the GGUF file's tokenizer cannot be used: {error}") from error
+    tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = recipe.pre_tokenizer
     tokenizer.decoder = decoders.ByteLevel()
     if recipe.normalizer is not None:
@@ -108,9 +111,20 @@ def gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
 
 def adds_bos(metadata: Mapping[str, Any]) -> bool:
     """Whether plain text gets the begin token in front (a chat template writes its own)."""
-    name = metadata.get("tokenizer.ggml.pre", "gpt-2")
+    name = _splitting(metadata)
     recipe = _RECIPES.get(_ALIASES.get(name, name))
     return bool(metadata.get("tokenizer.ggml.add_bos_token", recipe is not None and recipe.adds_bos))
+
+
+def _splitting(metadata: Mapping[str, Any]) -> str:
+    return str(metadata.get("tokenizer.ggml.pre", "gpt-2"))
+
+
+def _texts(metadata: Mapping[str, Any], key: str) -> list[str]:
+    texts = metadata.get(key)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TokenizerError(f"the GGUF file has no list of texts {key}. Put a tokenizer.json beside the file.")
+    return texts
 
 
 def _pair(merge: str) -> tuple[str, str]:

@@ -69,6 +69,10 @@ def test_rope_factors_of_a_gguf_are_the_scaling_of_its_source(write_model, tmp_p
     ("metadata", "reason"),
     [
         ({"rope_dimension_count": 8}, "rotary embedding of 8 of 16 numbers is not supported"),
+        ({"head_count": 0}, r"m\.gguf: its metadata cannot be read: integer .*zero"),
+        ({"head_count_kv": 0}, "the model's kv_heads is 0"),
+        ({"layer_norm_rms_eps": float("nan")}, "rms_eps nan or .* cannot be computed with"),
+        ({"rope_freq_base": float("-inf")}, "cannot be computed with"),
         ({"rope_scaling_type": gguf.RopeScalingType.YARN}, "rope scaling 'yarn' is not supported in GGUF"),
     ],
 )
@@ -98,6 +102,17 @@ def test_a_broken_gguf_is_refused(tmp_path):
         ({"partial_rotary_factor": 0.5}, "rotary embedding of a part of each head is not supported"),
         ({"rms_norm_eps": "small"}, "config.json cannot be read: ValueError"),
         ({"hidden_size": None}, "config.json cannot be read: TypeError"),
+        ({"rope_parameters": [1]}, "config.json cannot be read: AttributeError"),
+        ({"eos_token_id": ["</s>"]}, "config.json cannot be read: ValueError .* neither a token id nor a list of them"),
+        ({"num_attention_heads": 0}, "config.json cannot be read: ZeroDivisionError"),
+        ({"num_attention_heads": -4}, "the model's heads is -4"),
+        ({"num_key_value_heads": 3}, "4 query heads do not share 3 key heads evenly"),
+        ({"num_hidden_layers": 10**6}, "the model has 1000000 layers; at most 1024 are computed"),
+        ({"vocab_size": 10**18}, "the model's vocab_size is 1000000000000000000"),
+        ({"head_dim": 15}, "heads of 15 numbers have no pairs to rotate"),
+        ({"rms_norm_eps": -1}, "rms_eps -1 or .* cannot be computed with"),
+        ({"rope_theta": -1}, "cannot be computed with"),
+        ({"max_position_embeddings": 0}, "the model's context_length is 0"),
     ],
 )
 def test_a_config_that_is_not_computed_is_refused(write_model, config, reason):
@@ -257,7 +272,7 @@ def test_a_tensor_of_integers_is_refused(write_model):
         open_checkpoint(folder).stored("model.norm.weight")
 
 
-@pytest.mark.parametrize("shape", [(96, 32), (95, 64), (96,)])
+@pytest.mark.parametrize("shape", [(96, 32), (95, 64), (96,), (0, 64), (96, 0), (0,)])
 def test_a_tensor_of_another_shape_than_the_config_tells_is_refused(write_model, shape):
     folder = write_model()
     weights = load_file(folder / "model.safetensors")

@@ -3,7 +3,7 @@
 It speaks the engine's protocol over a real socket, so that the server under test is the real one. What it was sent goes
 to `--log`, one JSON object a line, and at its end how many requests were submitted and how they ended. `--pace` seconds
 pass between steps. Half the prompt of a request's first choice counts as found in the prefix cache, and nearly all of
-the others'; each says that it waited for `QUEUE_SECONDS`. The choice `--bad-choice` of every request ends with an error.
+the others'; each waited for `QUEUE_SECONDS`. The choice `--bad-choice` of every request ends with an error.
 """
 
 import argparse

@@ -37,6 +37,17 @@ def test_generation_defaults(folder):
     assert card.eos_token_ids == {1, 2, 3}
 
 
+@pytest.mark.parametrize(("written", "meant"), [(50.0, 50), (-1, 0)])
+def test_top_k_as_files_in_the_field_write_it(folder, written, meant):
+    top_k = load_card(folder(generation_config={"top_k": written})).defaults.top_k
+    assert (top_k, type(top_k)) == (meant, int)
+
+
+@pytest.mark.parametrize("templates", [[{"name": "default"}], ["default"], [{"name": "rag", "template": "x"}]])
+def test_a_list_without_a_plain_template_is_none(folder, templates):
+    assert load_card(folder(tokenizer_config={"chat_template": templates})).template is None
+
+
 def test_a_model_that_was_published_as_greedy_stays_greedy(folder):
     assert load_card(folder(generation_config={"do_sample": False})).defaults.temperature == 0.0
 
@@ -56,6 +67,18 @@ def test_templates_by_name_and_written_out_tokens(folder):
         ({"tokenizer": "{"}, "tokenizer.json cannot be read"),
         ({"config": "[]"}, "config.json does not hold a JSON object"),
         ({"generation_config": {"temperature": "hot"}}, "'temperature' is not a number but 'hot'"),
+        (
+            {"generation_config": {"temperature": -1}},
+            "temperature must lie in .* correct the file, or take the field out",
+        ),
+        ({"generation_config": '{"top_p": NaN}'}, "top_p must lie in"),
+        ({"generation_config": {"top_k": 50.5}}, "'top_k' is not a whole number but 50.5"),
+        (
+            {"generation_config": {"eos_token_id": "</s>"}},
+            "eos_token_id: '</s>' is neither a token id nor a list of them",
+        ),
+        ({"config": {"eos_token_id": [2.0]}}, "eos_token_id: .* is neither a token id nor a list of them"),
+        ({"tokenizer_config": {"chat_template": 5}}, "chat template is no text but 5"),
         ({"tokenizer_config": {"chat_template": "{% if %}"}}, "chat template is not valid"),
         ({"config": "{"}, "Expecting property name"),
     ],

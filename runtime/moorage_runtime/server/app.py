@@ -70,7 +70,7 @@ def _add_openai_routes(app: FastAPI, service: Service, max_body: int) -> None:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         service.state.require_ready()
-        asked = parse_chat(parse_body(await _read(request, max_body)))
+        asked = parse_chat(parse_body(await _read(request, service, max_body)))
         name = service.public_name(asked.model, request.headers.get(names.MODEL_HEADER))
         how = asked.generation
         form = ChatFormat(name, service.names, how.logprobs is not None, how.include_usage)
@@ -79,7 +79,7 @@ def _add_openai_routes(app: FastAPI, service: Service, max_body: int) -> None:
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
         service.state.require_ready()
-        asked = parse_completion(parse_body(await _read(request, max_body)))
+        asked = parse_completion(parse_body(await _read(request, service, max_body)))
         name = service.public_name(asked.model, request.headers.get(names.MODEL_HEADER))
         how = asked.generation
         form = CompletionFormat(name, service.names, how.logprobs is not None, how.include_usage)
@@ -162,17 +162,18 @@ def _add_error_handlers(app: FastAPI) -> None:
         return _error(ApiError("An internal error happened; it is in the server's log.", code="internal_error"))
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def _read(request: Request, service: Service, limit: int) -> bytes:
     """The body, refused as soon as it is known to be too large."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
         raise BodyTooLargeError(limit)
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise BodyTooLargeError(limit)
-        parts.append(part)
+    with service.state.body():
+        async for part in request.stream():
+            size += len(part)
+            if size > limit:
+                raise BodyTooLargeError(limit)
+            parts.append(part)
     return b"".join(parts)
 
 

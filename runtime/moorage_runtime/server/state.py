@@ -72,14 +72,27 @@ class ServerState:
     @contextmanager
     def request(self) -> Iterator[None]:
         """Count a request as in flight, until its last byte is written."""
-        self._in_flight += 1
-        self._idle.clear()
+        self._count(1)
         try:
             yield
         finally:
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self._idle.set()
+            self._count(-1)
+
+    @contextmanager
+    def body(self) -> Iterator[None]:
+        """Do not count a request as in flight while its body is on the way: that may never end, and costs no answer."""
+        self._count(-1)
+        try:
+            yield
+        finally:
+            self._count(1)
+
+    def _count(self, more: int) -> None:
+        self._in_flight += more
+        if self._in_flight:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
     async def idle(self) -> None:
         """Wait until no request is in flight."""

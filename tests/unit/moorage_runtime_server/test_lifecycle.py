@@ -107,6 +107,17 @@ async def test_sigterm_lets_streams_finish_and_takes_no_more(serve):
     assert (server.folder / "termination").read_text() == ""
 
 
+def test_sigterm_does_not_wait_for_a_body_that_does_not_come(serve):
+    server = serve()
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n{"
+        )
+        assert client.recv(1024).startswith(b"HTTP/1.1 100")  # the request has been taken
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
 async def test_a_second_sigterm_ends_streams_with_an_error(serve):
     server = serve("--pace", "0.05")
     async with aiohttp.ClientSession() as session:

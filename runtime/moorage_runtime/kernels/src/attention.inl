@@ -139,25 +139,22 @@ typename Cache::Element* keys_of(const AttentionLayer& layer, int32_t block, int
     return static_cast<typename Cache::Element*>(layer.cache) + index * layer.heads.block_size();
 }
 
-// Blocks of the cache that are wanted next. Their lines are asked for a few at a time while something else is computed:
-// the processor's own prefetching ends at a page, and a block is one.
+// Blocks of the cache that are wanted next. Their lines are asked for one by one while those of this span are computed
+// with: the processor's own prefetching ends at a page, and a block is one.
 struct Ahead {
     const char* blocks[kSpanBlocks];
-    size_t bytes;  // of a block
-
-    // Asks for the keys (half 0) or the values (half 1) of a block.
-    void ask_for(int block, int half) const {
-        constexpr size_t kLine = 64;
-        if (blocks[block] == nullptr) return;
-        const char* from = blocks[block] + (half != 0 ? bytes / 2 : 0);
-        for (size_t at = 0; at < bytes / 2; at += kLine) __builtin_prefetch(from + at, 0, 2);
-    }
 };
+
+// What lies at the same place of another block. Keys and values are read line by line, so each line is asked for once.
+template <class Element>
+inline void ask_for(const char* other, const Element* block, const Element* at) {
+    __builtin_prefetch(other + (reinterpret_cast<const char*>(at) - reinterpret_cast<const char*>(block)), 0, 2);
+}
 
 // The blocks of a task's span from `base` on; none where the task ends before, or there is none.
 template <class Cache>
 Ahead ahead_of(const AttentionLayer& layer, const AttentionTask* task, int base) {
-    Ahead ahead = {{}, layer.heads.block_size() * sizeof(typename Cache::Element)};
+    Ahead ahead = {};  // asking for nullptr does nothing
     if (task == nullptr) return ahead;
     const int last = task->position + task->rows - 1;
     for (int b = 0; b < kSpanBlocks && base + b * kBlockTokens <= last; ++b) {
@@ -189,15 +186,17 @@ void write(const AttentionLayer& layer, const WriteTask& task, float* scratch) {
 }
 
 // Scores of R rows against the 16 positions of a block.
-template <class Cache, int R>
-void score(const typename Cache::Element* keys, const float* q, int dim, float* scores) {
+template <class Cache, int R, bool Asks>
+void score(const typename Cache::Element* keys, const char* ahead, const float* q, int dim, float* scores) {
     constexpr int kChains = 4, P = Cache::kPack;  // independent sums hide the latency of the additions
     F16 sums[R][kChains];
     for (int r = 0; r < R; ++r)
         for (int c = 0; c < kChains; ++c) sums[r][c] = zero();
     for (int i = 0; i < dim; i += kChains * P) {
         for (int c = 0; c < kChains; ++c) {
-            const auto vector = Cache::vector(keys + (i + c * P) * kBlockTokens);
+            const auto* at = keys + (i + c * P) * kBlockTokens;
+            const auto vector = Cache::vector(at);
+            if (Asks) ask_for(ahead, keys, at);
             for (int r = 0; r < R; ++r) sums[r][c] = Cache::dot(sums[r][c], vector, q + r * dim + i + c * P);
         }
     }
@@ -231,19 +230,22 @@ inline float soften(float* scores, int visible, int blocks, float* highest, floa
 }
 
 // Adds the weighted values of a span to N * 16 numbers of R rows.
-template <class Cache, int R, int N>
-void accumulate(const typename Cache::Element* const* values, int visible, int dim,
+template <class Cache, int R, int N, bool Asks>
+void accumulate(const typename Cache::Element* const* keys, const Ahead& ahead, int begin, int visible, int dim,
                 const float* weights, const float* factors, float* out) {
     constexpr int P = Cache::kPack;
     F16 sums[R][N];
     for (int r = 0; r < R; ++r)
         for (int n = 0; n < N; ++n) sums[r][n] = mul(load(out + r * dim + n * kLanes), all(factors[r]));
     for (int b = 0; b * kBlockTokens < visible; ++b) {
+        const auto* values = keys[b] + kBlockTokens * dim + begin * P;
         const int left = visible - b * kBlockTokens;
         const int steps = ((left < kBlockTokens ? left : kBlockTokens) + P - 1) / P;
         for (int i = 0; i < steps; ++i) {
             for (int n = 0; n < N; ++n) {
-                const auto vector = Cache::vector(values[b] + (i * dim + n * kLanes) * P);
+                const auto* at = values + (i * dim + n * kLanes) * P;
+                const auto vector = Cache::vector(at);
+                if (Asks) ask_for(ahead.blocks[b], keys[b], at);
                 for (int r = 0; r < R; ++r)
                     sums[r][n] = Cache::dot(sums[r][n], vector, weights + r * kSpan + b * kBlockTokens + i * P);
             }
@@ -253,25 +255,24 @@ void accumulate(const typename Cache::Element* const* values, int visible, int d
         for (int n = 0; n < N; ++n) store(out + r * dim + n * kLanes, sums[r][n]);
 }
 
-template <class Cache, int R>
-void accumulate_all(const typename Cache::Element* const* values, int visible, int dim,
+template <class Cache, int R, bool Asks>
+void accumulate_all(const typename Cache::Element* const* keys, const Ahead& ahead, int visible, int dim,
                     const float* weights, const float* factors, float* out) {
-    const typename Cache::Element* at[kSpanBlocks];
     for (int begin = 0; begin < dim; begin += 4 * kLanes) {
-        for (int b = 0; b < kSpanBlocks; ++b) at[b] = values[b] + begin * Cache::kPack;
+        float* to = out + begin;
         switch ((dim - begin) / kLanes) {
-            case 1: accumulate<Cache, R, 1>(at, visible, dim, weights, factors, out + begin); break;
-            case 2: accumulate<Cache, R, 2>(at, visible, dim, weights, factors, out + begin); break;
-            case 3: accumulate<Cache, R, 3>(at, visible, dim, weights, factors, out + begin); break;
-            default: accumulate<Cache, R, 4>(at, visible, dim, weights, factors, out + begin);
+            case 1: accumulate<Cache, R, 1, Asks>(keys, ahead, begin, visible, dim, weights, factors, to); break;
+            case 2: accumulate<Cache, R, 2, Asks>(keys, ahead, begin, visible, dim, weights, factors, to); break;
+            case 3: accumulate<Cache, R, 3, Asks>(keys, ahead, begin, visible, dim, weights, factors, to); break;
+            default: accumulate<Cache, R, 4, Asks>(keys, ahead, begin, visible, dim, weights, factors, to);
         }
     }
 }
 
 // One span of R rows. A row that sees less of it than another gives the rest weight 0.
-template <class Cache, int R>
+template <class Cache, int R, bool Asks>
 void attend_span(const Rows& rows, int first, int base, int dim, const typename Cache::Element* const* keys,
-                 const Ahead* ahead) {
+                 const Ahead& ahead) {
     int visible[R], most = 0;
     for (int r = 0; r < R; ++r) {
         const int seen = rows.position[first + r] + 1 - base;
@@ -281,35 +282,29 @@ void attend_span(const Rows& rows, int first, int base, int dim, const typename 
     if (most == 0) return;
     const int blocks = (most + kBlockTokens - 1) / kBlockTokens;
     alignas(64) float scores[R * kSpan];
-    const typename Cache::Element* values[kSpanBlocks] = {};
-    for (int b = 0; b < blocks; ++b) {
-        score<Cache, R>(keys[b], rows.q + first * dim, dim, scores + b * kBlockTokens);
-        values[b] = keys[b] + kBlockTokens * dim;
-        if (ahead != nullptr) ahead->ask_for(b, 0);
-    }
-    for (int b = blocks; b < kSpanBlocks; ++b) values[b] = values[0];
+    for (int b = 0; b < blocks; ++b)
+        score<Cache, R, Asks>(keys[b], ahead.blocks[b], rows.q + first * dim, dim, scores + b * kBlockTokens);
     float factors[R];
     for (int r = 0; r < R; ++r)
         factors[r] = soften(scores + r * kSpan, visible[r], blocks, rows.highest + first + r,
                             rows.total + (first + r) * kLanes);
-    for (int b = 0; ahead != nullptr && b < kSpanBlocks; ++b) {
-        if (b >= blocks) ahead->ask_for(b, 0);
-        ahead->ask_for(b, 1);
-    }
-    accumulate_all<Cache, R>(values, most, dim, scores, factors, rows.out + first * dim);
+    accumulate_all<Cache, R, Asks>(keys, ahead, most, dim, scores, factors, rows.out + first * dim);
 }
 
 template <class Cache>
 void attend_rows(const Rows& rows, int count, int base, int dim, const typename Cache::Element* const* keys,
-                 const Ahead& next) {
-    const Ahead* ahead = &next;  // the first rows ask
+                 const Ahead& ahead) {
+    // The first rows wait for memory, and ask for what is next; the others find in the processor what the first have read.
     int first = 0;
-    for (; first + kRows <= count; first += kRows, ahead = nullptr)
-        attend_span<Cache, kRows>(rows, first, base, dim, keys, ahead);
+    if (count >= kRows) {
+        attend_span<Cache, kRows, true>(rows, 0, base, dim, keys, ahead);
+        for (first = kRows; first + kRows <= count; first += kRows)
+            attend_span<Cache, kRows, false>(rows, first, base, dim, keys, ahead);
+    }
     switch (count - first) {
-        case 3: attend_span<Cache, 3>(rows, first, base, dim, keys, ahead); break;
-        case 2: attend_span<Cache, 2>(rows, first, base, dim, keys, ahead); break;
-        case 1: attend_span<Cache, 1>(rows, first, base, dim, keys, ahead); break;
+        case 3: attend_span<Cache, 3, true>(rows, first, base, dim, keys, ahead); break;
+        case 2: attend_span<Cache, 2, true>(rows, first, base, dim, keys, ahead); break;
+        case 1: attend_span<Cache, 1, true>(rows, first, base, dim, keys, ahead); break;
         default: break;
     }
 }

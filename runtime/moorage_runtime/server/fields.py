@@ -18,6 +18,8 @@ _KINDS: dict[type, str] = {
     type(None): "null",
 }
 
+_SHOWN = 80
+
 
 def kind_of(value: object) -> str:
     """What a JSON value is, in words: `a string`, `an array`."""
@@ -34,12 +36,24 @@ def wrong_type(param: str, expected: str, value: object) -> InvalidRequestError:
 
 
 def wrong_value(param: str, expected: str, value: object) -> InvalidRequestError:
-    """The error for a value of the right type that is not allowed."""
+    """The error for a value of the right type that is not allowed; a long value is shown by its beginning."""
+    return _not_allowed(param, expected, shortened(repr(value)))
+
+
+def wrong_size(param: str, expected: str, size: int) -> InvalidRequestError:
+    """The error for so many of something where `expected` (`1 to 5 characters`) are allowed."""
+    return _not_allowed(param, expected, str(size))
+
+
+def _not_allowed(param: str, expected: str, got: str) -> InvalidRequestError:
     return InvalidRequestError(
-        f"Invalid value for '{param}': expected {expected}, but got {value!r} instead.",
-        param=param,
-        code="invalid_value",
+        f"Invalid value for '{param}': expected {expected}, but got {got} instead.", param=param, code="invalid_value"
     )
+
+
+def shortened(text: str) -> str:
+    """Text that a client sent, short enough to be sent back."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 class Fields:
@@ -83,7 +97,7 @@ class Fields:
         if not isinstance(value, str):
             raise wrong_type(self._prefix + name, "a string", value)
         if not 1 <= len(value) <= longest:
-            raise wrong_value(self._prefix + name, f"1 to {longest} characters", f"{len(value)} characters")
+            raise wrong_size(self._prefix + name, f"1 to {longest} characters", len(value))
         return value
 
     def boolean(self, name: str, *, default: bool) -> bool:
@@ -131,7 +145,7 @@ class Fields:
         """Refuse fields that were neither asked for nor are known to make no difference."""
         for name in self._values:
             if name not in self._known and name not in ignored:
-                param = self._prefix + name
+                param = self._prefix + shortened(name)
                 raise InvalidRequestError(
                     f"Unrecognized request argument supplied: '{param}'.", param=param, code="unknown_parameter"
                 )

@@ -11,7 +11,7 @@ import orjson
 
 from moorage_runtime.engine.messages import MAX_LOGPROBS
 from moorage_runtime.server.errors import InvalidRequestError
-from moorage_runtime.server.fields import Fields, wrong_type, wrong_value
+from moorage_runtime.server.fields import Fields, shortened, wrong_size, wrong_type, wrong_value
 from moorage_runtime.server.generation import MAX_CHOICES, Generation, parse_generation
 
 # Known to OpenAI's clients, without effect on what one model on one server answers.
@@ -21,6 +21,8 @@ IGNORED = frozenset(
 ROLES = ("system", "developer", "user", "assistant")
 MAX_COMPLETION_LOGPROBS = 5
 MAX_TOKENS = 10_000_000
+MAX_SEQUENCES = 256
+"""Answers to one request: each holds a copy of its prompt in the engine, whose memory is planned without."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,8 @@ def parse_completion(fields: Fields) -> CompletionRequest:
         raise InvalidRequestError(
             "'best_of' other than 'n' is not supported here.", param="best_of", code="unsupported_parameter"
         )
+    if len(prompts) * generation.n > MAX_SEQUENCES:
+        raise wrong_size("n", f"at most {MAX_SEQUENCES} answers to all prompts together", len(prompts) * generation.n)
     fields.refuse_rest(IGNORED)
     return CompletionRequest(model=model, prompts=prompts, generation=generation)
 
@@ -128,7 +132,7 @@ def _part(value: Any, param: str) -> str:
     kind = fields.string("type")
     if kind != "text":
         raise InvalidRequestError(
-            f"Content of type '{kind}' is not supported: this server takes text only.",
+            f"Content of type '{shortened(kind)}' is not supported: this server takes text only.",
             param=f"{param}.type",
             code="unsupported_content",
         )
@@ -142,7 +146,7 @@ def _prompts(value: Any) -> tuple[str | list[int], ...]:
     if not prompts:
         raise InvalidRequestError("'prompt' is empty: it needs some text.", param="prompt", code="empty_array")
     if len(prompts) > MAX_CHOICES:
-        raise wrong_value("prompt", f"at most {MAX_CHOICES} prompts", f"{len(prompts)} prompts")
+        raise wrong_size("prompt", f"at most {MAX_CHOICES} prompts", len(prompts))
     return tuple(_prompt(prompt) for prompt in prompts)
 
 

@@ -9,6 +9,7 @@ from moorage_runtime.engine.messages import SamplingParams, Started, Submit
 from moorage_runtime.server.answer import Answer
 from moorage_runtime.server.engine_client import EngineClient
 from moorage_runtime.server.errors import ContextTooLongError, InvalidRequestError, ModelNotFoundError, QueueFullError
+from moorage_runtime.server.fields import shortened
 from moorage_runtime.server.generation import Generation
 from moorage_runtime.server.generation_config import SamplingDefaults
 from moorage_runtime.server.logprobs import TokenNames
@@ -68,7 +69,7 @@ class Service:
         if from_gateway is not None:
             return from_gateway
         if asked != self.name:
-            raise ModelNotFoundError(asked, self.name)
+            raise ModelNotFoundError(shortened(asked), self.name)
         return asked
 
     async def chat(self, request: ChatRequest) -> Answer:

@@ -203,7 +203,7 @@ REFUSED = [
     (
         {"logit_bias": {"9" * 5000: 1}},
         "logit_bias",
-        WRONG_VALUE.format("logit_bias", "token ids as keys", repr("9" * 5000)),
+        WRONG_VALUE.format("logit_bias", "token ids as keys", "'" + "9" * 79 + "…"),
     ),
     (
         {"priority": 1},
@@ -212,11 +212,11 @@ REFUSED = [
     ),
     ({"priority": "high"}, "priority", WRONG_TYPE.format("priority", "an integer", "a string")),
     ({"cache_salt": 7}, "cache_salt", WRONG_TYPE.format("cache_salt", "a string", "an integer")),
-    ({"cache_salt": ""}, "cache_salt", WRONG_VALUE.format("cache_salt", "1 to 256 characters", "'0 characters'")),
+    ({"cache_salt": ""}, "cache_salt", WRONG_VALUE.format("cache_salt", "1 to 256 characters", "0")),
     (
         {"cache_salt": "x" * 257},
         "cache_salt",
-        WRONG_VALUE.format("cache_salt", "1 to 256 characters", "'257 characters'"),
+        WRONG_VALUE.format("cache_salt", "1 to 256 characters", "257"),
     ),
     ({"timeout": 0}, "timeout", WRONG_VALUE.format("timeout", "a number above 0 up to 86400", "0")),
     ({"timeout": "5s"}, "timeout", WRONG_TYPE.format("timeout", "a number", "a string")),
@@ -290,6 +290,22 @@ async def test_codes_that_programs_look_for(client):
     assert long.value.code == "context_length_exceeded"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"model": "x" * 9999},
+        {"x" * 9999: 1},
+        {"stop": ["x"] * 9999},
+        {"messages": [{"role": "x" * 9999, "content": ""}]},
+        {"messages": [{"role": "user", "content": [{"type": "x" * 9999}]}]},
+    ],
+)
+async def test_what_a_client_sent_is_not_sent_back_at_length(echo, wrong):
+    status, _, answer = await echo.post("/v1/chat/completions", chat() | wrong)
+    assert status in (400, 404)
+    assert len(json.dumps(answer)) < 600
+
+
 async def test_malformed_json(echo):
     status, _, answer = await echo.post("/v1/chat/completions", b'{"model": "echo",}')
     assert status == 400
@@ -316,6 +332,19 @@ async def test_unknown_routes_and_methods(echo):
     assert (status, answer["error"]["message"]) == (404, "Not Found: POST /v1/nothing")
     status, body = await echo.get("/v1/completions")
     assert (status, json.loads(body)["error"]["message"]) == (405, "Method Not Allowed: GET /v1/completions")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "n", "param", "message"),
+    [
+        (65, 1, "prompt", "at most 64 prompts, but got 65 instead."),
+        (64, 5, "n", "at most 256 answers to all prompts together, but got 320 instead."),
+    ],
+)
+async def test_a_request_asks_for_so_many_answers_at_most(echo, prompts, n, param, message):
+    status, _, answer = await echo.post("/v1/completions", {"model": "echo", "prompt": ["a"] * prompts, "n": n})
+    assert (status, answer["error"]["param"]) == (400, param)
+    assert answer["error"]["message"].endswith(message)
 
 
 @pytest.mark.parametrize("more", [{"echo": True}, {"best_of": 3}, {"prompt": ""}, {"prompt": []}, {"prompt": [300]}])

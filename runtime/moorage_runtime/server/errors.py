@@ -49,9 +49,10 @@ class InvalidRequestError(ApiError):
 class ContextTooLongError(InvalidRequestError):
     """Prompt, or prompt plus the tokens asked for, do not fit the model's context."""
 
-    def __init__(self, *, context: int, prompt: int, asked: int | None, param: str) -> None:
+    def __init__(self, *, context: int, prompt: int, asked: int | None, param: str, cut: bool = False) -> None:
+        """`cut`: the prompt has more tokens than were counted."""
         if asked is None:
-            wants = f"your prompt has {prompt} tokens and leaves no room for an answer"
+            wants = f"your prompt has {'more than ' if cut else ''}{prompt} tokens and leaves no room for an answer"
         else:
             wants = f"you asked for {prompt + asked} tokens ({prompt} in the prompt, {asked} in the completion)"
         super().__init__(

@@ -1,12 +1,12 @@
 """From a checked request to a running answer: prompt, admission, sampling, submission."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moorage_runtime.engine.messages import SamplingParams, Started, Submit
 from moorage_runtime.server.answer import Answer
+from moorage_runtime.server.encode import encode
 from moorage_runtime.server.engine_client import EngineClient
 from moorage_runtime.server.errors import ContextTooLongError, InvalidRequestError, ModelNotFoundError, QueueFullError
 from moorage_runtime.server.fields import shortened
@@ -18,9 +18,6 @@ from moorage_runtime.server.model_card import ModelCard
 from moorage_runtime.server.options import Options
 from moorage_runtime.server.requests import ChatRequest, CompletionRequest
 from moorage_runtime.server.state import ServerState
-
-# Characters from which tokenizing takes longer than handing it to a thread (some 2 ms).
-_LONG_TEXT = 8192
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ class Service:
             )
         text = self.card.template.render(request.messages)
         # The template writes the special tokens itself.
-        prompt = await self._encode(text, special=False)
+        prompt = await self._encode(text, engine, "messages", special=False)
         return self._submit(engine, [prompt], request.generation, param="messages")
 
     async def complete(self, request: CompletionRequest) -> Answer:
@@ -92,17 +89,13 @@ class Service:
 
     async def _prompt_ids(self, prompt: str | list[int], engine: Started) -> list[int]:
         if isinstance(prompt, str):
-            ids = await self._encode(prompt, special=True)
+            ids = await self._encode(prompt, engine, "prompt", special=True)
             return ids if self.card.bos_token_id is None else [self.card.bos_token_id, *ids]
         _check_ids(prompt, engine.vocab_size, "prompt")
         return prompt
 
-    async def _encode(self, text: str, *, special: bool) -> list[int]:
-        tokenizer = self.card.tokenizer
-        if len(text) < _LONG_TEXT:
-            return tokenizer.encode(text, add_special_tokens=special).ids
-        # The library lets go of the interpreter lock meanwhile.
-        return (await asyncio.to_thread(tokenizer.encode, text, add_special_tokens=special)).ids
+    async def _encode(self, text: str, engine: Started, param: str, *, special: bool) -> list[int]:
+        return await encode(self.card.tokenizer, text, special=special, context=engine.context_length, param=param)
 
     def _submit(self, engine: Started, prompts: Sequence[list[int]], how: Generation, param: str) -> Answer:
         arrived = time.monotonic()

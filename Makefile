@@ -85,7 +85,7 @@ e2e: setup kernels ## Whole cluster, real images, real model; PROVIDER=local|kin
 	@MOORAGE_PROVIDER=$(PROVIDER) $(PYTEST) -q $(if $(CASE),e2e/cases/$(CASE),e2e/cases e2e/tests)
 
 .PHONY: engine-soak
-engine-soak: setup ## 1,000,000 random steps of the scheduler under every policy (about 5 min; STEPS=, SEED= change it)
+engine-soak: setup ## 1,000,000 random steps of the scheduler under every policy (about 3 min; STEPS=, SEED= change it)
 	@MOORAGE_SOAK_STEPS=$(or $(STEPS),1000000) MOORAGE_SOAK_SEED=$(or $(SEED),1) \
 		$(PYTEST) -q tests/unit/moorage_runtime_engine/test_soak.py
 

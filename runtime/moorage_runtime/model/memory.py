@@ -42,11 +42,12 @@ class MemoryBudget:
     def _refusal(self, context_length: int, fitting_tokens: int) -> str:
         kv = blocks_for(context_length) * self.block
         enough = self.engine + API_PROCESS_BYTES + math.ceil(kv / KV_SHARE)
-        lower = f", or lower contextLength to {fitting_tokens}" if fitting_tokens else ""
+        lower = f", or lower contextLength (--context-length) to {fitting_tokens}" if fitting_tokens else ""
         return (
             f"{_mib(kv)} of KV cache are needed for contextLength {context_length}, and {fitting_tokens} tokens fit: "
             f"of {_mib(self.limit)} memory the engine takes {_mib(self.engine)} and the API process "
-            f"{_mib(API_PROCESS_BYTES)}; raise resources.limits.memory to at least {_mib(enough)}{lower}"
+            f"{_mib(API_PROCESS_BYTES)}; give it at least {_mib(enough)} (in a pod resources.limits.memory, else free "
+            f"memory){lower}"
         )
 
 
@@ -65,7 +66,8 @@ def check_fits(weights: int, limit: int, engine: int) -> None:
     if needed > limit:
         raise InsufficientMemoryError(
             f"the weights take {_mib(weights)}, the engine {_mib(engine)} besides and the API process "
-            f"{_mib(API_PROCESS_BYTES)}; raise resources.limits.memory from {_mib(limit)} to more than {_mib(needed)}"
+            f"{_mib(API_PROCESS_BYTES)}: more than the {_mib(limit)} there are; give it more than {_mib(needed)} "
+            "(in a pod resources.limits.memory, else free memory), or take a smaller or quantised model"
         )
 
 

@@ -124,7 +124,8 @@ def _kv_blocks(model: LoadedModel, settings: Settings, context_length: int, budg
     if settings.kv_tokens is not None:
         if settings.kv_tokens < context_length:
             raise InsufficientMemoryError(
-                f"a KV cache of {settings.kv_tokens} tokens does not hold contextLength {context_length}"
+                f"a KV cache of {settings.kv_tokens} tokens (--kv-tokens) does not hold contextLength {context_length}"
+                "; raise the one, or lower the other (--context-length)"
             )
         return blocks_for(settings.kv_tokens)
     largest_step(model, context_length, settings.max_running, budget)

@@ -30,8 +30,8 @@ def test_a_context_that_does_not_fit_is_refused_with_what_to_do():
         budget(100).kv_blocks(context_length=200 * BLOCK_TOKENS, max_running=4)
     assert str(refused.value) == (
         "200Mi of KV cache are needed for contextLength 3200, and 1440 tokens fit: of 600Mi memory the engine takes "
-        "300Mi and the API process 200Mi; raise resources.limits.memory to at least 723Mi, "
-        "or lower contextLength to 1440"
+        "300Mi and the API process 200Mi; give it at least 723Mi (in a pod resources.limits.memory, else free memory), "
+        "or lower contextLength (--context-length) to 1440"
     )
 
 
@@ -56,6 +56,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_loaded(small_model)
     with pytest.raises(InsufficientMemoryError) as refused:
         check_weights_fit(config, itemsize, limit=needed - 10 * MIB, engine=50 * MIB)
     assert str(refused.value) == (
-        f"the weights take {WEIGHTS}Mi, the engine 50Mi besides and the API process 200Mi; "
-        f"raise resources.limits.memory from {WEIGHTS + 240}Mi to more than {WEIGHTS + 250}Mi"
+        f"the weights take {WEIGHTS}Mi, the engine 50Mi besides and the API process 200Mi: more than the "
+        f"{WEIGHTS + 240}Mi there are; give it more than {WEIGHTS + 250}Mi (in a pod resources.limits.memory, else "
+        "free memory), or take a smaller or quantised model"
     )

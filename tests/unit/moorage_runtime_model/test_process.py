@@ -155,7 +155,11 @@ def test_shutdown_aborts_what_runs(spawn, small_model):
         (
             {},
             ["--kv-tokens", "64"],
-            Failed("InsufficientMemory", "a KV cache of 64 tokens does not hold contextLength 256"),
+            Failed(
+                "InsufficientMemory",
+                "a KV cache of 64 tokens (--kv-tokens) does not hold contextLength 256; raise the one, or lower the "
+                "other (--context-length)",
+            ),
         ),
     ],
 )
@@ -177,13 +181,18 @@ def test_a_frame_that_is_no_protocol_ends_the_engine_with_the_reason(spawn, smal
 
 PARENT = """
 import subprocess, sys, zmq
-from moorage_runtime.engine.messages import Started, decode_events
-folder, *command = sys.argv[1:]
+from moorage_runtime.engine.messages import Failed, Started, decode_events
+folder, deadline, *command = sys.argv[1:]
 socket = zmq.Context().socket(zmq.PAIR)
 socket.bind(f"ipc://{folder}/engine.sock")
 engine = subprocess.Popen([*command, "--socket", f"ipc://{folder}/engine.sock"])
-while not any(isinstance(event, Started) for event in decode_events(socket.recv())):
-    pass
+event = None
+while not isinstance(event, Started | Failed):
+    if not socket.poll(int(deadline) * 1000):
+        sys.exit("the engine said nothing")
+    event = decode_events(socket.recv())[-1]
+if isinstance(event, Failed):
+    sys.exit(event.message)
 print(engine.pid, flush=True)
 sys.stdin.read()
 """
@@ -192,13 +201,15 @@ sys.stdin.read()
 def test_the_engine_dies_with_the_process_that_started_it(tmp_path, small_model):
     command = [sys.executable, "-m", "moorage_runtime.model.process", "--model", str(small_model), "--max-running", "1"]
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(tmp_path), *command],
+        [sys.executable, "-c", PARENT, str(tmp_path), str(DEADLINE_S), *command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     with parent:
-        engine = int(parent.stdout.readline())
+        said = parent.stdout.readline()
+        assert said, "the engine did not start; its parent says why on standard error"
+        engine = int(said)
         parent.send_signal(signal.SIGKILL)
         parent.wait(DEADLINE_S)
     deadline = time.monotonic() + DEADLINE_S

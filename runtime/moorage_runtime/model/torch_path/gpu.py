@@ -40,7 +40,7 @@ class GpuBudget:
 
     def _refusal(self, context_length: int, fitting_tokens: int) -> str:
         kv = blocks_for(context_length) * self.block
-        lower = f", or lower contextLength to {fitting_tokens}" if fitting_tokens else ""
+        lower = f", or lower contextLength (--context-length) to {fitting_tokens}" if fitting_tokens else ""
         return (
             f"{_mib(kv)} of KV cache are needed for contextLength {context_length}, and {fitting_tokens} tokens fit: "
             f"of the GPU's {_mib(self.total)}, {_mib(self.free)} are free beside the weights; use a larger GPU{lower}"

@@ -119,10 +119,15 @@ class Llama:
 
     def _linear(self, *names: str) -> Linear:
         """One product for all of these, their outputs side by side."""
-        weight = torch.cat([self._read(f"{name}.weight") for name in names])
+        weights = [self._read(f"{name}.weight") for name in names]
         biases = [self._optional(f"{name}.bias") for name in names]
-        present = [bias for bias in biases if bias is not None]
-        return pack(weight, torch.cat(present) if len(present) == len(names) else None)
+        if all(bias is None for bias in biases):
+            return pack(torch.cat(weights))
+        filled = [
+            weight.new_zeros(len(weight)) if bias is None else bias
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
+        return pack(torch.cat(weights), torch.cat(filled))
 
     def _read(self, name: str) -> Tensor:
         return self._counted(self._checkpoint.tensor(name))

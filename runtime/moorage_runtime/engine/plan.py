@@ -6,6 +6,9 @@ from typing import Protocol
 from moorage_runtime.engine.messages import TokenLogprobs
 from moorage_runtime.engine.sequence import Sequence
 
+MOST_RUNNING = 1024
+"""What `Limits.max_running` may be: the largest step is measured with as many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -7,7 +7,7 @@ from typing import get_args
 from moorage_runtime import resources
 from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
 from moorage_runtime.engine.messages import SamplingParams
-from moorage_runtime.engine.plan import Chunk, Limits, Sampled, StepPlan
+from moorage_runtime.engine.plan import MOST_RUNNING, Chunk, Limits, Sampled, StepPlan
 from moorage_runtime.kernels import library
 from moorage_runtime.kernels.library import Counters, Model, Session, SessionOptions, StepInput
 from moorage_runtime.model import memory
@@ -18,7 +18,7 @@ from moorage_runtime.model.weights import Asked, computed_format, pack, packed_b
 
 SPIN_NS = 30_000
 """How long a thread that waits for others keeps its processor: about what a sleep and a wake-up cost."""
-_PROBE_ROWS, _PROBE_SAMPLES = 4096, 1024
+_PROBE_ROWS = 4096
 _LANES = 16
 _MOST_HEAD_DIM = 512
 
@@ -50,7 +50,7 @@ class NativeModel:
     def probe(self, blocks: int, layers: int | None = None) -> "NativeRunner":
         """See `LoadedModel`; its memory is held until the next probe or the runner is made."""
         self._probe = None
-        session = self._session(_PROBE_ROWS, _PROBE_SAMPLES, blocks, layers or self.config.layers)
+        session = self._session(_PROBE_ROWS, MOST_RUNNING, blocks, layers or self.config.layers)
         self._probe = NativeRunner(session)
         return self._probe
 
@@ -135,7 +135,7 @@ def load(checkpoint: Checkpoint, asked: str | None, threads: int, progress: Call
         UnsupportedModelError: a tensor is missing or of an unknown type.
     """
     memory.check_fits(packed_bytes(checkpoint, asked), resources.memory_limit(), resources.resident_bytes())
-    some_matrix = checkpoint.stored("model.layers.0.mlp.down_proj.weight")
+    some_matrix = checkpoint.layout("model.layers.0.mlp.down_proj.weight")
     stored = computed_format(some_matrix, asked) if some_matrix else "F32"
     model = pack(checkpoint, asked, threads, progress)
     return NativeModel(checkpoint.config, model, stored, "float32" if stored == "F32" else "bfloat16", threads)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from moorage_runtime import termination
+from moorage_runtime.engine.plan import MOST_RUNNING
 from moorage_runtime.server.options import (
     DEFAULT_MAX_RUNNING,
     Device,
@@ -63,7 +64,7 @@ def _add_engine(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--max-running",
-        type=_positive,
+        type=_places,
         default=DEFAULT_MAX_RUNNING,
         metavar="N",
         help="requests computed together; more: more tokens per second in all, slower each (default: %(default)s)",
@@ -136,6 +137,13 @@ def _positive(text: str) -> int:
     value = _whole(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def _places(text: str) -> int:
+    value = _positive(text)
+    if value > MOST_RUNNING:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_RUNNING}, not {value}")
     return value
 
 

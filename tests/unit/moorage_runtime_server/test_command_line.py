@@ -25,6 +25,7 @@ def test_help_teaches(capsys):
     [
         (["serve"], "the following arguments are required: MODEL"),
         (["serve", "m", "--max-running", "0"], "argument --max-running: must be at least 1, not 0"),
+        (["serve", "m", "--max-running", "1025"], "argument --max-running: must be at most 1024, not 1025"),
         (["serve", "m", "--max-running", "some"], "argument --max-running: must be a whole number, not 'some'"),
         (["serve", "m", "--port", "65536"], "argument --port: must be from 0 to 65535, not 65536"),
         (["serve", "m", "--request-timeout", "nan"], "argument --request-timeout: must be a number above 0, not 'nan'"),

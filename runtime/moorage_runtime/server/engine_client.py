@@ -13,7 +13,6 @@ import zmq.asyncio
 from moorage_runtime.engine.messages import (
     Cancel,
     Command,
-    Drain,
     Event,
     Failed,
     Loading,
@@ -54,6 +53,9 @@ class Listener(Protocol):
 
     def stepped(self, stats: Stats) -> None:
         """The engine has made a step."""
+
+    def lost(self, why: str) -> None:
+        """The engine can no longer be talked to, though it may live."""
 
 
 class EngineClient:
@@ -98,10 +100,6 @@ class EngineClient:
             if identifier in self._streams:
                 self._send(Cancel(id=identifier))
 
-    def drain(self) -> None:
-        """Let the engine finish what it has, then end."""
-        self._send(Drain())
-
     def shutdown(self) -> None:
         """Let the engine abort what it has, then end."""
         self._send(Shutdown())
@@ -115,9 +113,15 @@ class EngineClient:
             stream.fail(message, now)
 
     async def receive(self) -> None:
-        """Handle the engine's messages until cancelled."""
+        """Handle the engine's messages until cancelled, or until one of them is none."""
         while True:
-            for event in decode_events(await self._socket.recv()):
+            frame = await self._socket.recv()
+            try:
+                events = decode_events(frame)
+            except msgspec.DecodeError as error:
+                self._listener.lost(f"The engine sent what is none of its messages: {error}.")
+                return
+            for event in events:
                 self._handle(event)
 
     def close(self) -> None:

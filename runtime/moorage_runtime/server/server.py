@@ -54,6 +54,7 @@ class Server:
         self._abort = asyncio.Event()
         self._watchdog = watchdog or Watchdog()
         self._lost = asyncio.Event()
+        self._why_lost = ""
 
     def loading(self, event: Loading) -> None:
         """The engine is on its way."""
@@ -74,6 +75,11 @@ class Server:
         """The engine has made a step."""
         self._watchdog.stepped(stats.step_seconds)
         self._metrics.stepped(stats)
+
+    def lost(self, why: str) -> None:
+        """The engine can no longer be talked to, or answers no more: `_live` gives it up."""
+        self._why_lost = why
+        self._lost.set()
 
     async def run(self, listener: socket.socket) -> int:
         """Serve until a signal or the engine's end; the exit code."""
@@ -129,7 +135,7 @@ class Server:
             if task.done():
                 task.result()
         if self._lost.is_set():
-            return await self._give_up("EngineFailed", self._silence(client), client)
+            return await self._give_up("EngineFailed", self._why_lost, client)
         return await self._bury(await engine.exited, client)
 
     async def _drain(self, engine: EngineProcess, client: EngineClient, lost: asyncio.Task[Any]) -> int:
@@ -147,7 +153,7 @@ class Server:
         if engine.exited.done():
             return await self._bury(engine.exited.result(), client)
         if self._lost.is_set():
-            return await self._give_up("EngineFailed", self._silence(client), client)
+            return await self._give_up("EngineFailed", self._why_lost, client)
         client.fail("The server was told to stop at once.")
         await self._flush()
         return 1
@@ -180,7 +186,7 @@ class Server:
                     self._state.stuck(self._silence(client))
                 case "lost":
                     self._state.stuck(self._silence(client))
-                    self._lost.set()
+                    self.lost(self._silence(client))
 
     def _silence(self, client: EngineClient) -> str:
         return (

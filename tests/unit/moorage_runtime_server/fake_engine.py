@@ -3,7 +3,8 @@
 It speaks the engine's protocol over a real socket, so that the server under test is the real one. What it was sent goes
 to `--log`, one JSON object a line, and at its end how many requests were submitted and how they ended. `--pace` seconds
 pass between steps. Half the prompt of a request's first choice counts as found in the prefix cache, and nearly all of
-the others'; each waited for `QUEUE_SECONDS`. The choice `--bad-choice` of every request ends with an error.
+the others'; each waited for `QUEUE_SECONDS`. The choice `--bad-choice` of every request ends with an error. With
+`--nonsense-on-cancel` it answers a cancellation with what is no message.
 """
 
 import argparse
@@ -78,6 +79,8 @@ class Engine:
                 bad = command.id.endswith(f".{self.options.bad_choice}")
                 self.sequences[command.id] = Sequence(command, bad=bad)
             case m.Cancel(id=identifier):
+                if self.options.nonsense_on_cancel:
+                    self.socket.send(b"nonsense")
                 if self.sequences.pop(identifier, None):
                     self.closed.append(m.Output(identifier, [], None, "abort"))
             case m.Drain():
@@ -124,6 +127,7 @@ def main():
     parser.add_argument("--start-after", type=float, default=0.0)
     parser.add_argument("--tokens-per-step", type=int, default=1)
     parser.add_argument("--bad-choice", type=int)
+    parser.add_argument("--nonsense-on-cancel", action="store_true")
     parser.add_argument("--eos", type=int, default=256)
     options = parser.parse_args()
     context = zmq.Context()

@@ -114,6 +114,21 @@ async def test_an_engine_that_stays_silent_is_given_up(serve):
         os.kill(server.engine_pid(), 0)
 
 
+@pytest.mark.parametrize("draining", [False, True])
+async def test_an_engine_that_talks_nonsense_is_given_up(serve, draining):
+    server = serve("--pace", "0.05", "--nonsense-on-cancel")
+    async with aiohttp.ClientSession() as session:
+        url, body = server.url + "/v1/completions", LONG | {"stream": True}
+        stays, leaves = [await session.post(url, json=body) for _ in range(2)]
+        if draining:
+            server.process.send_signal(signal.SIGTERM)
+            await server.until(lambda: not server.ready())
+        leaves.close()
+        assert "The engine sent what is none of its messages" in await stays.text()
+    assert server.wait() == 1
+    assert server.termination()["error"].startswith("The engine sent what is none of its messages")
+
+
 def test_an_idle_engine_is_not_stuck(serve):
     server = serve("--stuck-seconds", "0.05")
     os.kill(server.engine_pid(), signal.SIGSTOP)

@@ -23,8 +23,8 @@ from moorage_runtime.engine.blocks import blocks_for
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.plan import Limits
 
-_REAL_SECONDS = 30.0
-"""CPU-seconds in which jobs arrive, for each policy: all three, with what is queued at the end, take two minutes."""
+_REAL_SECONDS = 20.0
+"""CPU-seconds in which jobs arrive, for each policy: all three, with what is queued at the end, take 70 s."""
 
 
 def main() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 from moorage_runtime.engine.admission import LARGEST
 from moorage_runtime.server.errors import InvalidRequestError
-from moorage_runtime.server.fields import Fields, wrong_type, wrong_value
+from moorage_runtime.server.fields import Fields, wrong_size, wrong_type, wrong_value
 
 MAX_CHOICES = 64
 MAX_STOPS = 16
+MAX_BIASES = 1024
+"""Each is added to the logits of every token that is drawn."""
 MAX_SALT_CHARACTERS = 256
 MAX_TIMEOUT_SECONDS = 86_400.0
 # Of any vocabulary; Python refuses to read numbers of thousands of digits.
@@ -106,6 +108,8 @@ def _logit_bias(value: Any) -> dict[int, float]:
         return {}
     if not isinstance(value, dict):
         raise wrong_type("logit_bias", "an object of token ids and numbers", value)
+    if len(value) > MAX_BIASES:
+        raise wrong_size("logit_bias", f"at most {MAX_BIASES} token ids", len(value))
     return {_token_id(key): _bias(key, bias) for key, bias in value.items()}
 
 

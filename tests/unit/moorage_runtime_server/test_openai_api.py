@@ -206,6 +206,11 @@ REFUSED = [
         WRONG_VALUE.format("logit_bias", "token ids as keys", "'" + "9" * 79 + "…"),
     ),
     (
+        {"logit_bias": {f"{index:09}": 1 for index in range(1025)}},
+        "logit_bias",
+        WRONG_VALUE.format("logit_bias", "at most 1024 token ids", "1025"),
+    ),
+    (
         {"priority": 1},
         "priority",
         f"'priority' has no effect here: this server schedules by FCFS. {PRIORITY}",

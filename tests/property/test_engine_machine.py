@@ -11,7 +11,7 @@ from moorage_runtime.engine import policy
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Submit
 from moorage_runtime.engine.plan import Limits
-from moorage_runtime.engine.simulation import SimulatedRunner, next_token
+from tests.simulated_runner import SimulatedRunner, next_token
 
 VOCABULARY = 11
 CONTEXT = 96

@@ -6,7 +6,7 @@ from moorage_runtime.engine.blocks import IntegrityError
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import SamplingParams, Submit
 from moorage_runtime.engine.plan import Limits, Sampled
-from moorage_runtime.engine.simulation import SimulatedRunner, next_token
+from tests.simulated_runner import SimulatedRunner, next_token
 
 VOCABULARY = 50
 

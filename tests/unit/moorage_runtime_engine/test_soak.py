@@ -14,7 +14,7 @@ from moorage_runtime.engine import policy
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Submit
 from moorage_runtime.engine.plan import Limits
-from moorage_runtime.engine.simulation import SimulatedRunner, next_token
+from tests.simulated_runner import SimulatedRunner, next_token
 
 STEPS = int(os.environ.get("MOORAGE_SOAK_STEPS", "30000"))
 SEED = int(os.environ.get("MOORAGE_SOAK_SEED", "1"))

@@ -1,4 +1,4 @@
-"""A runner without a model, for tests: it checks what a real one would compute wrongly in silence.
+"""A runner without a model: it checks what a real one would compute wrongly in silence.
 
 Where a model would keep the keys and values of a position it keeps a digest of the token, of everything before it and
 of the namespace, because that is what keys and values depend on. Before it answers it reads the whole past of each

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from moorage_runtime.engine.messages import TokenLogprobs
 from moorage_runtime.server.detokenize import TextStream
 from moorage_runtime.server.engine_client import EngineClient
-from moorage_runtime.server.errors import EngineFailedError, RequestTimeoutError
+from moorage_runtime.server.errors import ApiError, EngineFailedError, RequestTimeoutError
 from moorage_runtime.server.metrics import Metrics
 from moorage_runtime.server.outputs import Arrival, OutputStream
 
@@ -80,14 +80,12 @@ class Answer:
         """
         left = len(self._sequences)
         while left:
-            batch = [
-                delta
-                for arrival in await self.stream.take()
-                if not self._sequences[arrival.choice].done and (delta := self._delta(arrival)) is not None
-            ]
+            batch, failure = self._batch(await self.stream.take())
             left -= sum(delta.finish_reason is not None for delta in batch)
             if batch:
                 yield batch
+            if failure is not None:
+                raise failure
         self.usage.cached_tokens = self._cached_tokens()
 
     def close(self) -> None:
@@ -97,6 +95,20 @@ class Answer:
         self.client.cancel([self.stream.ids[index] for index in unfinished])
         for index in unfinished:
             self._finish(self._sequences[index], "abort", now)
+
+    def _batch(self, arrivals: Sequence[Arrival]) -> tuple[list[Delta], ApiError | None]:
+        """What is new, and the failure that ended it: what came before that is the client's all the same."""
+        batch: list[Delta] = []
+        try:
+            for arrival in arrivals:
+                if self._sequences[arrival.choice].done:
+                    continue
+                delta = self._delta(arrival)
+                if delta is not None:
+                    batch.append(delta)
+        except ApiError as failure:
+            return batch, failure
+        return batch, None
 
     def _delta(self, arrival: Arrival) -> Delta | None:
         output, sequence = arrival.output, self._sequences[arrival.choice]

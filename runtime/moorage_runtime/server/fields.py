@@ -143,8 +143,8 @@ class Fields:
 
     def refuse_rest(self, ignored: frozenset[str] = frozenset()) -> None:
         """Refuse fields that were neither asked for nor are known to make no difference."""
-        for name in self._values:
-            if name not in self._known and name not in ignored:
+        for name, value in self._values.items():
+            if value is not None and name not in self._known and name not in ignored:
                 param = self._prefix + shortened(name)
                 raise InvalidRequestError(
                     f"Unrecognized request argument supplied: '{param}'.", param=param, code="unknown_parameter"

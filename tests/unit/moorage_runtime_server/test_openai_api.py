@@ -143,6 +143,11 @@ async def test_the_models_own_defaults_fill_what_is_left_out(client, echo):
     assert (request.priority, request.cache_salt, request.timeout_seconds) == (0, "", None)
 
 
+async def test_null_is_absent_whatever_the_field(echo):
+    status, _, _ = await echo.post("/v1/chat/completions", chat() | {"tools": None, "seed": None, "stop": None})
+    assert status == 200
+
+
 async def test_text_parts_and_the_developer_role(client):
     messages = [
         {"role": "developer", "content": "be brief"},

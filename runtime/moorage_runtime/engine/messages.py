@@ -9,7 +9,7 @@ The life of an engine, as its API process sees it::
 
     Loading*  (Started | Failed)      a process that sends Failed exits non-zero afterwards
     Step*                             one per step that computed or ended something
-    (end of the process)              exit code 0 after Drain or Shutdown, anything else is a failure
+    (end of the process)              exit code 0 after Shutdown, anything else is a failure
 
 A request that was submitted ends **exactly once**, with the one `Output` that carries a `finish_reason`. Cancelling a
 request that has ended already is not an error: the two messages crossed.
@@ -84,15 +84,11 @@ class Cancel(msgspec.Struct, frozen=True, array_like=True, tag="cancel"):
     id: str
 
 
-class Drain(msgspec.Struct, frozen=True, array_like=True, tag="drain"):
-    """Finish everything that was submitted, then exit 0. Nothing may be submitted afterwards."""
-
-
 class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag="shutdown"):
-    """End every request with `abort`, then exit 0."""
+    """End every request with `abort`, then exit 0. Who wants answers to be complete waits for them first."""
 
 
-Command = Submit | Cancel | Drain | Shutdown
+Command = Submit | Cancel | Shutdown
 
 
 class Loading(msgspec.Struct, frozen=True, array_like=True, tag="loading"):

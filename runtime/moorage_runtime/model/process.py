@@ -26,7 +26,6 @@ from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import (
     Cancel,
     Command,
-    Drain,
     Event,
     Failed,
     Shutdown,
@@ -124,7 +123,7 @@ def _obey(engine: Engine, command: Command) -> bool:
             engine.cancel(command.id)
         case Shutdown():
             engine.cancel_all()
-    return isinstance(command, Drain | Shutdown)
+    return isinstance(command, Shutdown)
 
 
 def _seeded(request: Submit) -> Submit:

@@ -8,7 +8,6 @@ import pytest
 
 from moorage_runtime.engine.messages import (
     Cancel,
-    Drain,
     Failed,
     Loading,
     Output,
@@ -29,7 +28,6 @@ def test_commands_survive_the_wire():
     commands = [
         Submit("a", [1, 2], 5, SamplingParams(seed=2**63 - 1, logit_bias={3: -1.5}, logprobs=2), [2], priority=-1),
         Cancel("a"),
-        Drain(),
         Shutdown(),
     ]
     assert decode_commands(encode_commands(commands)) == commands

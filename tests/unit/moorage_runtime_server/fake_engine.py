@@ -67,7 +67,7 @@ class Engine:
         self.socket, self.log, self.options = socket, log, options
         self.totals = {"submit": 0}
         self.sequences = {}
-        self.draining = False
+        self.ending = False
         self.closed = []
 
     def command(self, command):
@@ -83,12 +83,10 @@ class Engine:
                     self.socket.send(b"nonsense")
                 if self.sequences.pop(identifier, None):
                     self.closed.append(m.Output(identifier, [], None, "abort"))
-            case m.Drain():
-                self.draining = True
             case m.Shutdown():
                 self.closed += [m.Output(identifier, [], None, "abort") for identifier in self.sequences]
                 self.sequences.clear()
-                self.draining = True
+                self.ending = True
 
     def step(self):
         everyone = list(self.sequences.values())
@@ -155,7 +153,7 @@ def serve(engine, options):
             "fake", 260, options.context_length, 4096, options.max_running, [options.eos], "float32", 1, "none", 0, 0.1
         )
     )
-    while not (engine.draining and not engine.sequences):
+    while not (engine.ending and not engine.sequences):
         timeout = 0 if engine.sequences else 1000
         while engine.socket.poll(timeout):
             for command in m.decode_commands(engine.socket.recv()):

@@ -135,8 +135,9 @@ def load(checkpoint: Checkpoint, asked: str | None, threads: int, progress: Call
         UnsupportedModelError: a tensor is missing or of an unknown type.
     """
     memory.check_fits(packed_bytes(checkpoint, asked), resources.memory_limit(), resources.resident_bytes())
-    some_matrix = checkpoint.layout("model.layers.0.mlp.down_proj.weight")
-    stored = computed_format(some_matrix, asked) if some_matrix else "F32"
+    name = "model.layers.0.mlp.down_proj.weight"
+    some_matrix = checkpoint.layout(name)
+    stored = computed_format(name, some_matrix, asked) if some_matrix else "F32"
     model = pack(checkpoint, asked, threads, progress)
     return NativeModel(checkpoint.config, model, stored, "float32" if stored == "F32" else "bfloat16", threads)
 

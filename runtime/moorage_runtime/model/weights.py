@@ -33,6 +33,7 @@ _PARTS = {
     **dict.fromkeys(("gate_proj", "up_proj", "down_proj"), "mlp"),
 }
 _ONLY_QWEN3 = ("q_norm", "k_norm")
+_VALUES = "self_attn.v_proj.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +85,24 @@ def shape_of(config: ModelConfig) -> Shape:
     )
 
 
-def computed_format(stored: Layout | Stored, asked: str | None) -> str:
-    """The format in which a matrix is computed; no bit of it depends on anything but the checkpoint and `asked`."""
+def computed_format(name: str, stored: Layout | Stored, asked: str | None) -> str:
+    """The format in which a matrix is computed; no bit of it depends on anything but the checkpoint and `asked`.
+
+    A quantised matrix multiplies activations of 8 bits. The projection to values is most sensitive to that: it alone in
+    bfloat16 takes away a third of what a quantised SmolLM2's distributions are off by, for some 3 % of the weights.
+    """
     if asked is not None:
         return {"bfloat16": "BF16", "float32": "F32"}[asked]
-    return "BF16" if stored.format == "F16" else stored.format
+    quantised = FORMATS[stored.format].block > 1
+    return "BF16" if stored.format == "F16" or (quantised and name.endswith(_VALUES)) else stored.format
 
 
 def packed_bytes(checkpoint: Checkpoint, asked: str | None) -> int:
     """Memory that the matrices will take, known before any is read."""
-    layouts = (checkpoint.layout(place.name) for place in _matrices(checkpoint.config))
+    layouts = ((place.name, checkpoint.layout(place.name)) for place in _matrices(checkpoint.config))
     return sum(
-        each.rows * FORMATS[computed_format(each, asked)].row_bytes(each.columns)
-        for each in layouts
+        each.rows * FORMATS[computed_format(name, each, asked)].row_bytes(each.columns)
+        for name, each in layouts
         if each is not None
     )
 
@@ -132,7 +138,7 @@ def _vectors(config: ModelConfig) -> Iterator[_Place]:
 
 def _set_matrix(model: Model, checkpoint: Checkpoint, place: _Place, asked: str | None) -> None:
     stored = _required(checkpoint, place.name)
-    target = computed_format(stored, asked)
+    target = computed_format(place.name, stored, asked)
     try:
         model.matrix(place.layer, place.slot, target, (stored.rows, stored.columns), _converted(stored, target))
     except KernelsError as error:

@@ -111,16 +111,26 @@ class Distributions:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "divergence", "agreement"), [(None, 0.0028, 0.96), ("bfloat16", 0.0004, 0.99)], ids=["Q4_1", "bfloat16"]
+    ("dtype", "divergence", "agreement", "margin"),
+    [(None, 0.0028, 0.96, 0.6), ("bfloat16", 0.0004, 0.98, 0.2)],
+    ids=["Q4_1", "bfloat16"],
 )
-def test_distributions_are_near_those_of_float32(smollm2_path, chats, dtype, divergence, agreement):
-    """Divergences of 0.0023 and 0.0002 were seen, and agreement at 97.1 and 99.8 % of the positions."""
+def test_distributions_are_near_those_of_float32(smollm2_path, chats, dtype, divergence, agreement, margin):  # noqa: PLR0917 - three bounds
+    """Mean divergence, share of equal choices, and no other choice where float32's first two are `margin` apart.
+
+    Seen with attention by AMX and by AVX-512: divergences of 0.0024 and 0.0023 (Q4_1), 0.0002 both (bfloat16); equal
+    choices 97.4 and 97.1 %, 98.8 and 99.8 %; margins of up to 0.34 and 0.08. The last two bounds were set after these
+    were seen: few positions are near ties, so a share of equal choices varies more than a divergence does.
+    """
     exact, ours = Distributions(smollm2_path, "float32"), Distributions(smollm2_path, dtype)
-    divergences, same = [], []
+    divergences, same, margins = [], [], []
     for prompt, answer in chats:
         p, q = exact.of(prompt, answer), ours.of(prompt, answer)
+        best = np.sort(p, axis=1)
         divergences += (np.exp(p) * (p - q)).sum(axis=1).tolist()
         same += (p.argmax(axis=1) == q.argmax(axis=1)).tolist()
+        margins += (best[:, -1] - best[:, -2]).tolist()
     assert len(same) > 20 * len(chats)
     assert np.mean(divergences) < divergence
     assert np.mean(same) > agreement
+    assert np.all(same, where=np.array(margins) > margin)

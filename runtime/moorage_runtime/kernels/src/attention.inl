@@ -57,7 +57,6 @@ struct Bf16Cache {
     }
     static void put_values(Element* values, const float* x, int dim, int odd) {
         auto* pairs = reinterpret_cast<uint32_t*>(values);
-        // The partner of the pair is multiplied by weight 0 until it is written; a leftover NaN would be NaN still.
         for (int i = 0; i < dim; ++i) {
             const uint32_t value = bf16_of_float(x[i]);
             pairs[i] = odd ? (pairs[i] & 0xffffu) | value << 16 : value;
@@ -174,8 +173,10 @@ void write_row(const AttentionLayer& layer, int row, int position, int32_t block
     turn(layer.heads, layer.k + at, layer.k_norm, layer.cosines + angle, layer.sines + angle, 1.0f, turned);
     typename Cache::Element* keys = keys_of<Cache>(layer, block, kv_head) + slot * P;
     for (int i = 0; i < dim; i += P) Cache::put_key(keys + i * kBlockTokens, turned + i);
-    Cache::put_values(keys_of<Cache>(layer, block, kv_head) + kBlockTokens * dim + slot / P * dim * P, layer.v + at, dim,
-                      slot % P);
+    typename Cache::Element* values = keys_of<Cache>(layer, block, kv_head) + kBlockTokens * dim;
+    // Positions that are not written yet are multiplied by weight 0; what another sequence left may be a NaN.
+    if (slot == 0) memset(values, 0, sizeof *values * static_cast<size_t>(kBlockTokens * dim));
+    Cache::put_values(values + slot / P * dim * P, layer.v + at, dim, slot % P);
 }
 
 template <class Cache>

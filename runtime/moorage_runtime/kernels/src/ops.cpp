@@ -21,7 +21,7 @@ const Ops& ops_for(bool bf16_cache, const char* at_most) {
     const Features& has = features();
     const Level levels[] = {
 #if defined(__x86_64__)
-        {"amx", has.amx, kAvx512F32, kAvx512Bf16},
+        {"amx", has.amx, kAvx512F32, kAmxBf16},
         {"avx512", has.avx512, kAvx512F32, kAvx512Bf16},
         {"avxvnni", has.avx2, kAvx2F32, kAvx2Bf16},
         {"avx2", has.avx2, kAvx2F32, kAvx2Bf16},

@@ -9,6 +9,7 @@ extern const Ops kScalarF32, kScalarBf16;
 #if defined(__x86_64__)
 extern const Ops kAvx2F32, kAvx2Bf16;
 extern const Ops kAvx512F32, kAvx512Bf16;
+extern const Ops kAmxBf16;
 #endif
 
 }  // namespace moorage

@@ -71,12 +71,13 @@ def test_an_image_that_does_not_exist(kit):
 
 
 def test_too_little_memory(kit):
-    limits = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "640Mi"}}
+    limits = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
     kit.apply(deployment("small", resources=limits))
     message = _settled(kit, "small", "InsufficientMemory")["message"]
     assert re.match(
-        r"the weights take \d+Mi, the engine \d+Mi besides and the API process \d+Mi; "
-        r"raise resources\.limits\.memory from 640Mi to more than \d+Mi\. ",
+        r"the weights take \d+Mi, the engine \d+Mi besides and the API process \d+Mi: more than the 256Mi there are; "
+        r"give it more than \d+Mi \(in a pod resources\.limits\.memory, else free memory\), "
+        r"or take a smaller or quantised model\. ",
         message,
     ), message
     assert message.endswith(

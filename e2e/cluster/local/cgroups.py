@@ -1,5 +1,6 @@
 """The control group of one cluster, below which its pods live, on machines with either version of control groups."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,16 +76,20 @@ def _enable_controllers(folder: Path) -> None:
 
 
 def _members(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("cgroup.procs"):
+    for path in _tree(folder):
         try:
-            yield from path.read_text().split()
-        except (FileNotFoundError, OSError):  # the group went away, or holds threads only
+            yield from (path / "cgroup.procs").read_text().split()
+        except OSError:  # the group went away, or holds threads only
             continue
 
 
+def _tree(folder: Path) -> Iterator[Path]:
+    """The group and all below it, each before those below; one that goes away meanwhile is passed over."""
+    return (Path(path) for path, _, _ in os.walk(folder))
+
+
 def _remove_tree(folder: Path) -> None:
-    children = [path for path in folder.rglob("*") if path.is_dir()]
-    for path in [*sorted(children, reverse=True), folder]:
+    for path in reversed(list(_tree(folder))):
         try:
             path.rmdir()
         except OSError:  # the kernel is not done with its processes yet: the caller comes back

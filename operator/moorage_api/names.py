@@ -19,6 +19,11 @@ REVISION_LABEL: Final = f"{GROUP}/revision"
 """The number of the revision, in decimal, on its record, its workload and its pods."""
 RANK_LABEL: Final = f"{GROUP}/rank"
 """On pods: the first rank that the pod runs. The gateway sends requests to rank 0 only."""
+PURPOSE_LABEL: Final = f"{GROUP}/purpose"
+"""On pods that serve nothing: what they are for, such as `resolve`."""
+
+ACTION_ANNOTATION: Final = f"{GROUP}/action"
+"""On an LLMDeployment: `VERB/rN[/NONCE]`, what a person wants done with revision N, once."""
 
 # A serving pod.
 FETCH_CONTAINER: Final = "fetch"

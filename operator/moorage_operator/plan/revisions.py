@@ -21,6 +21,8 @@ from moorage_operator.render.pod import pod_template
 from moorage_operator.render.record import ROLE_LABEL, ROLE_SINCE, Role
 
 HISTORY_LIMIT: Final = 10
+_NOT_MADE_OF: Final = frozenset({"replicas", "rollout", "rollbackTo"})
+"""How many, and how they come to be: parts of spec that make no revision."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def wanted(
 
 def makings_of(spec: Spec) -> dict[str, Any]:
     """The part of spec that makes a revision, as it is recorded."""
-    makings = {name: value for name, value in spec.to_api().items() if name != "replicas"}
+    makings = {name: value for name, value in spec.to_api().items() if name not in _NOT_MADE_OF}
     makings["model"] = {name: value for name, value in makings["model"].items() if name != "servedName"}
     return makings
 

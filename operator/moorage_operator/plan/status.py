@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from moorage_api.conditions import PODS_ON_THE_WAY, ConditionStatus, ConditionType, Reason
-from moorage_api.llmdeployment import Condition, RevisionPointers, RevisionStatus, Rollout, Status
+from moorage_api.status import Condition, RevisionPointers, RevisionStatus, RolloutStatus, Status
 from moorage_operator.manifest import Manifest, dig
 from moorage_operator.plan.findings import Finding, finding
 from moorage_operator.plan.rollout import Share
@@ -69,7 +69,7 @@ def report(
             candidate=found.candidate.number if found.candidate else None,
         ),
         revisions=_revisions(snapshot, found, shares),
-        rollout=Rollout(reason=head.reason, message=head.message) if found.candidate and found.stable else None,
+        rollout=RolloutStatus(reason=head.reason, message=head.message) if found.candidate and found.stable else None,
     )
     return status.to_api(), _events(snapshot, head)
 

@@ -21,7 +21,8 @@ Inside a cluster it uses its pod's service account. Outside of one it uses --kub
   curl localhost:8080/v1/chat/completions -H 'content-type: application/json' \\
        -d '{"model": "chat", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
 
-Public port: /v1/models, /v1/chat/completions, /v1/completions.  Internal port: /healthz, /readyz, /metrics.
+Public port: /v1/models, /v1/chat/completions, /v1/completions.  Internal port: /healthz, /readyz, /metrics,
+/telemetry (with ?watch as a stream).
 SIGTERM: stops accepting, lets open streams end, exits 0.
 """
 
@@ -34,6 +35,7 @@ class Settings:
 
     watch_namespace: str = ""
     kubeconfig: Path | None = None
+    pod_name: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - the Service and NetworkPolicies decide who reaches a pod's address
     public_port: int = 8080
     internal_port: int = 8081
@@ -71,6 +73,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
     add("--watch-namespace", base.watch_namespace, str, "only this namespace's models; empty: those of all namespaces")
     add("--kubeconfig", base.kubeconfig, Path, "how to reach the API server from outside of a cluster")
+    add("--pod-name", base.pod_name, str, "what its telemetry calls this gateway; empty: as its host is called")
     add("--host", base.host, str, "address to listen on")
     add("--public-port", base.public_port, int, "port for clients")
     add("--internal-port", base.internal_port, int, "port for probes and metrics")

@@ -11,9 +11,12 @@ import pytest
 
 from moorage_gateway import table
 from moorage_gateway.app import App
+from moorage_gateway.draw import Draws
+from moorage_gateway.figures import Book
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.proxy import Proxy, new_session
 from moorage_gateway.request import Limits
+from moorage_gateway.scrape import Scraper
 from moorage_gateway.server import public_server
 from moorage_gateway.settings import Settings
 from moorage_gateway.table import Model, Revision, Target
@@ -147,12 +150,14 @@ class Gateway:
 
     def __init__(self, limits: Limits) -> None:
         self.table: table.Table | None = table.EMPTY
-        self.targets, self.metrics = Targets(), Metrics()
+        self.targets, self.book, self.draws = Targets(), Book(), Draws(lambda: 0)
+        self.metrics = Metrics(self.book, self.targets)
         self._limits = limits
 
     async def start(self) -> None:
         self.session = new_session(connect_seconds=1, idle_seconds=DEADLINE)
-        app = App(lambda: self.table, Proxy(self.session, self.targets, self.metrics), self.metrics, self._limits)
+        self.proxy = Proxy(self.session, self.targets, self.book, self.draws)
+        app = App(lambda: self.table, self.proxy, self.metrics, self._limits)
         self.server = public_server(app, Settings(host="127.0.0.1", public_port=0, drain_seconds=1), self._limits)
         self._serving = asyncio.create_task(self.server.serve())
         await wait_until(lambda: self.server.started)
@@ -170,6 +175,14 @@ class Gateway:
         self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
         await self.session.close()
+
+    def scraper(self, tick: float = 0.01) -> Scraper:
+        """Who keeps the targets fresh; to be run by the test."""
+        return Scraper(lambda: self.table, self.session, self.targets, self._forget, tick)
+
+    def _forget(self, now: table.Table) -> None:
+        self.book.keep(now.full.values())
+        self.draws.keep(now.full.values())
 
     def serve(self, *models: Model) -> None:
         self.table = table.build(models)

@@ -35,7 +35,7 @@ class ConditionType(_Explained):
     STALLED = "Stalled", "Nothing goes on by itself any more: spec or the cluster has to be changed."
     GPU_HEALTHY = (
         "GPUHealthy",
-        "The GPUs of the replicas can be measured and work. Only with spec.accelerator; Unknown until one was measured.",
+        "The GPUs of the replicas can be measured and work. Only with spec.accelerator; Unknown until measured.",
     )
 
 
@@ -115,8 +115,10 @@ class Reason(_Explained):
     # Wrong, and waiting changes nothing.
     ROLLED_BACK = (
         "RolledBack",
-        "The revision that spec asks for was given up, and the one before serves. Change spec, or annotate "
-        "moorage.dev/action=retry/rN.",
+        (
+            "The revision that spec asks for was given up, and the one before serves. Change spec, or annotate "
+            "moorage.dev/action=retry/rN."
+        ),
     )
     GATE_FAILED = (
         "GateFailed",
@@ -204,6 +206,10 @@ class Reason(_Explained):
 
     # Of GPUHealthy.
     GPU_MEASURED = "GPUMeasured", "Every GPU answers. Nothing to do."
+    GPU_UNHEALTHY = (
+        "GPUUnhealthy",
+        "A replica cannot measure its GPUs, or lost one. The message carries NVML's words; look at the node.",
+    )
     GPU_NOT_MEASURED = "GPUNotMeasured", "No gateway has told about the GPUs yet. Wait."
 
 

@@ -128,8 +128,14 @@ class WindowFigures(ApiModel):
 class RolloutStatus(ApiModel):
     """What the rollout is doing; after its end only the last action remains."""
 
+    strategy: str | None = None
+    """How it goes: spec.rollout.strategy, or RollingUpdate when it goes back to a revision that has served before."""
+
+    began: datetime | None = None
+    """When it began."""
+
     step: _Count | None = None
-    """Which step, from 1."""
+    """Which step, from 1; of a RollingUpdate, how many replicas have been replaced."""
 
     steps: _Count | None = None
     """Of how many."""

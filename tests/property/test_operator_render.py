@@ -30,7 +30,7 @@ AMOUNTS = st.fixed_dictionaries(
 SPECS = st.fixed_dictionaries(
     {
         "model": st.fixed_dictionaries(
-            {"source": st.sampled_from(["hf://org/model@v1", "pvc://claim.of-ours/path", "python://package==1.0"])},
+            {"source": st.sampled_from(["hf://org/model@cccccccccccccccccccccccccccccccccccccccc", "pvc://claim.of-ours/path", "python://package==1.0"])},
             optional={
                 "servedName": st.just("Public-1.0"),
                 "contextLength": st.integers(1, 2**31 - 1),

@@ -69,8 +69,8 @@ class _Revisions(Collector):
         yield _by_word(
             "moorage_gateway_errors",
             "Of these, those that went wrong, by kind: connect, reset, timeout and unavailable (before the first "
-            "byte), cut (in mid-stream), error_event (a stream that ended with an error), server_error (any other status "
-            "from 500 on), client_gone (no fault of the replica).",
+            "byte), cut (in mid-stream), error_event (a stream that ended with an error), server_error (any other "
+            "status from 500 on), client_gone (no fault of the replica).",
             "kind",
             ((labels, figures.failed) for labels, figures in found),
         )

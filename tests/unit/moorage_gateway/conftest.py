@@ -148,14 +148,14 @@ class Replica:
 class Gateway:
     """The gateway's own parts, with a table that the test sets."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, connect_seconds: float = 1) -> None:
         self.table: table.Table | None = table.EMPTY
         self.targets, self.book, self.draws = Targets(), Book(), Draws(lambda: 0)
         self.metrics = Metrics(self.book, self.targets)
-        self._limits = limits
+        self._limits, self._connect_seconds = limits, connect_seconds
 
     async def start(self) -> None:
-        self.session = new_session(connect_seconds=1, idle_seconds=DEADLINE)
+        self.session = new_session(self._connect_seconds, idle_seconds=DEADLINE)
         self.proxy = Proxy(self.session, self.targets, self.book, self.draws)
         app = App(lambda: self.table, self.proxy, self.metrics, self._limits)
         self.server = public_server(app, Settings(host="127.0.0.1", public_port=0, drain_seconds=1), self._limits)
@@ -232,8 +232,13 @@ def limits():
 
 
 @pytest.fixture
-async def gateway(limits):
-    running = Gateway(limits)
+def connect_seconds():
+    return 1
+
+
+@pytest.fixture
+async def gateway(limits, connect_seconds):
+    running = Gateway(limits, connect_seconds)
     await running.start()
     yield running
     await running.stop()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage_api import names
+
 _ABOUT = """\
 The data plane of Moorage: one OpenAI-compatible endpoint for every LLMDeployment.
 
@@ -38,7 +40,7 @@ class Settings:
     pod_name: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - the Service and NetworkPolicies decide who reaches a pod's address
     public_port: int = 8080
-    internal_port: int = 8081
+    internal_port: int = names.GATEWAY_INTERNAL_PORT
     max_body_bytes: int = 4 * 2**20
     max_header_bytes: int = 32 * 2**10
     client_seconds: float = 30.0

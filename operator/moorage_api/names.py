@@ -41,6 +41,13 @@ READY_PATH: Final = "/readyz"
 METRICS_PATH: Final = "/metrics"
 TELEMETRY_PATH: Final = "/telemetry"
 
+# The gateway's pods, as the chart makes them and the operator finds them.
+NAME_LABEL: Final = "app.kubernetes.io/name"
+GATEWAY: Final = "moorage-gateway"
+"""The value of `NAME_LABEL` on them, and the name of their Service."""
+GATEWAY_INTERNAL_PORT: Final = 8081
+"""Probes, metrics and `TELEMETRY_PATH`, with `?watch` as a stream. No Service has it: each gateway is asked itself."""
+
 LOAD_HEADER: Final = "x-moorage-load"
 """On a runtime's answers: `running=3,waiting=1`. The gateway takes it off before a client sees it."""
 MODEL_HEADER: Final = "x-moorage-model"

@@ -13,14 +13,17 @@ from moorage_gateway import table
 from moorage_gateway.app import App
 from moorage_gateway.draw import Draws
 from moorage_gateway.figures import Book
+from moorage_gateway.internal import InternalApp
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.proxy import Proxy, new_session
 from moorage_gateway.request import Limits
 from moorage_gateway.scrape import Scraper
-from moorage_gateway.server import public_server
+from moorage_gateway.server import internal_server, public_server
 from moorage_gateway.settings import Settings
 from moorage_gateway.table import Model, Revision, Target
 from moorage_gateway.targets import Targets
+from moorage_gateway.telemetry import Pace, Telemetry
+from moorage_gateway.view import View
 
 DEADLINE = 20
 
@@ -194,6 +197,36 @@ class Gateway:
         return await asyncio.open_connection("127.0.0.1", self.port)
 
 
+class Inside:
+    """The internal door of a gateway whose table the test sets."""
+
+    def __init__(self, gateway: Gateway, pace: Pace | None = None) -> None:
+        self.gateway = gateway
+        self.changed, self.synced, self.draining = asyncio.Event(), True, False
+        view = View(lambda: gateway.table, gateway.book, gateway.targets)
+        self.telemetry = Telemetry("gateway-1", "2026-11-22T08:00:00.000Z", view, lambda: self.changed, pace)
+
+    async def start(self) -> None:
+        app = InternalApp(
+            self.gateway.metrics, self.telemetry, synced=lambda: self.synced, draining=lambda: self.draining
+        )
+        self.server = internal_server(app, Settings(host="127.0.0.1", internal_port=0))
+        self._serving = asyncio.create_task(self.server.serve())
+        await wait_until(lambda: self.server.started)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/telemetry"
+
+    async def stop(self) -> None:
+        self.telemetry.close()
+        self.server.should_exit = True
+        await self._serving
+
+    def serve(self, *models: Model) -> None:
+        self.gateway.serve(*models)
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+
 def model(*revisions: Revision, name: str = "chat", namespace: str = "team-a", **fields: object) -> Model:
     values = {"created": 0, "reason": "Serving", "message": "1 of 1 replicas is ready."} | fields
     return Model(namespace=namespace, deployment=name, name=name, revisions=revisions, **values)
@@ -242,6 +275,21 @@ async def gateway(limits, connect_seconds):
     await running.start()
     yield running
     await running.stop()
+
+
+@pytest.fixture
+async def make_inside(gateway):
+    """Open the gateway's internal door: `await make_inside(pace)`."""
+    started: list[Inside] = []
+
+    async def start(pace: Pace) -> Inside:
+        started.append(Inside(gateway, pace))
+        await started[-1].start()
+        return started[-1]
+
+    yield start
+    for inside in started:
+        await inside.stop()
 
 
 @pytest.fixture

@@ -6,46 +6,12 @@ import socket
 import orjson
 import pytest
 
-from moorage_gateway.internal import InternalApp
 from moorage_gateway.report import Report
-from moorage_gateway.server import internal_server
-from moorage_gateway.settings import Settings
 from moorage_gateway.table import Revision, Target
-from moorage_gateway.telemetry import Pace, Telemetry
-from moorage_gateway.view import View
+from moorage_gateway.telemetry import Pace
 
 QUICK = Pace(tick=0.05, soonest=0.001, heartbeat=0.2, slow=0.1, patience=0.5)
 NEVER = 3600
-
-
-class Inside:
-    """The internal door of a gateway whose table the test sets."""
-
-    def __init__(self, gateway, until, pace):
-        self.gateway, self.until = gateway, until
-        self.changed, self.synced, self.draining = asyncio.Event(), True, False
-        view = View(lambda: gateway.table, gateway.book, gateway.targets)
-        self.telemetry = Telemetry("gateway-1", "2026-11-22T08:00:00.000Z", view, lambda: self.changed, pace)
-
-    async def start(self):
-        app = InternalApp(
-            self.gateway.metrics, self.telemetry, synced=lambda: self.synced, draining=lambda: self.draining
-        )
-        self.server = internal_server(app, Settings(host="127.0.0.1", internal_port=0))
-        self._serving = asyncio.create_task(self.server.serve())
-        await self.until(lambda: self.server.started)
-        self.port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/telemetry"
-
-    async def stop(self):
-        self.telemetry.close()
-        self.server.should_exit = True
-        await self._serving
-
-    def serve(self, *models):
-        self.gateway.serve(*models)
-        changed, self.changed = self.changed, asyncio.Event()
-        changed.set()
 
 
 @pytest.fixture
@@ -54,11 +20,8 @@ def pace():
 
 
 @pytest.fixture
-async def inside(gateway, until, pace):
-    running = Inside(gateway, until, pace)
-    await running.start()
-    yield running
-    await running.stop()
+async def inside(make_inside, pace):
+    return await make_inside(pace)
 
 
 @pytest.fixture
@@ -269,9 +232,8 @@ async def test_a_line_comes_at_least_with_every_heartbeat(inside, watch, chat):
         assert (empty["whole"], empty["models"], empty["removed"]) == (False, [], [])
 
 
-async def test_a_storm_of_changes_is_told_in_few_lines(gateway, until, http, chat):
-    inside = Inside(gateway, until, Pace(soonest=0.2))
-    await inside.start()
+async def test_a_storm_of_changes_is_told_in_few_lines(make_inside, http, chat):
+    inside = await make_inside(Pace(soonest=0.2))
     async with http.get(f"{inside.url}?watch") as answer:
         await answer.content.readline()
         for n in range(1, 300):
@@ -284,7 +246,6 @@ async def test_a_storm_of_changes_is_told_in_few_lines(gateway, until, http, cha
             told = len(view["models"][0]["revisions"][0]["targets"])
             lines += 1
     assert lines <= 3
-    await inside.stop()
 
 
 async def test_a_reader_that_leaves_costs_nothing(inside, http, until):

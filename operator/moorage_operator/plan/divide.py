@@ -116,7 +116,8 @@ def _one_after_the_other(
     wanted: int, stable: Crew, candidate: Crew, course: Course, *, crowded: bool
 ) -> tuple[Share, ...]:
     surge, promise = course.budget.surge, max(0, wanted - course.budget.unavailable)
-    least = min(1, promise)
+    # One stays until promotion, to go back to; but without surge the last of the candidate needs its place.
+    least = min(1, promise) if surge else 0
     needed = max(least, promise - candidate.ready)
     if course.frozen:
         return (

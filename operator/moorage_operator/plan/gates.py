@@ -6,7 +6,7 @@ since the stage began: the difference between the gateways' figures now and thos
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from moorage_api.duration import duration_value, percentage_value
@@ -84,13 +84,43 @@ def all_along(gateways: tuple[Gateway, ...], number: int) -> Totals:
     return totals
 
 
+def until(gateways: tuple[Gateway, ...], number: int, written: tuple[WindowFigures, ...]) -> Totals:
+    """What had been counted of a revision when `written` was written down, since each gateway's start.
+
+    It is read from there, and not from the gateways, so that one that starts anew forgets nothing.
+    """
+    bounds = next(((one.ttft_bounds, one.itl_bounds) for one in gateways), ((), ()))
+    totals = Totals(ttft_bounds=bounds[0], itl_bounds=bounds[1])
+    for one in written:
+        if one.number == number:
+            totals = replace(
+                totals,
+                requests=totals.requests + one.requests,
+                errors=totals.errors + one.errors,
+                ttft=_sum(totals.ttft, one.ttft),
+                itl=_sum(totals.itl, one.itl),
+            )
+    return totals
+
+
+def unmeasured(gates: Iterable[Gate], stable: Totals) -> Blocked | None:
+    """Whether too little is known of the stable revision to compare with it, once it has no requests any more."""
+    comparing = [gate for gate in gates if gate.max_regression is not None]
+    short = next((gate for gate in comparing if stable.requests < gate.min_requests), None)
+    return _too_few(short, stable) if short is not None else None
+
+
+def _too_few(gate: Gate, stable: Totals) -> Blocked:
+    seen = f"{stable.requests} of {gate.min_requests} requests seen of the revision to compare with"
+    return Blocked(f"{gate.metric}: {seen}")
+
+
 def judge(gate: Gate, candidate: Totals, stable: Totals) -> Blocked | Failed | None:
     """Judge one gate; None when it holds."""
     if candidate.requests < gate.min_requests:
         return Blocked(f"{gate.metric}: {candidate.requests} of {gate.min_requests} requests seen")
     if gate.max_regression is not None and stable.requests < gate.min_requests:
-        seen = f"{stable.requests} of {gate.min_requests} requests seen of the revision to compare with"
-        return Blocked(f"{gate.metric}: {seen}")
+        return _too_few(gate, stable)
     if gate.metric == "ErrorRate":
         return _error_rate(gate, candidate)
     return _latency(gate, candidate, stable)

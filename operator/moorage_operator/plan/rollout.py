@@ -190,7 +190,7 @@ def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
     until = rollout.begun + stage.hold
     place = f"step {index} of {count}"
     beat = _Beat(Finding(Reason.STEP_HOLDING, place), course, index, since=rollout.begun, window=window, until=until)
-    gate = _gate(rollout, rollout.begun, window) if stage.gated else None
+    gate = _gate(rollout, rollout.begun, window) if stage.gated else _before_the_switch(rollout, stage)
     if isinstance(gate, gates.Failed):
         return _gated(gate, beat)
     left = (until - found.now).total_seconds()
@@ -218,12 +218,20 @@ def _gate(rollout: _Rollout, since: datetime, window: tuple[WindowFigures, ...])
     candidate = gates.since(answering, rollout.candidate.number, window, since)
     # After the switch of a blue-green rollout the old colour has no requests: it is judged by those before.
     if strategy(rollout.found) == "BlueGreen":
-        stable = gates.all_along(answering, rollout.stable.number)
+        stable = gates.until(answering, rollout.stable.number, window)
     else:
         stable = gates.since(answering, rollout.stable.number, window, since)
     judged = [gates.judge(gate, candidate, stable) for gate in rollout.found.rollout.gates]
     failed = next((one for one in judged if isinstance(one, gates.Failed)), None)
     return failed or next((one for one in judged if one is not None), None)
+
+
+def _before_the_switch(rollout: _Rollout, stage: Stage) -> gates.Blocked | None:
+    """What the old colour has to be compared by must be known while it still has requests."""
+    if stage.weight or rollout.hastened:
+        return None
+    stable = gates.all_along(rollout.found.routing.answering, rollout.stable.number)
+    return gates.unmeasured(rollout.found.rollout.gates, stable)
 
 
 def _gate_said(gate: gates.Blocked | gates.Failed) -> Finding:

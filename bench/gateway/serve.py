@@ -11,13 +11,14 @@ from moorage_gateway.app import App
 from moorage_gateway.draw import Draws
 from moorage_gateway.figures import Book
 from moorage_gateway.metrics import Metrics
-from moorage_gateway.proxy import Proxy, new_session
+from moorage_gateway.proxy import Proxy
 from moorage_gateway.request import Limits
 from moorage_gateway.scrape import Scraper
 from moorage_gateway.server import public_server
 from moorage_gateway.settings import Settings
 from moorage_gateway.table import Model, Revision, Target
 from moorage_gateway.targets import Targets
+from moorage_gateway.upstream import new_session
 
 
 def _table(addresses: list[str]) -> table.Table:

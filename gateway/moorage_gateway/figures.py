@@ -55,9 +55,9 @@ class Figures:
         ended: Requests that are over, by the status that the replica answered with; `none` where it gave none.
         failed: Of these, those that went wrong, by kind; each once.
         tokens: Generated ones: what an answer says of itself, else the events of its stream.
-        first_token: From a request's arrival to the first byte of its stream.
+        first_token: From when the attempt began to the first byte of its stream.
         between_tokens: Between the events of a stream.
-        duration: From a request's arrival to the last byte of its answer.
+        duration: From when the attempt began to the last byte of its answer.
     """
 
     in_flight: int = 0

@@ -107,7 +107,7 @@ def _plain(found: list[_Labelled]) -> Iterator[Metric]:
 def _histograms(found: list[_Labelled]) -> Iterator[Metric]:
     first = HistogramMetricFamily(
         "moorage_gateway_time_to_first_token_seconds",
-        "From a streaming request's arrival to the first byte of its answer's body.",
+        "From when a request is sent to a replica to the first byte of its stream.",
         labels=_LABELS,
     )
     between = HistogramMetricFamily(
@@ -115,7 +115,7 @@ def _histograms(found: list[_Labelled]) -> Iterator[Metric]:
     )
     duration = HistogramMetricFamily(
         "moorage_gateway_request_duration_seconds",
-        "From a request's arrival to the last byte of its answer.",
+        "From when a request is sent to a replica to the last byte of its answer.",
         labels=_LABELS,
     )
     for labels, figures in found:

@@ -11,15 +11,13 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import aiohttp
-from yarl import URL
 
 from moorage_api import names
 from moorage_gateway import answers, balance
-from moorage_gateway.answers import Answer, Headers, Receive, Send
+from moorage_gateway.answers import Answer, Receive, Send
 from moorage_gateway.balance import Choice
 from moorage_gateway.client import Client
 from moorage_gateway.draw import Draws
@@ -28,34 +26,16 @@ from moorage_gateway.request import Inbound
 from moorage_gateway.stream import EventCount, told_tokens
 from moorage_gateway.table import Model
 from moorage_gateway.targets import Targets
+from moorage_gateway.upstream import passed_back, url
 
 log = logging.getLogger(__name__)
 
-_KEEP_ALIVE_SECONDS: Final = 4.0
-"""Idle connections go before the replica closes them: uvicorn, which most engines use, does so after 5 s."""
 _HELD_BYTES: Final = 2**20
 """An answer that is no stream is held back until it is whole, so that a replica that dies in the middle costs a retry
 and not a torn answer; a longer one than this goes out as it comes."""
 _UNAVAILABLE: Final = (502, 503)
 _SERVER_ERROR: Final = 500
 _LOAD: Final = re.compile(r"running=(\d{1,9}),waiting=(\d{1,9})")
-_NOT_PASSED_BACK: Final = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"date",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-connection",
-        b"server",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-"""Hop-by-hop headers (RFC 9110, 7.6.1), and those that this server writes itself."""
-_INTERNAL_PREFIX: Final = names.INTERNAL_HEADER_PREFIX.encode()
 _WORDS: Final = {
     "connect": "could not be reached",
     "reset": "closed the connection before its answer was complete",
@@ -78,22 +58,22 @@ class _Exchange:
     model: Model
     inbound: Inbound
     client: Client
-    began: float
     draw: float
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """One try of it: where it went, who counts it, and what the replica answered (0: nothing yet)."""
+    """One try of it: where it went, who counts it, when it began, what the replica answered (0: nothing yet)."""
 
     choice: Choice
     figures: Figures
+    began: float
     status: int = 0
     fault: str = ""
 
 
 class Proxy:
-    """Routes the requests of one process; `session` comes from `new_session`."""
+    """Routes the requests of one process; `session` comes from `upstream.new_session`."""
 
     def __init__(
         self,
@@ -119,7 +99,7 @@ class Proxy:
         if choice is None:
             raise answers.not_ready(model)
         async with Client(receive, send) as client:
-            exchange = _Exchange(model, inbound, client, self._clock(), draw)
+            exchange = _Exchange(model, inbound, client, draw)
             failure = await self._attempt(choice, exchange)
             if failure is not None and (second := self._second(choice, failure, exchange)) is not None:
                 failure = await self._attempt(second, exchange)
@@ -147,8 +127,8 @@ class Proxy:
     async def _attempt(self, choice: Choice, exchange: _Exchange) -> _Failed | None:
         """Send the request to one replica and its answer to the client; the failure, if it comes to one."""
         key, figures = choice.target.key, self._book.of(exchange.model, choice.revision)
-        attempt = _Attempt(choice, figures)
-        self._targets.begin(key, self._clock())
+        attempt = _Attempt(choice, figures, self._clock())
+        self._targets.begin(key, attempt.began)
         figures.in_flight += 1
         try:
             await self._forward(attempt, exchange)
@@ -164,7 +144,7 @@ class Proxy:
             figures.in_flight -= 1
             figures.end(attempt.status, attempt.fault)
             self._targets.end(key, now)
-        figures.duration.observe(now - exchange.began)
+        figures.duration.observe(now - attempt.began)
         return None
 
     def _note_fault(self, attempt: _Attempt, failure: _Failed, exchange: _Exchange) -> None:
@@ -175,10 +155,9 @@ class Proxy:
 
     async def _forward(self, attempt: _Attempt, exchange: _Exchange) -> None:
         inbound, target = exchange.inbound, attempt.choice.target
-        url = _url(target.address, inbound.path)
         try:
             async with self._session.post(
-                url, data=inbound.body, headers=inbound.headers, allow_redirects=False
+                url(target.address, inbound.path), data=inbound.body, headers=inbound.headers, allow_redirects=False
             ) as answer:
                 attempt.status = answer.status
                 self._take_load(target.key, answer)
@@ -210,13 +189,13 @@ class Proxy:
         pieces = answer.content.iter_any()
         first = await anext(pieces, b"")
         if not first:
-            await _send_whole(Answer(answer.status, _passed_back(answer), b""), attempt, client)
+            await _send_whole(Answer(answer.status, passed_back(answer), b""), attempt, client)
             return
         now = clock()
-        figures.first_token.observe(now - exchange.began)
+        figures.first_token.observe(now - attempt.began)
         count = EventCount(figures.between_tokens, first, now)
         try:
-            await client.start(answer.status, _passed_back(answer), is_stream=True)
+            await client.start(answer.status, passed_back(answer), is_stream=True)
             await client.write(first)
             async for piece in pieces:
                 count.take(piece, clock())
@@ -228,19 +207,8 @@ class Proxy:
             attempt.fault = "error_event"
 
 
-def new_session(connect_seconds: float, idle_seconds: float) -> aiohttp.ClientSession:
-    """The client towards replicas: a kept connection for each request at once, nothing added, no redirect followed."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=("accept", "accept-encoding", "user-agent"),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=idle_seconds),
-    )
-
-
 async def _pass_whole(answer: aiohttp.ClientResponse, attempt: _Attempt, exchange: _Exchange) -> None:
-    client, headers = exchange.client, _passed_back(answer)
+    client, headers = exchange.client, passed_back(answer)
     held, size = [], 0
     async for piece in answer.content.iter_any():
         if client.started:
@@ -273,18 +241,3 @@ async def _give_up(exchange: _Exchange, failure: _Failed) -> None:
         message = answers.upstream_message(model, what)
         await client.end_with_event(answers.error_body(message, "server_error", code="replica_failed"))
     # Otherwise the head is out and the body is torn: leaving it unfinished makes the server close the connection.
-
-
-@lru_cache(maxsize=8192)
-def _url(address: str, path: str) -> URL:
-    return URL(f"http://{address}{path}", encoded=True)
-
-
-def _passed_back(answer: aiohttp.ClientResponse) -> Headers:
-    named = answer.headers.get("connection", "").lower().encode()
-    dropped = _NOT_PASSED_BACK.union(token.strip() for token in named.split(b",")) if named else _NOT_PASSED_BACK
-    return [
-        (lower, value)
-        for name, value in answer.raw_headers
-        if (lower := name.lower()) not in dropped and not lower.startswith(_INTERNAL_PREFIX)
-    ]

@@ -19,7 +19,7 @@ from moorage_gateway.figures import Book
 from moorage_gateway.internal import InternalApp
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.protocol import protocol
-from moorage_gateway.proxy import Proxy, new_session
+from moorage_gateway.proxy import Proxy
 from moorage_gateway.request import Limits
 from moorage_gateway.routes import Routes
 from moorage_gateway.scrape import Scraper
@@ -27,6 +27,7 @@ from moorage_gateway.settings import Settings
 from moorage_gateway.table import Table
 from moorage_gateway.targets import Targets
 from moorage_gateway.telemetry import Telemetry
+from moorage_gateway.upstream import new_session
 from moorage_gateway.view import View
 
 log = logging.getLogger(__name__)

@@ -30,14 +30,14 @@ class Pace:
     Attributes:
         tick: How often figures that changed are told.
         soonest: At least so long between two lines, however often targets change.
-        heartbeat: At most so long between two lines.
+        heartbeat: After so long without a line the next tick makes one.
         slow: A reader that takes longer over a line gets a whole view next.
         patience: A reader that takes longer over a line has lost its stream.
     """
 
     tick: float = 1.0
     soonest: float = 0.05
-    heartbeat: float = 5.0
+    heartbeat: float = 4.0
     slow: float = 5.0
     patience: float = 30.0
 

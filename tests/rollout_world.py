@@ -206,7 +206,11 @@ class World:
         pods = [pod.manifest() for pod in self.pods] + [self._lookup(one) for one in self.lookups.values()]
         gateways = tuple(one.view() for one in self.gateways) if self.gateways_installed else None
         return Snapshot(
-            self.deployment, {**children, "Pod": tuple(pods)}, self.now, gateways=gateways, accelerators_short=self.short
+            self.deployment,
+            {**children, "Pod": tuple(pods)},
+            self.now,
+            gateways=gateways,
+            accelerators_short=self.short,
         )
 
     @staticmethod
@@ -369,14 +373,11 @@ class World:
 
     def tick(self, seconds=2.0, *, traffic=True):
         """A quiet moment in which everybody does their part."""
-        self.run()
+        self.start()
+        self.wait(seconds)
         self.sync()
         if traffic:
             self.serve()
-        self.start()
-        self.wait(seconds)
-        self.run()
-        self.sync()
         self.run()
 
     def until(self, condition, rounds=300, seconds=2.0, *, traffic=True):
@@ -390,12 +391,14 @@ class World:
         self.until(self.settled, rounds, seconds=6.0)
 
     def settled(self):
-        if not self.status or self.step():
+        if not self.status:
             return False
         wanted = self.deployment["spec"]["replicas"]
         serving = self.there().get(self.status["revision"].get("stable"), 0)
         ready = sum(1 for pod in self.pods if pod.ready)
-        return self.ready[0] == "True" and serving == wanted and ready >= wanted and not self._idle()
+        return (
+            self.ready[0] == "True" and serving == wanted and ready >= wanted and not self._idle() and not self.step()
+        )
 
     def _idle(self):
         return [row for row in self.status.get("revisions", ()) if row["role"] in ("retired", "candidate", "failed")]
@@ -407,4 +410,3 @@ def _role(record):
 
 def _content(manifest):
     return {**manifest, "metadata": {**manifest["metadata"], "creationTimestamp": ""}}
-

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from moorage_api import names
 from moorage_api.conditions import PODS_ON_THE_WAY, ConditionStatus, ConditionType, Reason
-from moorage_api.status import Condition, RevisionPointers, RevisionStatus, RolloutStatus, Status
-from moorage_operator.manifest import Manifest, dig, label_of, revision_of
+from moorage_api.status import Condition, RevisionPointers, RevisionStatus, RolloutStatus, Startup, Status
+from moorage_operator.manifest import Manifest, dig
 from moorage_operator.plan.decisions import announcements, decisions
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.finding import Finding
@@ -85,14 +84,15 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
     head = finding(found, verdict, refused, _workload_refusal(found))
     serving = sum(1 for one in found.replicas if one.ready)
     figures = measured(found.routing, dig(snapshot.deployment, "status", default={}), found.now)
-    idle = [share.number for share in shares if share.retired and found.crew(share.number).kept]
+    idle = {share.number for share in shares if share.retired and found.crew(share.number).kept}
+    active = [one for one in found.replicas if one.revision not in idle]
     status = Status(
         observed_generation=_generation(snapshot),
         conditions=_conditions(snapshot, judged, head, serving),
         url=context.gateway_url,
-        ready=f"{sum(1 for one in found.replicas if one.ready and one.revision not in idle)}/{found.wanted}",
-        replicas=sum(1 for one in found.replicas if one.revision not in idle),
-        ready_replicas=sum(1 for one in found.replicas if one.ready and one.revision not in idle),
+        ready=f"{sum(1 for one in active if one.ready)}/{found.wanted}",
+        replicas=len(active),
+        ready_replicas=sum(1 for one in active if one.ready),
         selector=",".join(f"{name}={value}" for name, value in sorted(found.owner.labels().items())),
         revision=RevisionPointers(
             stable=found.stable.number if found.stable else None,
@@ -100,7 +100,7 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
         ),
         revisions=_revisions(snapshot, found, shares),
         rollout=_rollout(snapshot, found, verdict),
-        startup=startup(_starting(snapshot, found), snapshot.reported("startup")),
+        startup=_startup(snapshot, found),
         gpu=figures.gpu,
         traffic=figures.traffic,
         measured=figures.at,
@@ -115,10 +115,9 @@ def _wakes(figures: Measured) -> tuple[float, ...]:
     return () if figures.wake is None else (figures.wake,)
 
 
-def _starting(snapshot: Snapshot, found: Situation) -> tuple[Manifest, ...]:
-    number = found.target.number if found.target is not None else 0
-    pods = snapshot.owned_pods()
-    return tuple(pod for pod in pods if revision_of(pod) == number and not label_of(pod, names.PURPOSE_LABEL))
+def _startup(snapshot: Snapshot, found: Situation) -> Startup | None:
+    replicas = found.of(found.target.number) if found.target is not None else ()
+    return startup(snapshot.owned_pods(), replicas, snapshot.reported("startup"))
 
 
 def _conditions(snapshot: Snapshot, judged: Judged, head: Finding, serving: int) -> tuple[Condition, ...]:

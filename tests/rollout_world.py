@@ -389,6 +389,8 @@ class World:
 
     def settle(self, rounds=300):
         self.until(self.settled, rounds, seconds=6.0)
+        self.sync()
+        self.run()
 
     def settled(self):
         if not self.status:

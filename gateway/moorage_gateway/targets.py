@@ -86,8 +86,7 @@ class Targets:
 
     def reached(self, key: str) -> None:
         """A connection to it worked."""
-        if (state := self._states.get(key)) is not None:
-            state.unreachable = 0
+        self._state(key).unreachable = 0
 
     def succeeded(self, key: str) -> None:
         """It answered a request, or says that it takes some."""

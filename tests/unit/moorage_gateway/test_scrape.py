@@ -40,8 +40,9 @@ async def test_what_a_replica_reports_is_its_load(gateway, make_replica, scrape,
     await until(lambda: gateway.targets.load == {replica.name: 7})
 
 
-async def test_a_replica_in_use_is_asked_ten_times_as_often(gateway, make_replica, scrape, until):
-    used, unused = [await make_replica(telemetry(b'{"running": 0, "waiting": 0}')) for _ in range(2)]
+@pytest.mark.parametrize("body", [b'{"running": 0, "waiting": 0}', b"no telemetry"])
+async def test_a_replica_in_use_is_asked_ten_times_as_often(gateway, make_replica, scrape, until, body):
+    used, unused = [await make_replica(telemetry(body)) for _ in range(2)]
     gateway.targets.begin(used.name, now=0)
     scrape(used, unused)
     await until(lambda: len(used.seen) >= 40)

@@ -65,8 +65,9 @@ class SimulatedGateway:
 
 
 class SimulatedPod:
-    def __init__(self, uid, workload, revision, labels, image, now):
-        self.uid, self.workload, self.revision, self.labels, self.image = uid, workload, revision, labels, image
+    def __init__(self, uid, workload, labels, image, now):
+        self.uid, self.workload, self.labels, self.image = uid, workload, labels, image
+        self.revision = int(labels["moorage.dev/revision"])
         self.born, self.ready, self.scheduled, self.unschedulable, self.restarts = now, False, False, None, 0
 
     def manifest(self):
@@ -293,7 +294,7 @@ class World:
         template = workload["spec"]["template"]
         labels = template["metadata"]["labels"]
         image = template["spec"]["containers"][0]["image"]
-        return SimulatedPod(f"p{self.count}", name, int(labels["moorage.dev/revision"]), labels, image, self.now)
+        return SimulatedPod(f"p{self.count}", name, labels, image, self.now)
 
     # What must hold.
 
@@ -320,14 +321,16 @@ class World:
             for one in self._records()
             if _role(one) == "failed" or "moorage.dev/reason" in one["metadata"]["annotations"]
         }
-        counts = [lambda pod: pod.ready]
-        # Without any gateway that answers nothing may go that is routable for those that will answer again.
-        for gateway in self.gateways if self.gateways_installed else ():
-            if gateway.answering:
-                counts.append(lambda pod, known=gateway: pod.ready and pod.uid in known.table.get(pod.revision, ()))
-        for counted in counts:
-            was = sum(1 for pod in before if pod.revision not in given_up and counted(pod))
-            left = sum(1 for pod in after if pod.revision not in given_up and counted(pod))
+        tables = [one.table for one in self.gateways if one.answering and self.gateways_installed]
+        for table in (None, *tables):
+            was, left = (
+                sum(
+                    pod.ready and (table is None or pod.uid in table.get(pod.revision, ()))
+                    for pod in pods
+                    if pod.revision not in given_up
+                )
+                for pods in (before, after)
+            )
             assert left >= min(was, self.promise), f"{was} were routable, {self.promise} are promised, {left} are left"
 
     @property

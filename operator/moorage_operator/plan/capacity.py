@@ -32,7 +32,8 @@ def budget(rollout: Rollout, wanted: int, *, drains: bool) -> Budget:
         return Budget(0, 1) if drains and wanted >= _TWO else Budget(1, 0)
     if surge is None:
         return Budget(0 if unavailable else 1, unavailable or 0)
-    return Budget(surge, unavailable if unavailable is not None else int(surge == 0))
+    unavailable = int(surge == 0) if unavailable is None else unavailable
+    return Budget(surge or int(not unavailable), unavailable)  # both 0: admitted by an older schema
 
 
 def is_auto(rollout: Rollout) -> bool:

@@ -39,7 +39,9 @@ def _turns(before: Any, after: Status, now: datetime) -> Iterable[Decision]:
     was, candidate = dig(before, "revision", "stable"), dig(before, "revision", "candidate")
     stable = after.revision.stable if after.revision is not None else None
     if was is not None and stable is not None and was != stable:
-        reason = "all its replicas are routable, and every gate holds"
+        action = after.rollout.last_action if after.rollout is not None else None
+        asked = action is not None and f"{action}/".startswith(f"promote/r{stable}/")
+        reason = "a person promoted it" if asked else "its replicas are routable, and its gates hold"
         yield Decision(time=now, kind="Promote", from_=f"r{was}", to=f"r{stable}", reason=reason)
     given_up = next((one for one in after.revisions if one.number == candidate and one.role == "failed"), None)
     if given_up is not None:

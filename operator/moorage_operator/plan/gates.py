@@ -121,6 +121,8 @@ def judge(gate: Gate, candidate: Totals, stable: Totals) -> Blocked | Failed | N
         return Blocked(f"{gate.metric}: {candidate.requests} of {gate.min_requests} requests seen")
     if gate.max_regression is not None and stable.requests < gate.min_requests:
         return _too_few(gate, stable)
+    if gate.max is not None and gate.max.endswith("%") != (gate.metric == "ErrorRate"):
+        return Blocked(f"{gate.metric} cannot be compared with {gate.max}")  # admitted by an older schema
     if gate.metric == "ErrorRate":
         return _error_rate(gate, candidate)
     return _latency(gate, candidate, stable)

@@ -195,7 +195,8 @@ def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
         return _gated(gate, beat)
     left = (until - found.now).total_seconds()
     if left > 0 and not rollout.hastened:
-        said = Finding(Reason.STEP_HOLDING, f"{place}: {stage.weight} % of the requests until {until:%H:%M:%S} UTC")
+        words = f"{place}: {stage.weight} % of the requests until {until:%H:%M:%S} UTC{_needed_next(rollout, index)}"
+        said = Finding(Reason.STEP_HOLDING, words)
         return replace(beat, said=said, wakes=(left,))
     if gate is not None:
         return _gated(gate, replace(beat, until=None))
@@ -205,6 +206,16 @@ def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
     short = f"{rollout.crew.relied_on} of {found.wanted} replicas are in the tables of all gateways"
     promote = rollout.crew.relied_on >= found.wanted
     return replace(beat, said=Finding(Reason.ROLLING_OUT, short), until=None, running=not promote, promote=promote)
+
+
+def _needed_next(rollout: _Rollout, index: int) -> str:
+    """What the next stage will need, said before it starts, so that somebody can make room."""
+    more = rollout.stages[index].size - rollout.stages[index - 1].size if index < len(rollout.stages) else 0
+    if more <= 0:
+        return ""
+    resource = rollout.found.has_accelerator
+    of = f" with {rollout.found.accelerators} x {resource} each" if resource else ""
+    return f"; the next step needs room for {more} more {'replica' if more == 1 else 'replicas'}{of}"
 
 
 # Gates.

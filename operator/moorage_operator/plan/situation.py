@@ -48,6 +48,8 @@ class Situation:
     action: Action | None
     has_accelerator: str
     """The accelerators' resource; empty without any."""
+    accelerators: int
+    """How many each replica gets."""
     accelerators_short: bool
     revisions: tuple[Revision, ...]
     """Recorded ones and the new one, by number."""
@@ -157,6 +159,7 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
     asked = Target(stable)
     if deployment is not None:
         asked = target(snapshot, deployment.spec, recorded, workloads, context)
+    accelerator = deployment.spec.accelerator if deployment is not None else None
     wish, misunderstood = actions.wish(snapshot.deployment)
     found = Situation(
         owner=Owner.of(snapshot.deployment),
@@ -168,7 +171,8 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         missing=asked.missing,
         misunderstood=misunderstood,
         action=wish,
-        has_accelerator=_accelerator(deployment),
+        has_accelerator=accelerator.resource if accelerator is not None else "",
+        accelerators=accelerator.count if accelerator is not None else 0,
         accelerators_short=snapshot.accelerators_short,
         revisions=recorded if asked.revision is None else updated(recorded, asked.revision),
         stable=stable,
@@ -241,11 +245,6 @@ def _wanted(raw: Manifest, workloads: dict[int, Manifest], stable: Revision | No
     if isinstance(replicas, int) and replicas >= 0:
         return replicas
     return int(dig(workloads.get(stable.number) if stable else None, "spec", "replicas", default=0))
-
-
-def _accelerator(deployment: LLMDeployment | None) -> str:
-    accelerator = deployment.spec.accelerator if deployment is not None else None
-    return accelerator.resource if accelerator is not None else ""
 
 
 def _weights(snapshot: Snapshot) -> dict[int, int]:

@@ -13,15 +13,18 @@ _LATER_EVENT: Final = b"\ndata:"
 """JSON has no bare line end inside a string: this is an event, whatever a model says."""
 _DONE: Final = b"[DONE]\n\n"
 _LINE_END: Final = 10
-_ERROR: Final = re.compile(rb'^data: ?\{"error"', re.MULTILINE)
-_USAGE: Final = re.compile(rb'"completion_tokens": ?(\d{1,9})')
+_ERROR: Final = b'{"error"'
+_ERROR_BEGINS: Final = (b"\ndata: ", b"\ndata:")
+_USAGE: Final = b'"completion_tokens"'
 """Inside of a JSON string each quote would have a backslash before it."""
+_COUNT: Final = re.compile(rb": ?(\d{1,9})")
 
 
 def told_tokens(body: bytes) -> int | None:
     """How many tokens an answer says it has; None where it does not say. The last word counts: it is the sum."""
-    said = _USAGE.findall(body)
-    return int(said[-1]) if said else None
+    at = body.rfind(_USAGE)  # many times as fast as a regular expression that has to look at every byte
+    said = _COUNT.match(body, at + len(_USAGE)) if at >= 0 else None
+    return int(said[1]) if said else None
 
 
 class EventCount:
@@ -67,7 +70,9 @@ class EventCount:
     @property
     def ended_in_error(self) -> bool:
         """Whether its end has an error event."""
-        return _ERROR.search(self._end) is not None
+        end = b"\n" + self._end
+        at = end.rfind(_ERROR)
+        return at >= 0 and end[:at].endswith(_ERROR_BEGINS)
 
     @property
     def _end(self) -> bytes:

@@ -71,7 +71,9 @@ def test_what_the_stream_says_of_itself_is_believed(cut):
         ([b'data: {"error":{"message":"x"}}\n\n', DONE], True),
         ([EVENT + b'data: {"error":{"message":"x"}}\n\n'], True),
         ([b'data:{"err', b'or":{"message":"x"}}\n\n'], True),
+        ([b'data:{"error":{"message":"{\\"error\\": 1}"}}\n\n'], True),
         ([EVENT], False),
+        ([b'data: {"choices":[],"x":{"error":null}}\n\n', DONE], False),
         ([b'data: {"choices":[{"delta":{"content":"\\ndata: {\\"error\\""}}]}\n\n', DONE], False),
     ],
 )
@@ -84,6 +86,7 @@ def test_an_error_event_in_the_end_is_seen(end, expected):
     [
         (b'{"usage": {"completion_tokens": 5, "prompt_tokens": 2}}', 5),
         (b'{"choices": [{"message": {"content": "\\"completion_tokens\\": 7"}}]}', None),
+        (b'{"usage": {"completion_tokens": null}}', None),
         (b"{}", None),
         (b"", None),
     ],

@@ -12,7 +12,6 @@ from moorage_operator.manifest import dig
 from moorage_operator.plan.snapshot import Event
 
 REMEMBERED: Final = 10
-_EVENTS: Final = {"Promote": ("Normal", "Promoted"), "Rollback": ("Warning", "RolledBack")}
 _Rows = dict[int, dict[str, Any]]
 
 
@@ -30,8 +29,19 @@ def decisions(before: Any, after: Status, now: datetime) -> tuple[Decision, ...]
 def announcements(before: Any, after: tuple[Decision, ...]) -> tuple[Event, ...]:
     """An Event for each decision that is new and that people want to find later."""
     known = {(one["time"], one["kind"], one["to"]) for one in before or ()}
-    new = [one for one in after if (one.to_api()["time"], one.kind, one.to) not in known and one.kind in _EVENTS]
-    return tuple(Event(*_EVENTS[one.kind], f"{one.from_} -> {one.to}: {one.reason}") for one in new)
+    new = (one for one in after if (one.to_api()["time"], one.kind, one.to) not in known)
+    return tuple(event for one in new if (event := _event(one)) is not None)
+
+
+def _event(decision: Decision) -> Event | None:
+    old, new = (text.removeprefix("r") for text in (decision.from_, decision.to))
+    if decision.kind == "Promote":
+        words = f"Revision {new} has all requests now, instead of revision {old}: {decision.reason}."
+        return Event("Normal", "Promoted", words)
+    if decision.kind == "Rollback":
+        words = f"Revision {old} was given up, revision {new} has all requests: {decision.reason}."
+        return Event("Warning", "RolledBack", words)
+    return None
 
 
 def _turns(before: Any, after: Status, now: datetime) -> Iterable[Decision]:

@@ -222,8 +222,8 @@ def _workload_refusal(found: Situation) -> str:
 
 def _events(snapshot: Snapshot, head: Finding) -> tuple[Event, ...]:
     """A warning when something is wrong that was not wrong, in this way, before."""
-    if head.reason in _MOVING or head.reason in _GOOD or head.reason is Reason.PAUSED:
-        return ()
+    if head.reason in _MOVING or head.reason in _GOOD or head.reason in {Reason.PAUSED, Reason.ROLLED_BACK}:
+        return ()  # that it went back is a decision, and told as one
     reported: Any = snapshot.reported("conditions") or ()
     if any(one["type"] == ConditionType.READY and one["reason"] == head.reason for one in reported):
         return ()

@@ -185,7 +185,7 @@ def test_a_failed_gate_takes_all_requests_back_at_once_and_gives_the_revision_up
     assert "retry/r2" in made.message
     assert made.condition("Available") == "True"
     assert made.status["decisions"][-2]["kind"] == "Rollback"
-    assert [event.reason for event in made.events if event.kind == "Warning"] == ["RolledBack", "RolledBack"]
+    assert [event.reason for event in made.events if event.kind == "Warning"] == ["RolledBack"]
     made.tick(6)
     made.tick(6)
     assert made.there() == {1: 3}

@@ -60,7 +60,7 @@ def test_tolerations_come_beside_those_of_accelerators():
 def test_what_accelerators_ask_of_nodes_holds_in_each_of_the_users_alternatives():
     zones = [{"key": "zone", "operator": "In", "values": [zone]} for zone in "ab"]
     theirs = {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": [zone]} for zone in zones]}}
-    anti = {"preferredDuringSchedulingIgnoredDuringExecution": []}
+    anti = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1}]}
     affinity = added(accelerator=GPU, affinity={"nodeAffinity": theirs, "podAntiAffinity": anti})["affinity"]
     terms = affinity["nodeAffinity"][REQUIRED]["nodeSelectorTerms"]
     assert terms == [{"matchExpressions": [zone, PRODUCT]} for zone in zones]

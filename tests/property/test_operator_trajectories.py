@@ -41,6 +41,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("spoil")),
     st.tuples(st.just("nodes"), st.integers(1, 6)),
     st.tuples(st.just("silence"), st.integers(0, 1), st.booleans()),
+    st.tuples(st.just("lag"), st.integers(0, 1)),
     st.tuples(st.just("restart_gateway"), st.integers(0, 1)),
     st.tuples(st.just("lose_status")),
 )
@@ -75,9 +76,13 @@ class Trajectory(World):
     def silence(self, which, answering):
         super().silence(which, answering=answering)
 
+    def lag(self, which):
+        self.lagging = {which}
+
     def mend(self):
         """People and machines repair what is broken."""
         self.room = 100
+        self.lagging = set()
         for gateway in self.gateways:
             gateway.answering = True
         metadata = {name: value for name, value in self.deployment["metadata"].items() if name != "annotations"}
@@ -87,7 +92,7 @@ class Trajectory(World):
 
 
 @settings(max_examples=TRAJECTORIES)
-@given(STRATEGIES, st.integers(1, 4), st.lists(EVENTS, max_size=24))
+@given(STRATEGIES, st.integers(1, 4), st.lists(EVENTS, min_size=2, max_size=20))
 def test_every_way_keeps_the_promise_and_ends_where_spec_wants(rollout, replicas, events):
     world = Trajectory(replicas=replicas, rollout=rollout)
     if len(events) % 3:

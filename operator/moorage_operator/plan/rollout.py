@@ -180,6 +180,8 @@ def _staged(rollout: _Rollout) -> _Beat:
         f"step {index} of {len(rollout.stages)}: {rollout.crew.reached} of {stage.size} replicas are routable",
     )
     before = rollout.stages[index - 2].weight if index > 1 else 0
+    if rollout.hastened:
+        before = rollout.crew.weight  # stages were skipped, and what is there may not carry the weight of the last one
     return _Beat(said, replace(course, weight=before), index, running=True)
 
 

@@ -477,6 +477,18 @@ def test_promote_skips_holds_and_gates_but_not_replicas():
     assert promoted == ["a person promoted it"]
 
 
+def test_promote_in_a_step_leaves_its_weight_until_the_rest_is_there():
+    made = world(replicas=10, rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.act("promote", 2)
+    made.run()
+    assert made.there() == {1: 10, 2: 10}
+    assert made.weights == {1: 90, 2: 10}, "one replica cannot carry more"
+    made.settle()
+    assert made.there() == {2: 10}
+
+
 def test_abort_goes_back_and_is_not_tried_again():
     made = world()
     made.edit(OTHER)

@@ -34,7 +34,7 @@ NO_LIMIT = aiohttp.ClientTimeout(total=None)
 class Proxy:
     """Passes requests on to the API server as the administrator; `writes` are those carried out, without Leases.
 
-    With `user` it passes them on as that user, with that user's rights; `refused` are those that this user may not make.
+    With `user` it passes them on as that user, with that user's rights; `refused` are those that it may not make.
     `after` may be set to a function that is called with each write once the API server has answered it and before the
     operator hears of that.
     """

@@ -206,7 +206,7 @@ def test_a_lost_status_comes_back(operator, team, scene):
     scene.serves(2)
 
 
-def test_resyncs_and_restarts_in_the_middle_of_a_step_write_nothing(make_operator, team, gateways, scene, proxy):
+def test_resyncs_and_restarts_in_the_middle_of_a_step_write_nothing(make_operator, team, scene, proxy):
     operator = make_operator(resync=0.5)
     team.eventually(operator.leads, bool)
     begin(team, scene, {**CANARY, "steps": [{"weight": 20, "hold": "1h"}]})
@@ -249,7 +249,7 @@ def test_the_warm_revision_gives_way_when_another_model_waits_for_accelerators(o
 
 
 @pytest.mark.parametrize("last", range(1, 13))
-def test_killed_after_any_write_of_a_canary_it_converges(make_operator, team, gateways, scene, proxy, last):
+def test_killed_after_any_write_of_a_canary_it_converges(make_operator, team, scene, proxy, last):
     operator = make_operator()
     team.eventually(operator.leads, bool)
     rollout = {**CANARY, "steps": [{"weight": 50}]}

@@ -18,7 +18,8 @@ from moorage_cli.errors import CommandError
 
 LLMDEPLOYMENTS: Final = f"{names.PLURAL}.{names.GROUP}"
 """The kind's full name, since another group may have one of the same short name."""
-_FLAGS: Final = ("kubeconfig", "context", "namespace")
+FLAGS: Final = ("kubeconfig", "context", "namespace")
+"""Those of `cluster_flags`."""
 _NEXT_STEPS: Final = (
     ("the server doesn't have a resource type", "install Moorage there (README), or name another --context"),
     ("(Forbidden)", "ask whoever runs the cluster for that right; `moor doctor` lists what moor needs"),
@@ -61,7 +62,7 @@ class Cluster:
     @classmethod
     def of(cls, options: argparse.Namespace) -> "Cluster":
         """The one that the flags of `cluster_flags` choose."""
-        return cls(**{name: getattr(options, name) for name in _FLAGS})
+        return cls(**{name: getattr(options, name) for name in FLAGS})
 
     def within(self, namespace: str) -> "Cluster":
         """The same in another namespace."""

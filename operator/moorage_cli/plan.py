@@ -16,11 +16,9 @@ from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster, cluster_flags
 from moorage_cli.errors import CommandError
 from moorage_cli.paint import Paint, coloured_diff, print_lines
 from moorage_cli.progress import seconds, utc_now
-from moorage_cli.rehearsal import Moment, Rehearsed, rehearse
-from moorage_operator.cluster.compare import includes
+from moorage_cli.rehearsal import Moment, Rehearsed, Write, rehearse
 from moorage_operator.manifest import KINDS, Manifest, dig, kind_of, name_of, namespace_of
-from moorage_operator.plan.planner import plan
-from moorage_operator.plan.snapshot import Plan, Snapshot
+from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ examples:
   %(prog)s -f chat.yaml
   %(prog)s -f chat.yaml --offline --manifests
 """
+_COLOURS: Final = {"create": "green", "change": "yellow", "delete": "red"}
 _IMAGE: Final = "the installation's runtime image"
 _CHILD_KINDS: Final = "controllerrevisions,deployments,services,poddisruptionbudgets,pods"
 
@@ -50,8 +49,6 @@ class Planned:
     before: Manifest | None
     """The live object; None where it would be new."""
     after: Manifest
-    snapshot: Snapshot
-    first: Plan
     rollout: Rehearsed
 
 
@@ -67,7 +64,7 @@ def add_to(verbs: "Verbs") -> None:
     )
     parser.add_argument("-f", "--filename", metavar="FILE", required=True, help="the manifest; - is stdin")
     parser.add_argument("--offline", action="store_true", help="ask no cluster: as if nothing were there")
-    parser.add_argument("--manifests", action="store_true", help="also print what would be applied first, as YAML")
+    parser.add_argument("--manifests", action="store_true", help="also print what would be created, as YAML")
     parser.add_argument(
         "--runtime-image", metavar="IMAGE", default=_IMAGE, help="the engine's image where the manifest names none"
     )
@@ -84,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         )
         print_lines(report(planned, Paint.on(sys.stdout)))
         if options.manifests:
-            documents = [apply.manifest for apply in planned.first.applies]
+            documents = [one.manifest for one in planned.rollout.writes if one.verb == "create"]
             print("---\n" + yaml.safe_dump_all(documents, sort_keys=False, width=120), end="")
     return 0
 
@@ -128,7 +125,7 @@ def online(manifest: Manifest, cluster: Cluster, context: Context) -> Planned:
     text = yaml.safe_dump(manifest)
     after = cluster.read("apply", "--dry-run=server", "--filename=-", stdin=text)
     inside = cluster.within(namespace_of(after))
-    found = inside.read("get", LLMDEPLOYMENTS, "--ignore-not-found", f"--field-selector=metadata.name={name_of(after)}")
+    found = inside.read("get", LLMDEPLOYMENTS, f"--field-selector=metadata.name={name_of(after)}")
     before = next(iter(found["items"]), None)
     children = inside.read("get", _CHILD_KINDS, f"--selector={names.DEPLOYMENT_LABEL}={name_of(after)}")["items"]
     return _planned(before, after, children, context)
@@ -136,8 +133,8 @@ def online(manifest: Manifest, cluster: Cluster, context: Context) -> Planned:
 
 def _planned(before: Manifest | None, after: Manifest, children: Sequence[Manifest], context: Context) -> Planned:
     by_kind = {kind: tuple(one for one in children if kind_of(one) == kind) for kind in KINDS}
-    snapshot = Snapshot(after, by_kind, utc_now())
-    return Planned(before, after, snapshot, plan(snapshot, context), rehearse(snapshot, context))
+    snapshot = Snapshot(after, by_kind, utc_now().replace(microsecond=0))
+    return Planned(before, after, rehearse(snapshot, context))
 
 
 # What is said about it
@@ -151,9 +148,9 @@ def report(planned: Planned, paint: Paint) -> list[str]:
     lines = [paint(f"{names.KIND} {name} would be {verb}", "bold")]
     if planned.before is not None:
         lines += [f"  {line}" for line in coloured_diff(change, paint)]
-    writes = list(_writes(planned, paint))
-    lines += ["", "the operator would then" if writes else "the operator would have nothing to do", *writes]
-    lines += list(_needs(planned.first))
+    writes = [_write(one, paint) for one in planned.rollout.writes]
+    lines += ["", "the operator would, one after the other" if writes else "the operator would do nothing", *writes]
+    lines += list(_needs(planned.rollout.writes))
     return [*lines, "", *rollout_lines(planned.rollout)]
 
 
@@ -163,32 +160,21 @@ def spec_diff(before: Manifest | None, after: Manifest) -> list[str]:
     return [line for line in difflib.unified_diff(old, new, n=1, lineterm="") if not line.startswith(("---", "+++"))]
 
 
-def _writes(planned: Planned, paint: Paint) -> Iterator[str]:
-    live = {(kind_of(one), name_of(one)): one for one in _all(planned.snapshot)}
-    for apply in planned.first.applies:
-        known = live.get((kind_of(apply.manifest), name_of(apply.manifest)))
-        if known is not None and includes(known, apply.manifest):
+def _write(write: Write, paint: Paint) -> str:
+    verb, kind, name = write.what
+    return f"  {paint(verb, _COLOURS[verb])} {kind} {name}  ({write.reason})"
+
+
+def _needs(writes: Iterable[Write]) -> Iterator[str]:
+    """What one replica of each new workload asks of its node."""
+    for write in writes:
+        if write.what[:2] != ("create", "Deployment"):
             continue
-        word = paint("create", "green") if known is None else paint("change", "yellow")
-        yield f"  {word} {kind_of(apply.manifest)} {name_of(apply.manifest)}  ({apply.reason})"
-    for delete in planned.first.deletes:
-        yield f"  {paint('delete', 'red')} {kind_of(delete.manifest)} {name_of(delete.manifest)}  ({delete.reason})"
-
-
-def _all(snapshot: Snapshot) -> Iterable[Manifest]:
-    return (one for kind in snapshot.children.values() for one in kind)
-
-
-def _needs(first: Plan) -> Iterator[str]:
-    """What one replica of each workload asks of its node."""
-    for apply in first.applies:
-        if kind_of(apply.manifest) != "Deployment":
-            continue
-        containers = dig(apply.manifest, "spec", "template", "spec", "containers", default=())
+        containers = dig(write.manifest, "spec", "template", "spec", "containers", default=())
         asked = dig(containers[0], "resources", default={}) if containers else {}
         amounts = {**asked.get("limits", {}), **asked.get("requests", {})}
         words = ", ".join(f"{name} {amount}" for name, amount in sorted(amounts.items()))
-        yield f"  each replica of {name_of(apply.manifest)} asks for {words or 'nothing in particular'}"
+        yield f"  each replica of {name_of(write.manifest)} asks for {words or 'nothing in particular'}"
 
 
 def rollout_lines(rollout: Rehearsed) -> list[str]:

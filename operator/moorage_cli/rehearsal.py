@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from moorage_api import names
+from moorage_operator.cluster.compare import includes
 from moorage_operator.manifest import KINDS, Manifest, dig, kind_of, label_of, name_of, revision_of
 from moorage_operator.plan.figures import Gateway, RevisionFigures
 from moorage_operator.plan.planner import plan
@@ -49,9 +50,25 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Write:
+    """What the operator would do to one object; `verb` is `create`, `change` or `delete`."""
+
+    verb: str
+    manifest: Manifest
+    reason: str
+
+    @property
+    def what(self) -> tuple[str, str, str]:
+        """Verb, kind and name."""
+        return self.verb, kind_of(self.manifest), name_of(self.manifest)
+
+
+@dataclass(frozen=True)
 class Rehearsed:
     """A whole rollout. `settled`: it came to its end, which is `reason` and `message` of `Ready`."""
 
+    writes: tuple[Write, ...]
+    """In their order; the same thing that is done to the same object again is told once."""
     moments: tuple[Moment, ...]
     settled: bool
     reason: str
@@ -73,6 +90,7 @@ class _World:
         self._pods = {name_of(one): _started(one) for one in snapshot.children.get("Pod", ())}
         self._requests: dict[int, int] = {}
         self._made = 0
+        self.writes: dict[tuple[str, str, str], Write] = {}
 
     @property
     def status(self) -> Manifest:
@@ -86,10 +104,14 @@ class _World:
     def beat(self) -> bool:
         """Follow the plan once; whether anything was written."""
         decided = plan(self._seen(), self._context)
-        written = [self._apply(one.manifest) for one in decided.applies]
-        written += [self._delete(one.manifest) for one in decided.deletes]
+        written = [
+            Write(verb, one.manifest, one.reason) for one in decided.applies if (verb := self._apply(one.manifest))
+        ]
+        written += [Write("delete", one.manifest, one.reason) for one in decided.deletes if self._delete(one.manifest)]
         self._control()
-        if any(written):
+        if written:
+            for one in written:
+                self.writes.setdefault(one.what, one)
             return True
         changed = decided.status is not None and decided.status != self.status
         if changed:
@@ -132,17 +154,19 @@ class _World:
         )
         return Gateway("rehearsed", "2000-01-01T00:00:00Z", True, rows, (), _BOUNDS, _BOUNDS)  # noqa: FBT003 - answers
 
-    def _apply(self, manifest: Manifest) -> bool:
+    def _apply(self, manifest: Manifest) -> str:
+        """Returns what it is for the object: `create`, `change`, or nothing."""
         key = kind_of(manifest), name_of(manifest)
         born = {"creationTimestamp": f"{self.now:%Y-%m-%dT%H:%M:%SZ}"}
         if key[0] == "Pod":
             self._pods[key[1]] = _answered({**manifest, "metadata": {**manifest["metadata"], **born, "uid": key[1]}})
-            return True
+            return "create"
         known = self._objects.get(key)
+        if known is not None and includes(known, manifest):
+            return ""
         kept = {"creationTimestamp": known["metadata"]["creationTimestamp"]} if known is not None else born
-        changed = {**manifest, "metadata": {**manifest["metadata"], **kept}}
-        self._objects[key] = changed
-        return changed != known
+        self._objects[key] = {**manifest, "metadata": {**manifest["metadata"], **kept}}
+        return "create" if known is None else "change"
 
     def _delete(self, manifest: Manifest) -> bool:
         if kind_of(manifest) == "Pod":
@@ -187,7 +211,9 @@ def rehearse(snapshot: Snapshot, context: Context) -> Rehearsed:
         if quiet >= _QUIET and _ready(world.status).get("status") != "False":
             break
     last = _ready(world.status)
-    return Rehearsed(tuple(moments), quiet >= _QUIET, last.get("reason", ""), last.get("message", ""))
+    return Rehearsed(
+        tuple(world.writes.values()), tuple(moments), quiet >= _QUIET, last.get("reason", ""), last.get("message", "")
+    )
 
 
 def _shares(status: Manifest) -> tuple[Share, ...]:

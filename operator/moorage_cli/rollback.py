@@ -36,7 +36,7 @@ def add_to(verbs: "Verbs") -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--to", type=int, metavar="N", help="default: the one that was stable before this one")
     which.add_argument("--undo", action="store_true", help="take spec.rollbackTo away: serve what spec says again")
-    parser.add_argument("--force", action="store_true", help="also where Argo CD will take it back")
+    parser.add_argument("--force", action="store_true", help="also where Argo CD tracks the object")
     parser.set_defaults(run=run)
 
 
@@ -46,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
     deployment = cluster.deployment(options.name)
     if tracked_by_argo_cd(deployment) and not options.force:
         raise CommandError(
-            f"Argo CD tracks {options.name} and would take a change of spec back: revert in Git, or set "
-            "spec.rollbackTo there; --force writes it all the same"
+            f"Argo CD tracks {options.name}, and the cluster would serve something else than Git says; revert in "
+            "Git, or set spec.rollbackTo there; --force writes it all the same"
         )
     target = None
     if not options.undo:

@@ -133,12 +133,11 @@ class _Screen:
 
     def draw(self, deployment: Manifest) -> None:
         lines = progress.view(deployment, progress.utc_now(), self._paint)
-        if self._drawn:
-            sys.stdout.write(f"\x1b[{self._drawn}F\x1b[J")  # to the first line, and away with what was
-        # Lines longer than the terminal must not wrap: then there would be more of them than were counted.
-        sys.stdout.write("\x1b[?7l")
-        print_lines(lines)
-        sys.stdout.write("\x1b[?7h")
+        away = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""  # to the first line, and away with what was
+        picture = "".join(f"{line}\n" for line in lines)
+        # A line longer than the terminal must not wrap: then there would be more of them than were counted.
+        sys.stdout.write(f"{away}\x1b[?7l{picture}\x1b[?7h")
+        sys.stdout.flush()
         self._drawn = len(lines)
 
 

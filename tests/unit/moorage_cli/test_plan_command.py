@@ -36,11 +36,12 @@ def test_a_new_deployment(planned):
         """\
 LLMDeployment default/chat would be created
 
-the operator would then
+the operator would, one after the other
   create ControllerRevision chat-r1  (revision 1 is candidate)
   create Deployment chat-r1  (revision 1: 2 wanted)
   create Service chat  (revision 1 serves)
   create PodDisruptionBudget chat  (2 replicas: node drains take one at a time)
+  change ControllerRevision chat-r1  (revision 1 is stable)
   each replica of chat-r1 asks for cpu 250m, memory 2Gi
 
 the rollout, where every replica starts at once and every gate holds (neither takes time here)

@@ -1,8 +1,12 @@
-"""Which revision an action means, and which rollback is refused."""
+"""How a rollout is watched, which revision an action means, and which rollback is refused."""
+
+import io
 
 import pytest
 
+from moorage_cli import watching
 from moorage_cli.errors import CommandError
+from moorage_cli.main import main
 from moorage_cli.rollback import previous, tracked_by_argo_cd
 from moorage_cli.rollout import revision_for
 
@@ -67,3 +71,59 @@ def test_helm_is_not_taken_for_argo_cd(canary):
 def test_without_a_revision_that_served_before_there_is_no_way_back():
     with pytest.raises(CommandError, match="no other revision has served before"):
         previous((), 1)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """`watched(*objects)`: the status command sees these, then nothing more."""
+
+    def watch(*objects):
+        monkeypatch.setattr(watching, "changes", lambda *_: iter(objects))
+
+    return watch
+
+
+def test_elsewhere_than_on_a_terminal_a_line_is_printed_for_what_is_new(watched, canary, ended, capsys):
+    before = dict(canary, status=dict(canary["status"], conditions=[]))
+    watched(before, None, before, ended("Serving", ready="True"))
+    assert main(["rollout", "status", "chat"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "chat  Canary step 1 of 3  r6 95 %, r7 5 %  NotSeenYet: the operator has not seen generation 2 yet",
+        "chat  r6 95 %, r7 5 %  Serving: what Serving means",
+    ]
+
+
+def test_a_rollout_that_was_given_up_ends_with_1_and_the_reason(watched, ended, capsys):
+    watched(ended("RolledBack", stalled="True"))
+    assert main(["rollout", "status", "chat"]) == 1
+    assert capsys.readouterr().err == "moor: RolledBack: what RolledBack means\n"
+
+
+def test_a_watch_that_takes_too_long_ends_with_1(watched, canary, capsys):
+    watched(canary, None)
+    assert main(["rollout", "status", "chat", "--timeout", "0"]) == 1
+    assert "chat is not there yet after 0 s; RollingOut: " in capsys.readouterr().err
+
+
+def test_on_a_terminal_the_picture_is_drawn_in_its_place(watched, canary, ended, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    first = dict(canary, status=dict(canary["status"], conditions=[]))
+    watched(first, None, ended("Serving", ready="True", decisions=[], startup={}))
+    assert main(["rollout", "status", "chat"]) == 0
+    drawn = terminal.getvalue().split("\x1b[9F\x1b[J")
+    assert len(drawn) == 3, "two pictures of nine lines were replaced"
+    assert [one.count("\n") for one in drawn] == [9, 9, 4]
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "changes", interrupted)
+    assert main(["rollout", "status", "chat"]) == 130

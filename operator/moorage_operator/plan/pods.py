@@ -107,9 +107,8 @@ def said_of(pod: Manifest) -> Manifest | None:
 
 def _unschedulable_since(pod: Manifest) -> datetime | None:
     scheduled = condition_of(pod, "PodScheduled")
-    if scheduled.get("reason") != "Unschedulable" or "lastTransitionTime" not in scheduled:
-        return None
-    return from_text(scheduled["lastTransitionTime"])
+    since = scheduled.get("lastTransitionTime")  # the API server keeps it as null where it was not said
+    return from_text(since) if scheduled.get("reason") == "Unschedulable" and since is not None else None
 
 
 def condition_of(pod: Manifest, kind: str) -> Manifest:

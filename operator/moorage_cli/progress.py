@@ -1,5 +1,6 @@
 """How a rollout stands, as lines of text: from the object alone, so that what is shown is what the operator said."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,8 +53,11 @@ def summary(deployment: Manifest) -> str:
     return "  ".join(part for part in parts if part)
 
 
-def view(deployment: Manifest, now: datetime, paint: Paint) -> list[str]:
-    """The whole picture: head, revisions, what it waits for, the last decisions."""
+def view(deployment: Manifest, now: datetime, paint: Paint, width: int = 10_000) -> list[str]:
+    """The whole picture: head, revisions, what it waits for, the last decisions.
+
+    Sentences are broken at `width` columns; the rest is narrow, or may be cut.
+    """
     stands = outcome(deployment)
     colour = {True: "green", False: "red", None: "yellow"}[stands.done]
     head = [paint(f"{namespace_of(deployment)}/{name_of(deployment)}", "bold"), _step(deployment)]
@@ -61,7 +65,7 @@ def view(deployment: Manifest, now: datetime, paint: Paint) -> list[str]:
         "  ".join(part for part in (*head, paint(stands.reason, colour)) if part),
         *(_revision(row, paint) for row in _rows(deployment)),
         *_waits(deployment, now, paint),
-        f"  {stands.message}",
+        *textwrap.wrap(stands.message, width, initial_indent="  ", subsequent_indent="  "),
         *_decisions(deployment, paint),
     ]
 

@@ -36,10 +36,10 @@ def history(revisions: tuple[Revision, ...]) -> list[str]:
     """A table, newest number first."""
     rows = [("REVISION", "ROLE", "CREATED", "LAST PROMOTED", "MODEL", "IMAGE", "WHY")]
     for one in reversed(revisions):
-        created = f"{one.created:%Y-%m-%dT%H:%M:%SZ}"
-        stands = one.standing
+        created, stands = f"{one.created:%Y-%m-%dT%H:%M:%SZ}", one.standing
+        promoted = f"{stands.promoted[:19]}Z" if stands.promoted else "-"  # without fractions of a second
         why = f"{stands.reason}: {stands.message}" if stands.reason else ""
-        rows.append((str(one.number), stands.role, created, stands.promoted or "-", one.source, one.image or "-", why))
+        rows.append((str(one.number), stands.role, created, promoted, one.source, one.image or "-", why))
     return table(rows)
 
 

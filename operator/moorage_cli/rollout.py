@@ -6,6 +6,7 @@ Argo CD has nothing to put back.
 
 import argparse
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -132,7 +133,8 @@ class _Screen:
         self._drawn = 0
 
     def draw(self, deployment: Manifest) -> None:
-        lines = progress.view(deployment, progress.utc_now(), self._paint)
+        columns = shutil.get_terminal_size().columns
+        lines = progress.view(deployment, progress.utc_now(), self._paint, columns)
         away = f"\x1b[{self._drawn}F\x1b[J" if self._drawn else ""  # to the first line, and away with what was
         picture = "".join(f"{line}\n" for line in lines)
         # A line longer than the terminal must not wrap: then there would be more of them than were counted.

@@ -32,6 +32,14 @@ def test_the_same_in_one_line_for_logs(canary):
     )
 
 
+def test_a_long_sentence_is_broken_at_the_width_of_the_terminal(canary):
+    lines = progress.view(canary, NOW, Paint(), width=60)
+    assert lines[6:8] == [
+        "  Revision 7: ErrorRate: 41 of 100 requests seen. Revision 6",
+        "  goes on with 2 replicas.",
+    ]
+
+
 def test_colours_change_no_word(canary):
     plain, coloured = (progress.view(canary, NOW, Paint(colour)) for colour in (False, True))
     stripped = [_without_colour(line) for line in coloured]

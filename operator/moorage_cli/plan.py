@@ -64,6 +64,11 @@ def add_to(verbs: "Verbs") -> None:
     )
     parser.add_argument("-f", "--filename", metavar="FILE", required=True, help="the manifest; - is stdin")
     parser.add_argument("--offline", action="store_true", help="ask no cluster: as if nothing were there")
+    parser.add_argument(
+        "--field-manager",
+        metavar="NAME",
+        help="as who applies it server-side, such as argocd-controller or kubectl; default: kubectl apply, client-side",
+    )
     parser.add_argument("--manifests", action="store_true", help="also print what would be created, as YAML")
     parser.add_argument(
         "--runtime-image", metavar="IMAGE", default=_IMAGE, help="the engine's image where the manifest names none"
@@ -76,9 +81,10 @@ def run(options: argparse.Namespace) -> int:
     context = Context(options.runtime_image, "")
     cluster = None if options.offline else Cluster.of(options)
     for manifest in _read(options.filename):
-        planned = (
-            offline(manifest, options.namespace, context) if cluster is None else online(manifest, cluster, context)
-        )
+        if cluster is None:
+            planned = offline(manifest, options.namespace, context)
+        else:
+            planned = online(manifest, cluster, context, options.field_manager)
         print_lines(report(planned, Paint.on(sys.stdout)))
         if options.manifests:
             documents = [one.manifest for one in planned.rollout.writes if one.verb == "create"]
@@ -116,14 +122,15 @@ def offline(manifest: Manifest, namespace: str | None, context: Context) -> Plan
     return _planned(None, after, (), context)
 
 
-def online(manifest: Manifest, cluster: Cluster, context: Context) -> Planned:
-    """With what is there.
+def online(manifest: Manifest, cluster: Cluster, context: Context, manager: str | None = None) -> Planned:
+    """With what is there; applied client-side, or server-side as `manager`.
 
     Raises:
         CommandError: the API server would refuse it.
     """
     text = yaml.safe_dump(manifest)
-    after = cluster.read("apply", "--dry-run=server", "--filename=-", stdin=text)
+    how = ("--server-side", "--force-conflicts", f"--field-manager={manager}") if manager else ()
+    after = cluster.read("apply", "--dry-run=server", "--filename=-", *how, stdin=text)
     inside = cluster.within(namespace_of(after))
     found = inside.read("get", LLMDEPLOYMENTS, f"--field-selector=metadata.name={name_of(after)}")
     before = next(iter(found["items"]), None)

@@ -125,6 +125,15 @@ def test_a_rollout_from_plan_to_rollback(moor, apply, kubectl, namespace, eventu
     assert "rollbackTo" not in spec
 
 
+def test_a_plan_as_another_manager_sees_what_goes_with_a_field(moor, kubectl, namespace):
+    with_two = manifest(namespace, replicas=2)
+    kubectl("apply", "--server-side", "--field-manager=argocd-controller", "--filename=-", stdin=with_two)
+    status, printed, error = moor("plan", "-f", "-", "--field-manager", "argocd-controller", stdin=manifest(namespace))
+    assert status == 0, error
+    assert "  -replicas: 2" in printed
+    assert "  +replicas: 1" in printed
+
+
 def test_an_action_that_nobody_acts_on_is_told(moor, apply, kubectl, namespace):
     apply()
     status = {"revision": {"stable": 1}}

@@ -63,8 +63,9 @@ def test_the_manifests_are_those_that_the_operator_renders(planned):
 
 def test_a_branch_is_looked_up_first(planned):
     manifest = CANARY | {"spec": {"model": {"source": "hf://org/model"}}}
-    status, printed, _ = planned(manifest)
+    status, printed, _ = planned(manifest, "--manifests")
     assert status == 0
+    assert "- hf://org/model@COMMIT" in printed
     assert "create Pod chat-r1-resolve  (revision 1: hf://org/model may move, so look it up)" in printed
     assert "in the end Serving: 1 of 1 replica answers requests." in printed
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -364,17 +365,19 @@ class StandIn:
         stream = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await stream.prepare(request)
         self.streams += 1
+        with contextlib.suppress(ConnectionResetError):  # the operator went away
+            await self._tell_all(stream)
+        return stream
+
+    async def _tell_all(self, stream):
         sent = None
         while not self.closed:
             models = self.models
             await stream.write(self._line(models, sent))
             sent = models
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1), self.changed:
                     await self.changed.wait_for(lambda: self.closed or self.models is not sent)  # noqa: B023 - this sent
-            except TimeoutError:
-                continue
-        return stream
 
     def _line(self, models, sent):
         changed = [model for name, model in models.items() if sent is None or sent.get(name) != model]

@@ -28,7 +28,7 @@ STRATEGIES = st.sampled_from(
 EVENTS = st.one_of(
     st.tuples(st.just("step"), st.integers(0, 4)),
     *[st.tuples(st.just(name)) for name in ("run", "start", "serve", "sync")],
-    *[st.tuples(st.just("tick"))] * 4,
+    *[st.tuples(st.just("ticks"), st.integers(1, 5))] * 4,
     st.tuples(st.just("sync"), st.integers(0, 1)),
     st.tuples(st.just("fail"), st.integers(0, 5)),
     *[st.tuples(st.just("edit"), st.sampled_from((GOOD, OTHER, OTHER, CRASHING, SLOW, FAILING)))] * 2,
@@ -76,6 +76,10 @@ class Trajectory(World):
     def silence(self, which, answering):
         super().silence(which, answering=answering)
 
+    def ticks(self, count):
+        for _ in range(count):
+            self.tick()
+
     def lag(self, which):
         self.lagging = {which}
 
@@ -92,7 +96,7 @@ class Trajectory(World):
 
 
 @settings(max_examples=TRAJECTORIES)
-@given(STRATEGIES, st.integers(1, 4), st.lists(EVENTS, min_size=2, max_size=20))
+@given(STRATEGIES, st.integers(1, 4), st.lists(EVENTS, min_size=2, max_size=16))
 def test_every_way_keeps_the_promise_and_ends_where_spec_wants(rollout, replicas, events):
     world = Trajectory(replicas=replicas, rollout=rollout)
     if len(events) % 3:

@@ -83,7 +83,7 @@ def divide(
     promise = max(0, wanted - course.budget.unavailable)
     covered = sum(crew.relied_on for crew in current) >= promise
     alone = not any(crew.ready for crew in current)
-    rest = tuple(_leftover(crew, covered=covered, alone=alone, silent=course.silent) for crew in leftovers)
+    rest = tuple(_leftover(crew, covered=covered, alone=alone) for crew in leftovers)
     crowded = not course.hurried and any(_in_the_way(*pair) for pair in zip(rest, leftovers, strict=True))
     crews = (*current, *leftovers)
     shares = _kept_promise((*_steps(wanted, stable, candidate, course, crowded=crowded), *rest), crews, promise)
@@ -136,14 +136,12 @@ def _one_after_the_other(
     )
 
 
-def _leftover(crew: Crew, *, covered: bool, alone: bool, silent: bool) -> Share:
+def _leftover(crew: Crew, *, covered: bool, alone: bool) -> Share:
     """A revision that is neither stable nor candidate keeps what is ready for as long as that is needed, then goes."""
     kept = min(crew.replicas, crew.kept)
     there = max(kept, min(crew.replicas, crew.ready))
     if not there:
         return Share(crew.number, None, 0, "no longer wanted, and nothing of it serves", retired=True)
-    if silent:
-        return Share(crew.number, there, 0, "stays while no gateway answers", retired=crew.retired)
     if not crew.retired and not covered:
         return Share(crew.number, there, 0, "its ready replicas are still needed")
     if not crew.drained or not (covered or (crew.failed and not alone)):

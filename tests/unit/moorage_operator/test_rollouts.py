@@ -314,6 +314,19 @@ def test_requests_move_once_one_gateway_knows_and_replicas_go_once_all_do():
     assert made.there()[1] == 1
 
 
+@pytest.mark.parametrize("rollout", [{}, CANARY, {"strategy": "BlueGreen"}])
+def test_promotion_waits_for_all_gateways(rollout):
+    made = world(replicas=1, rollout=rollout)
+    made.lagging = {1}
+    made.edit(OTHER)
+    for _ in range(60):
+        made.tick()
+    assert made.status["revision"] == {"stable": 1, "candidate": 2}
+    made.lagging = set()
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
+
+
 def test_where_no_gateway_is_known_it_says_so():
     made = world()
     made.gateways = []
@@ -445,6 +458,66 @@ def test_a_revert_in_the_middle_keeps_what_serves_until_it_is_whole():
     assert made.there()[1] == 3
     made.settle()
     assert made.there() == {1: 3}
+
+
+def reverted():
+    """A rollout of four of eight replicas that was taken back; what is new of revision 1 is ready already."""
+    made = world(replicas=4)
+    made.edit(OTHER)
+    made.until(lambda: made.there().get(2, 0) >= 3)
+    made.edit(GOOD)
+    made.run()
+    for _ in range(4):
+        made.start()
+    return made
+
+
+def test_a_candidate_that_was_taken_back_stays_until_every_gateway_can_do_without_it():
+    made = reverted()
+    for _ in range(5):
+        made.sync(0)
+        made.run()
+        made.wait(10)
+    assert 2 in made.there(), "the other gateway has not heard of its successors"
+    made.settle()
+    assert made.there() == {1: 4}
+
+
+def test_a_candidate_that_was_taken_back_stays_while_no_gateway_answers():
+    made = reverted()
+    made.sync()
+    made.gateways[0].answering = made.gateways[1].answering = False
+    for _ in range(3):
+        made.run()
+        made.wait(100)
+    assert 2 in made.there()
+
+
+def test_another_strategy_in_the_middle_takes_nothing_away_that_serves():
+    made = world(replicas=4)
+    made.edit(OTHER)
+    made.until(lambda: made.there() == {1: 1, 2: 4})
+    made.roll(**CANARY)
+    made.run()
+    assert made.there()[1] == 4
+    assert made.there()[2] >= 3, "the world checks this, too"
+    made.settle()
+    assert made.there() == {2: 4}
+
+
+def test_a_repair_does_not_wait_for_what_is_needed_only_because_the_stable_revision_is_broken():
+    made = world(replicas=2)
+    made.edit(OTHER)
+    made.until(lambda: made.there().get(2, 0) == 2 and made.ready[1] == "RollingOut")
+    for pod in made.pods:
+        if pod.revision == 1:
+            pod.ready, pod.restarts, pod.image = False, 3, CRASHING
+    made.edit("engine:repaired")
+    for _ in range(10):
+        made.tick()
+    assert made.image_of(3) == "engine:repaired"
+    made.settle()
+    assert set(made.there()) == {3}
 
 
 def test_a_lost_status_begins_a_canary_at_its_first_step_with_everything_on_stable():

@@ -10,8 +10,8 @@ from moorage_api import names
 from moorage_operator.cluster.client import Client, Connection, RejectedError
 from moorage_operator.cluster.resources import GATEWAYS
 from moorage_operator.manifest import Key
-from moorage_operator.shell import gateways as gateways_module
-from moorage_operator.shell.gateways import Gateways, Pace
+from moorage_operator.shell.gateways import Gateways
+from moorage_operator.shell.link import SILENCE, Pace
 from moorage_operator.shell.queue import Backoff
 
 CHAT = Key("team", "chat")
@@ -228,7 +228,7 @@ async def test_the_first_decision_waits_for_ready_gateways_but_not_for_ever(gate
 
 
 def test_a_gateway_promises_a_word_every_5_s_and_may_be_late_twice():
-    assert gateways_module.SILENCE == 15
+    assert SILENCE == 15
 
 
 async def test_a_watch_tells_of_events_and_of_its_end():

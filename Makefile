@@ -113,8 +113,9 @@ fix: $(VENV)/.tools ## Format, and mend what ruff can mend
 	@$(BIN)/ruff format .
 
 .PHONY: crd
-crd: $(VENV)/.tools ## Write crds/, the chart's copy and the API reference from moorage_api
+crd: $(VENV)/.tools ## Write crds/, the chart's copy, the API reference and docs/cli.md from the code
 	@$(BIN)/moor crd
+	@$(BIN)/python -m moorage_cli.reference > docs/cli.md
 
 .PHONY: lock
 lock: $(VENV)/.tools ## Write requirements/*.txt, with hashes, from pyproject.toml

@@ -1,20 +1,24 @@
 """The gateway's own parts, with a table made here instead of by watches."""
 
 import asyncio
+import random
 import sys
 
 import uvloop
 
 from moorage_gateway import table
 from moorage_gateway.app import App
+from moorage_gateway.draw import Draws
+from moorage_gateway.figures import Book
 from moorage_gateway.metrics import Metrics
-from moorage_gateway.proxy import Proxy, new_session
+from moorage_gateway.proxy import Proxy
 from moorage_gateway.request import Limits
 from moorage_gateway.scrape import Scraper
 from moorage_gateway.server import public_server
 from moorage_gateway.settings import Settings
 from moorage_gateway.table import Model, Revision, Target
 from moorage_gateway.targets import Targets
+from moorage_gateway.upstream import new_session
 
 
 def _table(addresses: list[str]) -> table.Table:
@@ -25,11 +29,14 @@ def _table(addresses: list[str]) -> table.Table:
 async def _serve(port: int, addresses: list[str]) -> None:
     settings = Settings(host="127.0.0.1", public_port=port)
     limits = Limits(settings.max_header_bytes, settings.max_body_bytes, settings.client_seconds)
-    routes, targets, metrics = _table(addresses), Targets(), Metrics()
+    routes, targets, book = _table(addresses), Targets(), Book()
+    metrics = Metrics(book, targets)
     async with new_session(settings.connect_seconds, settings.idle_seconds) as session:
-        app = App(lambda: routes, Proxy(session, targets, metrics), metrics, limits)
+        app = App(lambda: routes, Proxy(session, targets, book, Draws(random.random)), metrics, limits)
         async with asyncio.TaskGroup() as group:
-            group.create_task(Scraper(lambda: routes, session, targets, metrics).run())
+            group.create_task(
+                Scraper(lambda: routes, session, targets, lambda table: book.keep(table.full.values())).run()
+            )
             group.create_task(public_server(app, settings, limits).serve())
 
 

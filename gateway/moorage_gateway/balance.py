@@ -37,7 +37,8 @@ def choose(
         load: Requests per target's key, running and waiting; a missing key is 0.
         ejected: Keys of targets that failed lately.
         tried: Keys of targets that this request must not meet again.
-        revision_draw: Uniform in [0, 1): picks the revision.
+        revision_draw: In [0, 1), which the weights cut into shares, the newest revision's first: while the weights move
+            from one revision to another, a place in it changes hands once at most.
         tie_draw: Uniform in [0, 1): picks among targets of equal load, so that several gateways do not herd.
 
     Returns:
@@ -69,11 +70,11 @@ def _tier(revisions: Sequence[Revision], shunned: AbstractSet[str], *, weighted:
 
 
 def _by_weight(tier: Sequence[_Open], point: float) -> _Open:
-    for each in tier:
+    for each in reversed(tier):
         point -= each[0].weight
         if point < 0:
             return each
-    return tier[-1]  # rounding: a draw just under 1
+    return tier[0]  # rounding: a draw just under 1
 
 
 def _least_loaded(revision: int, targets: Sequence[Target], load: Mapping[str, int], draw: float, share: str) -> Choice:

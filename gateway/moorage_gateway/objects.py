@@ -11,10 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from moorage_api import names
-from moorage_gateway.table import Model, Revision, Target
-
-Key = tuple[str, str]
-"""Namespace and name of an LLMDeployment."""
+from moorage_gateway.table import Key, Model, Revision, Target
 
 # A public name travels in a header and in messages.
 _PUBLIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")

@@ -11,48 +11,31 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import aiohttp
-from yarl import URL
 
 from moorage_api import names
 from moorage_gateway import answers, balance
-from moorage_gateway.answers import Answer, Headers, Receive, Send
+from moorage_gateway.answers import Answer, Receive, Send
 from moorage_gateway.balance import Choice
 from moorage_gateway.client import Client
-from moorage_gateway.metrics import Metrics, Series
+from moorage_gateway.draw import Draws
+from moorage_gateway.figures import CLIENT_GONE, Book, Figures
 from moorage_gateway.request import Inbound
+from moorage_gateway.stream import EventCount, told_tokens
 from moorage_gateway.table import Model
 from moorage_gateway.targets import Targets
+from moorage_gateway.upstream import passed_back, url
 
 log = logging.getLogger(__name__)
 
-_KEEP_ALIVE_SECONDS: Final = 4.0
-"""Idle connections go before the replica closes them: uvicorn, which most engines use, does so after 5 s."""
 _HELD_BYTES: Final = 2**20
 """An answer that is no stream is held back until it is whole, so that a replica that dies in the middle costs a retry
 and not a torn answer; a longer one than this goes out as it comes."""
 _UNAVAILABLE: Final = (502, 503)
+_SERVER_ERROR: Final = 500
 _LOAD: Final = re.compile(r"running=(\d{1,9}),waiting=(\d{1,9})")
-_NOT_PASSED_BACK: Final = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"date",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-connection",
-        b"server",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-"""Hop-by-hop headers (RFC 9110, 7.6.1), and those that this server writes itself."""
-_INTERNAL_PREFIX: Final = names.INTERNAL_HEADER_PREFIX.encode()
 _WORDS: Final = {
     "connect": "could not be reached",
     "reset": "closed the connection before its answer was complete",
@@ -75,22 +58,35 @@ class _Exchange:
     model: Model
     inbound: Inbound
     client: Client
+    draw: float
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One try of it: where it went, who counts it, when it began, what the replica answered (0: nothing yet)."""
+
+    choice: Choice
+    figures: Figures
     began: float
+    status: int = 0
+    fault: str = ""
 
 
 class Proxy:
-    """Routes the requests of one process; `session` comes from `new_session`."""
+    """Routes the requests of one process; `session` comes from `upstream.new_session`."""
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         targets: Targets,
-        metrics: Metrics,
-        draw: Callable[[], float] = random.random,
+        book: Book,
+        draws: Draws,
+        *,
+        chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._session, self._targets, self._metrics = session, targets, metrics
-        self._draw, self._clock = draw, clock
+        self._session, self._targets, self._book, self._draws = session, targets, book, draws
+        self._chance, self._clock = chance, clock
 
     async def serve(self, model: Model, inbound: Inbound, receive: Receive, send: Send) -> None:
         """Answer one request.
@@ -98,118 +94,142 @@ class Proxy:
         Raises:
             Refused: the model has no target; nothing has been sent.
         """
-        choice = self._choose(model)
+        draw = self._draws.next(model, inbound.session)
+        choice = self._choose(model, draw)
         if choice is None:
             raise answers.not_ready(model)
         async with Client(receive, send) as client:
-            exchange = _Exchange(model, inbound, client, self._clock())
+            exchange = _Exchange(model, inbound, client, draw)
             failure = await self._attempt(choice, exchange)
             if failure is not None and (second := self._second(choice, failure, exchange)) is not None:
                 failure = await self._attempt(second, exchange)
             if failure is not None:
                 await _give_up(exchange, failure)
 
-    def _choose(self, model: Model, tried: frozenset[str] = frozenset()) -> Choice | None:
+    def _choose(self, model: Model, draw: float, tried: frozenset[str] = frozenset()) -> Choice | None:
         targets = self._targets
         return balance.choose(
             model.revisions,
             targets.load,
             ejected=targets.ejected,
             tried=tried,
-            revision_draw=self._draw(),
-            tie_draw=self._draw(),
+            revision_draw=draw,
+            tie_draw=self._chance(),
         )
 
     def _second(self, first: Choice, failure: _Failed, exchange: _Exchange) -> Choice | None:
         """Where to try once more: another replica; the only one again where it merely closed a kept connection."""
         if exchange.client.started or failure.kind == "timeout":
             return None
-        other = self._choose(exchange.model, frozenset({first.target.key}))
+        other = self._choose(exchange.model, exchange.draw, frozenset({first.target.key}))
         return first if other is None and failure.kind == "reset" else other
 
     async def _attempt(self, choice: Choice, exchange: _Exchange) -> _Failed | None:
         """Send the request to one replica and its answer to the client; the failure, if it comes to one."""
-        key, series = choice.target.key, self._metrics.series(exchange.model, choice.revision)
-        self._targets.begin(key, self._clock())
-        series.in_flight.inc()
+        key, figures = choice.target.key, self._book.of(exchange.model, choice.revision)
+        attempt = _Attempt(choice, figures, self._clock())
+        self._targets.begin(key, attempt.began)
+        figures.in_flight += 1
         try:
-            await self._forward(choice, exchange, series)
+            await self._forward(attempt, exchange)
         except _Failed as failure:
-            self._count(failure, key, exchange, series)
+            attempt.fault = "cut" if exchange.client.started else failure.kind
+            self._note_fault(attempt, failure, exchange)
             return failure
         except asyncio.CancelledError:
-            self._metrics.failed(series, "client_gone")
+            attempt.fault = CLIENT_GONE
             raise
         finally:
-            series.in_flight.dec()
-            self._targets.end(key, self._clock())
-        series.duration.observe(self._clock() - exchange.began)
-        self._metrics.ended(series, exchange.client.status)
+            now = self._clock()
+            figures.in_flight -= 1
+            figures.end(attempt.status, attempt.fault)
+            self._targets.end(key, now)
+        figures.duration.observe(now - attempt.began)
         return None
 
-    def _count(self, failure: _Failed, key: str, exchange: _Exchange, series: Series) -> None:
-        cut = exchange.client.started
-        self._metrics.failed(series, "cut" if cut else failure.kind)
-        log.info("%s, %s: %s", exchange.model.full_name, key, "cut" if cut else failure.kind)
-        if failure.kind == "connect" and self._targets.failed(key, self._clock()):
-            self._metrics.ejections.inc()
+    def _note_fault(self, attempt: _Attempt, failure: _Failed, exchange: _Exchange) -> None:
+        target = attempt.choice.target
+        log.info("%s, %s: %s", exchange.model.full_name, target.pod, attempt.fault)
+        if self._targets.failed(target.key, self._clock(), connected=failure.kind != "connect"):
+            log.warning("%s (%s) failed too often in a row: left out until it is ready", target.pod, target.address)
 
-    async def _forward(self, choice: Choice, exchange: _Exchange, series: Series) -> None:
-        inbound, target = exchange.inbound, choice.target
-        url = _url(target.address, inbound.path)
+    async def _forward(self, attempt: _Attempt, exchange: _Exchange) -> None:
+        inbound, target = exchange.inbound, attempt.choice.target
         try:
             async with self._session.post(
-                url, data=inbound.body, headers=inbound.headers, allow_redirects=False
+                url(target.address, inbound.path), data=inbound.body, headers=inbound.headers, allow_redirects=False
             ) as answer:
-                self._targets.succeeded(target.key)
+                attempt.status = answer.status
                 self._take_load(target.key, answer)
-                await self._pass_back(answer, exchange, series)
+                await self._pass_back(answer, attempt, exchange)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise _Failed("connect") from error
         except TimeoutError as error:
             raise _Failed("timeout") from error
         except aiohttp.ClientError as error:
             raise _Failed("reset") from error
+        self._targets.succeeded(target.key)
 
     def _take_load(self, key: str, answer: aiohttp.ClientResponse) -> None:
         said = _LOAD.fullmatch(answer.headers.get(names.LOAD_HEADER, ""))
         if said is not None:
             self._targets.report(key, int(said[1]) + int(said[2]))
 
-    async def _pass_back(self, answer: aiohttp.ClientResponse, exchange: _Exchange, series: Series) -> None:
+    async def _pass_back(self, answer: aiohttp.ClientResponse, attempt: _Attempt, exchange: _Exchange) -> None:
         """The answer's bytes as they come: a stream at once, anything else when it is whole or too long to hold."""
-        client, headers = exchange.client, _passed_back(answer)
-        stream = answer.headers.get("content-type", "").startswith("text/event-stream")
-        held, size = [], 0
-        async for chunk in answer.content.iter_any():
-            if client.started:
-                await client.write(chunk)
-                continue
-            held.append(chunk)
-            size += len(chunk)
-            if stream or size > _HELD_BYTES:
-                if stream:
-                    series.first_token.observe(self._clock() - exchange.began)
-                await client.start(answer.status, headers, is_stream=stream)
-                await client.write(b"".join(held))
-        if client.started:
-            await client.end()
+        if answer.headers.get("content-type", "").startswith("text/event-stream"):
+            await self._pass_stream(answer, attempt, exchange)
+        else:
+            await _pass_whole(answer, attempt, exchange)
+        if answer.status >= _SERVER_ERROR:
+            attempt.fault = "server_error"
+
+    async def _pass_stream(self, answer: aiohttp.ClientResponse, attempt: _Attempt, exchange: _Exchange) -> None:
+        client, figures, clock = exchange.client, attempt.figures, self._clock
+        pieces = answer.content.iter_any()
+        first = await anext(pieces, b"")
+        if not first:
+            await _send_whole(Answer(answer.status, passed_back(answer), b""), attempt, client)
             return
-        whole = Answer(answer.status, headers, b"".join(held))
-        if answer.status in _UNAVAILABLE:
-            raise _Failed("unavailable", whole)
-        await client.whole(whole)
+        now = clock()
+        figures.first_token.observe(now - attempt.began)
+        count = EventCount(figures.between_tokens, first, now)
+        try:
+            await client.start(answer.status, passed_back(answer), is_stream=True)
+            await client.write(first)
+            async for piece in pieces:
+                count.take(piece, clock())
+                await client.write(piece)
+        finally:
+            figures.tokens += count.tokens
+        await client.end()
+        if count.ended_in_error:
+            attempt.fault = "error_event"
 
 
-def new_session(connect_seconds: float, idle_seconds: float) -> aiohttp.ClientSession:
-    """The client towards replicas: a kept connection for each request at once, nothing added, no redirect followed."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        skip_auto_headers=("accept", "accept-encoding", "user-agent"),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds, sock_read=idle_seconds),
-    )
+async def _pass_whole(answer: aiohttp.ClientResponse, attempt: _Attempt, exchange: _Exchange) -> None:
+    client, headers = exchange.client, passed_back(answer)
+    held, size = [], 0
+    async for piece in answer.content.iter_any():
+        if client.started:
+            await client.write(piece)
+            continue
+        held.append(piece)
+        size += len(piece)
+        if size > _HELD_BYTES:
+            await client.start(answer.status, headers, is_stream=False)
+            await client.write(b"".join(held))
+    if client.started:
+        await client.end()
+    else:
+        await _send_whole(Answer(answer.status, headers, b"".join(held)), attempt, client)
+
+
+async def _send_whole(whole: Answer, attempt: _Attempt, client: Client) -> None:
+    if whole.status in _UNAVAILABLE:
+        raise _Failed("unavailable", whole)
+    attempt.figures.tokens += told_tokens(whole.body) or 0
+    await client.whole(whole)
 
 
 async def _give_up(exchange: _Exchange, failure: _Failed) -> None:
@@ -221,18 +241,3 @@ async def _give_up(exchange: _Exchange, failure: _Failed) -> None:
         message = answers.upstream_message(model, what)
         await client.end_with_event(answers.error_body(message, "server_error", code="replica_failed"))
     # Otherwise the head is out and the body is torn: leaving it unfinished makes the server close the connection.
-
-
-@lru_cache(maxsize=8192)
-def _url(address: str, path: str) -> URL:
-    return URL(f"http://{address}{path}", encoded=True)
-
-
-def _passed_back(answer: aiohttp.ClientResponse) -> Headers:
-    named = answer.headers.get("connection", "").lower().encode()
-    dropped = _NOT_PASSED_BACK.union(token.strip() for token in named.split(b",")) if named else _NOT_PASSED_BACK
-    return [
-        (lower, value)
-        for name, value in answer.raw_headers
-        if (lower := name.lower()) not in dropped and not lower.startswith(_INTERNAL_PREFIX)
-    ]

@@ -1,4 +1,4 @@
-"""Reads a client's request: limits first, then the one field that routing needs."""
+"""Reads a client's request: limits first, then the few fields that routing needs."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,6 +13,10 @@ _PASSED_ON: Final = {b"x-request-id": "x-request-id", b"traceparent": "tracepare
 """Of a client's headers, only those that tie its request together across services go on. All others end here:
 hop-by-hop and framing headers, which could desynchronise the next hop; ours, which a replica believes; cookies and
 keys, which are no business of a pod."""
+
+_SESSION: Final = ("safety_identifier", "user")
+"""OpenAI's field for the end user, and the one that it replaces. Not `prompt_cache_key`: many users may share one where
+their prompts begin alike, and would then go to one revision together, whatever its weight."""
 
 
 class ClientGoneError(Exception):
@@ -35,12 +39,14 @@ class Inbound:
     Attributes:
         path: One of the API's paths.
         name: The name that the client used for the model.
+        session: Who asks, in the client's word: requests of one session stay with one revision. Empty: nobody said.
         headers: What goes to the replica, besides the body's framing.
         body: As the client sent it.
     """
 
     path: str
     name: str
+    session: str
     headers: dict[str, str]
     body: bytes
 
@@ -55,12 +61,13 @@ async def read(scope: Scope, receive: Receive, limits: Limits) -> Inbound:
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     _check_head(headers, limits)
     body = await _read_body(headers, receive, limits)
-    name = _model_name(body)
+    fields = _parsed(body)
+    name = _model_name(fields)
     passed = {"content-type": "application/json", names.MODEL_HEADER: name}
     for key, value in headers:
         if (known := _PASSED_ON.get(key)) is not None and value.isascii():
             passed[known] = value.decode("ascii")
-    return Inbound(scope["path"], name, passed, body)
+    return Inbound(scope["path"], name, _session(fields), passed, body)
 
 
 def _check_head(headers: list[tuple[bytes, bytes]], limits: Limits) -> None:
@@ -106,16 +113,28 @@ def _too_large(limits: Limits) -> Exception:
     )
 
 
-def _model_name(body: bytes) -> str:
+def _parsed(body: bytes) -> dict[str, Any]:
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise bad_request(f"The request's body is not valid JSON: {error}.", code="invalid_json") from error
     if not isinstance(parsed, dict):
         raise bad_request("The request's body has to be a JSON object.", code="invalid_json")
-    name = parsed.get("model")
+    return parsed
+
+
+def _model_name(fields: dict[str, Any]) -> str:
+    name = fields.get("model")
     if name is None:
         raise bad_request("You must provide a model parameter.", param="model", code="model_missing")
     if not isinstance(name, str):
         raise bad_request("`model` has to be a string.", param="model", code="model_invalid")
     return name
+
+
+def _session(fields: dict[str, Any]) -> str:
+    for each in _SESSION:
+        value = fields.get(each)
+        if isinstance(value, str) and value:
+            return value
+    return ""

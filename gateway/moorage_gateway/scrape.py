@@ -1,4 +1,4 @@
-"""Asks every target for its load, often while this gateway uses it, and finds out when an ejected one is back."""
+"""Asks every target how it is, often while this gateway uses it, and finds out when an ejected one is back."""
 
 import asyncio
 import logging
@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 import aiohttp
-import orjson
 
 from moorage_api import names
-from moorage_gateway.metrics import Metrics
+from moorage_gateway import report
 from moorage_gateway.table import Table, Target
 from moorage_gateway.targets import Targets
 
@@ -20,23 +19,26 @@ log = logging.getLogger(__name__)
 _TICK_SECONDS: Final = 1.0
 _IDLE_TICKS: Final = 10
 """A target that is not in use is asked on every tenth tick."""
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=1.0)
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=1.0, sock_connect=0.9)
+_UNREACHABLE: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+_NO_ANSWER: Final = (aiohttp.ClientError, TimeoutError)
 _AT_ONCE: Final = 32
 _LONGEST: Final = 64 * 2**10
+_OK: Final = 200
 
 
 class Scraper:
-    """Keeps `Targets` fresh, and both it and the metrics free of what the table no longer has."""
+    """Keeps `Targets` fresh, and calls `forget` on each tick, with the table that everything else is to be free of."""
 
     def __init__(
         self,
         table: Callable[[], Table],
         session: aiohttp.ClientSession,
         targets: Targets,
-        metrics: Metrics,
+        forget: Callable[[Table], None],
         tick_seconds: float = _TICK_SECONDS,
     ) -> None:
-        self._table, self._session, self._targets, self._metrics = table, session, targets, metrics
+        self._table, self._session, self._targets, self._forget = table, session, targets, forget
         self._tick_seconds = tick_seconds
         self._permits = asyncio.Semaphore(_AT_ONCE)
 
@@ -51,45 +53,49 @@ class Scraper:
         table, now = self._table(), time.monotonic()
         found = {target.key: target for target in table.targets()}
         self._targets.keep(found)
-        self._metrics.keep(table.full.values())
-        due = [target for target in found.values() if self._due(target, tick, now)]
-        await asyncio.gather(*(self._scrape(target) for target in due))
+        self._forget(table)
+        await asyncio.gather(*(self._look(target, tick, now) for target in found.values()))
 
-    def _due(self, target: Target, tick: int, now: float) -> bool:
-        key = target.key
-        if key in self._targets.ejected:
-            return self._targets.probe_due(key, now)
-        in_use = self._targets.used_since(key, now - _IDLE_TICKS * self._tick_seconds)
-        return in_use or (zlib.crc32(key.encode()) + tick) % _IDLE_TICKS == 0
+    async def _look(self, target: Target, tick: int, now: float) -> None:
+        key, targets = target.key, self._targets
+        if key in targets.ejected:
+            if targets.probe_due(key, now):
+                await self._probe(target)
+            return
+        often = targets.scrape_often(key, now - _IDLE_TICKS * self._tick_seconds)
+        if often or (zlib.crc32(key.encode()) + tick) % _IDLE_TICKS == 0:
+            await self._scrape(target)
 
     async def _scrape(self, target: Target) -> None:
-        async with self._permits:
-            try:
-                body = await self._get(f"http://{target.address}{names.TELEMETRY_PATH}")
-            except (aiohttp.ClientError, TimeoutError) as error:
-                log.debug("%s: no telemetry: %s", target.pod, error or type(error).__name__)
-                if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-                    self._note_failure(target)
-                return
-        self._targets.succeeded(target.key)
-        if (requests := _requests(body)) is not None:
-            self._targets.report(target.key, requests)
+        try:
+            status, body = await self._get(target, names.TELEMETRY_PATH)
+        except _UNREACHABLE:
+            self._note_unreachable(target)
+        except _NO_ANSWER as error:
+            log.debug("%s: no telemetry: %s", target.pod, error or type(error).__name__)
+        else:
+            self._targets.reached(target.key)
+            if status == _OK and (said := report.parse(body)) is not None:
+                self._targets.note(target.key, said, time.monotonic())
 
-    async def _get(self, url: str) -> bytes:
-        async with self._session.get(url, timeout=_TIMEOUT, allow_redirects=False) as answer:
-            body = await answer.content.read(_LONGEST)
-            return body if answer.status == 200 else b""  # noqa: PLR2004 - HTTP's OK
+    async def _probe(self, target: Target) -> None:
+        """Half-open: whether it takes requests again, by its own word, decides."""
+        try:
+            status, _ = await self._get(target, names.READY_PATH)
+        except _NO_ANSWER as error:
+            log.debug("%s: not back yet: %s", target.pod, error or type(error).__name__)
+            status = 0
+        if status == _OK:
+            log.info("%s (%s) takes requests again", target.pod, target.address)
+            self._targets.succeeded(target.key)
+        else:
+            self._targets.failed(target.key, time.monotonic(), connected=status > 0)
 
-    def _note_failure(self, target: Target) -> None:
-        if self._targets.failed(target.key, time.monotonic()):
+    async def _get(self, target: Target, path: str) -> tuple[int, bytes]:
+        url = f"http://{target.address}{path}"
+        async with self._permits, self._session.get(url, timeout=_TIMEOUT, allow_redirects=False) as answer:
+            return answer.status, await answer.content.read(_LONGEST)
+
+    def _note_unreachable(self, target: Target) -> None:
+        if self._targets.failed(target.key, time.monotonic(), connected=False):
             log.warning("%s (%s) takes no connections: left out until it does", target.pod, target.address)
-            self._metrics.ejections.inc()
-
-
-def _requests(body: bytes) -> int | None:
-    """Running and waiting requests that `/telemetry` reports; None where it reports no such figure."""
-    try:
-        figures = orjson.loads(body)
-        return int(figures["running"]) + int(figures["waiting"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return None

@@ -2,25 +2,33 @@
 
 import asyncio
 import logging
+import random
 import signal
+import socket
 from collections.abc import Coroutine, Iterator
 from contextlib import aclosing, contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import uvicorn
 
 from moorage_gateway.api_server import ApiServer
 from moorage_gateway.app import App
+from moorage_gateway.draw import Draws
+from moorage_gateway.figures import Book
 from moorage_gateway.internal import InternalApp
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.protocol import protocol
-from moorage_gateway.proxy import Proxy, new_session
+from moorage_gateway.proxy import Proxy
 from moorage_gateway.request import Limits
 from moorage_gateway.routes import Routes
 from moorage_gateway.scrape import Scraper
 from moorage_gateway.settings import Settings
 from moorage_gateway.table import Table
 from moorage_gateway.targets import Targets
+from moorage_gateway.telemetry import Telemetry
+from moorage_gateway.upstream import new_session
+from moorage_gateway.view import View
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +51,11 @@ def public_server(app: App, settings: Settings, limits: Limits) -> Server:
     return _server(app, settings, settings.public_port, settings.drain_seconds, http=protocol(limits))
 
 
+def internal_server(app: InternalApp, settings: Settings) -> Server:
+    """The server towards the cluster; it stops when its `should_exit` is set."""
+    return _server(app, settings, settings.internal_port, drain_seconds=1)
+
+
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain.
 
@@ -51,28 +64,35 @@ async def serve(settings: Settings) -> None:
     """
     stop = _stop_signal()
     api = await ApiServer.connect(settings.kubeconfig)
-    routes, targets, metrics = Routes(), Targets(), Metrics()
+    routes, targets, book, draws = Routes(), Targets(), Book(), Draws(random.random)
+    metrics = Metrics(book, targets)
+    view = View(lambda: routes.table, book, targets)
+    telemetry = Telemetry(settings.pod_name or socket.gethostname(), _now(), view, lambda: routes.changed)
     limits = Limits(settings.max_header_bytes, settings.max_body_bytes, settings.client_seconds)
 
     def table() -> Table | None:
         return routes.table if routes.synced else None
 
-    def unready() -> str:
-        if stop.is_set():
-            return "draining"
-        return "" if routes.synced else "the routes have not been read yet"
+    def forget(now: Table) -> None:
+        book.keep(now.full.values())
+        draws.keep(now.full.values())
 
     async with aclosing(api), new_session(settings.connect_seconds, settings.idle_seconds) as session:
-        app = App(table, Proxy(session, targets, metrics), metrics, limits)
-        scraper = Scraper(lambda: routes.table, session, targets, metrics)
+        app = App(table, Proxy(session, targets, book, draws), metrics, limits)
+        scraper = Scraper(lambda: routes.table, session, targets, forget)
         watchers = routes.watchers(api, settings.watch_namespace)
         background = [scraper.run(), *(watcher.run() for watcher in watchers)]
-        internal = _server(InternalApp(metrics, unready), settings, settings.internal_port, drain_seconds=1)
-        await _run(public_server(app, settings, limits), internal, background, stop)
+        inside = InternalApp(metrics, telemetry, synced=lambda: routes.synced, draining=stop.is_set)
+        servers = public_server(app, settings, limits), internal_server(inside, settings)
+        await _run(*servers, telemetry, background, stop)
 
 
 async def _run(
-    public: Server, internal: Server, background: list[Coroutine[Any, Any, None]], stop: asyncio.Event
+    public: Server,
+    internal: Server,
+    telemetry: Telemetry,
+    background: list[Coroutine[Any, Any, None]],
+    stop: asyncio.Event,
 ) -> None:
     """Run all of it until told to stop. A part that fails is a defect and ends the process: it is started anew."""
     async with asyncio.TaskGroup() as group:
@@ -83,6 +103,7 @@ async def _run(
         log.info("draining: open streams have %s s", public.config.timeout_graceful_shutdown)
         public.should_exit = True
         await serving
+        telemetry.close()
         internal.should_exit = True
         await serving_internal
         for task in tasks:
@@ -115,3 +136,7 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage_api import names
+
 _ABOUT = """\
 The data plane of Moorage: one OpenAI-compatible endpoint for every LLMDeployment.
 
@@ -21,7 +23,8 @@ Inside a cluster it uses its pod's service account. Outside of one it uses --kub
   curl localhost:8080/v1/chat/completions -H 'content-type: application/json' \\
        -d '{"model": "chat", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
 
-Public port: /v1/models, /v1/chat/completions, /v1/completions.  Internal port: /healthz, /readyz, /metrics.
+Public port: /v1/models, /v1/chat/completions, /v1/completions.  Internal port: /healthz, /readyz, /metrics,
+/telemetry (with ?watch as a stream).
 SIGTERM: stops accepting, lets open streams end, exits 0.
 """
 
@@ -34,9 +37,10 @@ class Settings:
 
     watch_namespace: str = ""
     kubeconfig: Path | None = None
+    pod_name: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - the Service and NetworkPolicies decide who reaches a pod's address
     public_port: int = 8080
-    internal_port: int = 8081
+    internal_port: int = names.GATEWAY_INTERNAL_PORT
     max_body_bytes: int = 4 * 2**20
     max_header_bytes: int = 32 * 2**10
     client_seconds: float = 30.0
@@ -71,6 +75,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
     add("--watch-namespace", base.watch_namespace, str, "only this namespace's models; empty: those of all namespaces")
     add("--kubeconfig", base.kubeconfig, Path, "how to reach the API server from outside of a cluster")
+    add("--pod-name", base.pod_name, str, "what its telemetry calls this gateway; empty: as its host is called")
     add("--host", base.host, str, "address to listen on")
     add("--public-port", base.public_port, int, "port for clients")
     add("--internal-port", base.internal_port, int, "port for probes and metrics")

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+Key = tuple[str, str]
+"""Namespace and name of an LLMDeployment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -55,6 +58,11 @@ class Model:
     reason: str
     message: str
     revisions: tuple[Revision, ...]
+
+    @property
+    def key(self) -> Key:
+        """Where the object is; names may change, this does not."""
+        return self.namespace, self.deployment
 
     @property
     def full_name(self) -> str:

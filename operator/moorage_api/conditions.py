@@ -32,6 +32,11 @@ class ConditionType(_Explained):
     AVAILABLE = "Available", "At least one replica answers requests, or a request would wake one."
     PROGRESSING = "Progressing", "Something is on its way: a start, a rollout, a change of scale."
     READY = "Ready", "What spec asks for is what serves. Its reason and message sum up the whole object."
+    STALLED = "Stalled", "Nothing goes on by itself any more: spec or the cluster has to be changed."
+    GPU_HEALTHY = (
+        "GPUHealthy",
+        "The GPUs of the replicas can be measured and work. Only with spec.accelerator; Unknown until measured.",
+    )
 
 
 class ConditionStatus(StrEnum):
@@ -58,6 +63,15 @@ class Reason(_Explained):
         "RollingOut",
         "A new revision comes up beside the one that serves. Wait; the message says which replica is awaited.",
     )
+    RESOLVING_SOURCE = (
+        "ResolvingSource",
+        "The branch or tag in spec.model.source is looked up once, so that all replicas serve the same files. Wait.",
+    )
+    STEP_HOLDING = "StepHolding", "The rollout keeps a step for as long as its hold says. Wait, or promote it."
+    GATE_HOLDING = (
+        "GateHolding",
+        "Too little was measured to judge a gate of spec.rollout.gates. Wait for requests, or promote the rollout.",
+    )
     SCALING = "Scaling", "Replicas of a serving revision are being added or removed. Wait."
     SCHEDULING = "Scheduling", "Pods wait for a node. Wait; when it lasts, the message carries the scheduler's words."
     FETCHING_MODEL = (
@@ -68,6 +82,14 @@ class Reason(_Explained):
     WARMING_UP = "WarmingUp", "The engine generates a first token before it takes requests. Wait."
 
     # Held up: spec is fine, the cluster cannot do it now.
+    PAUSED = (
+        "Paused",
+        "The rollout is paused. Set spec.rollout.paused to false, or annotate moorage.dev/action=resume/rN.",
+    )
+    GATEWAY_UNREACHABLE = (
+        "GatewayUnreachable",
+        "No gateway tells which replicas it has in its table, so no requests are moved. Check the gateways' pods.",
+    )
     WAITING_FOR_GPU = (
         "WaitingForGPU",
         (
@@ -91,6 +113,26 @@ class Reason(_Explained):
     )
 
     # Wrong, and waiting changes nothing.
+    ROLLED_BACK = (
+        "RolledBack",
+        (
+            "The revision that spec asks for was given up, and the one before serves. Change spec, or annotate "
+            "moorage.dev/action=retry/rN."
+        ),
+    )
+    GATE_FAILED = (
+        "GateFailed",
+        "A gate of spec.rollout.gates failed. Change what made the revision worse, or raise the gate.",
+    )
+    PROGRESS_DEADLINE_EXCEEDED = (
+        "ProgressDeadlineExceeded",
+        "No further replica came up within spec.rollout.progressDeadline. Look at the pods, or raise the deadline.",
+    )
+    ABORTED = "Aborted", "A person aborted the rollout."
+    REVISION_NOT_FOUND = (
+        "RevisionNotFound",
+        "spec.rollbackTo names a revision that is not remembered. Choose one of `kubectl get controllerrevisions`.",
+    )
     INVALID_SPEC = "InvalidSpec", "spec cannot be used. Correct the field that the message names."
     IMAGE_PULL_FAILED = (
         "ImagePullFailed",
@@ -161,6 +203,14 @@ class Reason(_Explained):
             "cluster. The message is its answer."
         ),
     )
+
+    # Of GPUHealthy.
+    GPU_MEASURED = "GPUMeasured", "Every GPU answers. Nothing to do."
+    GPU_UNHEALTHY = (
+        "GPUUnhealthy",
+        "A replica cannot measure its GPUs, or lost one. The message carries NVML's words; look at the node.",
+    )
+    GPU_NOT_MEASURED = "GPUNotMeasured", "No gateway has told about the GPUs yet. Wait."
 
 
 PODS_ON_THE_WAY = (Reason.SCHEDULING, Reason.FETCHING_MODEL, Reason.LOADING_WEIGHTS, Reason.WARMING_UP)

@@ -17,6 +17,8 @@ COLUMNS: Final = (
     {"name": "Model", "type": "string", "jsonPath": ".spec.model.source"},
     {"name": "Revision", "type": "integer", "jsonPath": ".status.revision.stable"},
     {"name": "Ready", "type": "string", "jsonPath": ".status.ready"},
+    {"name": "GPU%", "type": "integer", "jsonPath": ".status.gpu.utilization"},
+    {"name": "Tok/s", "type": "integer", "jsonPath": ".status.traffic.tokensPerSecond"},
     {"name": "Status", "type": "string", "jsonPath": _ready("reason")},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     {"name": "URL", "type": "string", "jsonPath": ".status.url", "priority": 1},

@@ -26,6 +26,9 @@ class ListType:
         return json_schema
 
 
+ATOMIC = ListType("atomic")
+"""Whoever writes the list owns the whole of it: the order means something."""
+
 SET = ListType("set")
 """Each value once, merged value by value."""
 

@@ -5,17 +5,18 @@ field's docstring is what `kubectl explain` prints. A field is here only when so
 list of spec is bounded, because CEL's cost is estimated from the bounds.
 """
 
-from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
 from moorage_api.base import ApiModel
-from moorage_api.conditions import ConditionStatus
 from moorage_api.lists import SET, map_by
+from moorage_api.pod_template import PodTemplate
 from moorage_api.quantity import MemorySize, Quantity
+from moorage_api.rollout import RollbackTo, Rollout
 from moorage_api.rules import Excludes, Matches, Rule
 from moorage_api.source import ModelSource
+from moorage_api.status import Status
 
 MAX_NAME_LENGTH = 40
 """Children add suffixes to the name and must stay below 63 characters."""
@@ -259,106 +260,15 @@ class Spec(ApiModel):
     """How many replicas serve. 0 stops the model and keeps its settings. `kubectl scale` and autoscalers write it
     through the scale subresource."""
 
+    rollout: Rollout = Rollout()
+    """How a change of what replicas are made of comes into effect."""
 
-class Condition(ApiModel):
-    """One statement of the operator, after Kubernetes' API conventions."""
+    rollback_to: RollbackTo | None = None
+    """Serve this earlier revision, whatever the rest of spec says about what replicas are made of. Remove it to serve
+    what spec says again."""
 
-    type: Annotated[str, StringConstraints(max_length=316)]
-    """What the statement is about: Accepted, Available, Progressing or Ready."""
-
-    status: ConditionStatus
-    """True, False or Unknown."""
-
-    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
-    """The metadata.generation that the statement is about."""
-
-    last_transition_time: datetime
-    """When status last changed."""
-
-    reason: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-    """Why, in one word that programs can compare."""
-
-    message: Annotated[str, StringConstraints(max_length=32768)]
-    """Why, and what to do next, for people."""
-
-
-class RevisionPointers(ApiModel):
-    """Which revisions matter now."""
-
-    stable: _Count | None = None
-    """Number of the revision that has the traffic."""
-
-    candidate: _Count | None = None
-    """Number of the revision that is being rolled out."""
-
-
-class RevisionStatus(ApiModel):
-    """One revision that has, or may soon have, replicas."""
-
-    number: _Count
-    """The revision's number; it never changes."""
-
-    weight: Annotated[int, Field(ge=0, le=100, json_schema_extra={"format": "int32"})]
-    """Its share of new requests, in percent."""
-
-    replicas: _Count = 0
-    """Replicas it shall have now."""
-
-    ready: _Count = 0
-    """Replicas of it that answer requests."""
-
-    model_digest: str | None = None
-    """Digest of the model's content."""
-
-    image: str | None = None
-    """The engine's image."""
-
-    created: datetime
-    """When the revision was made."""
-
-
-class Rollout(ApiModel):
-    """What a rollout is doing."""
-
-    reason: str
-    """In one word."""
-
-    message: str
-    """For people."""
-
-
-class Status(ApiModel):
-    """What is; written by the operator only."""
-
-    observed_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
-    """The metadata.generation that this status is about."""
-
-    conditions: Annotated[tuple[Condition, ...], map_by("type")] = ()
-    """Accepted, Available, Progressing and Ready; Ready sums up the others."""
-
-    url: str | None = None
-    """Base URL for OpenAI clients inside the cluster."""
-
-    ready: str | None = None
-    """Ready replicas of those wanted, such as `2/2`, for people."""
-
-    replicas: _Count | None = None
-    """Replicas that exist."""
-
-    ready_replicas: _Count | None = None
-    """Replicas that answer requests."""
-
-    selector: str | None = None
-    """Label selector of the pods, for the scale subresource."""
-
-    revision: RevisionPointers | None = None
-    """Which revisions matter now."""
-
-    revisions: Annotated[tuple[RevisionStatus, ...], map_by("number")] = ()
-    """Revisions that have, or may soon have, replicas; their weights sum to 100 once something serves."""
-
-    rollout: Rollout | None = None
-    """What the rollout is doing; absent when none is under way."""
+    pod_template: PodTemplate | None = None
+    """What is added to the pods of every replica: labels, annotations, placement and grace period."""
 
 
 class Metadata(ApiModel):

@@ -19,6 +19,11 @@ REVISION_LABEL: Final = f"{GROUP}/revision"
 """The number of the revision, in decimal, on its record, its workload and its pods."""
 RANK_LABEL: Final = f"{GROUP}/rank"
 """On pods: the first rank that the pod runs. The gateway sends requests to rank 0 only."""
+PURPOSE_LABEL: Final = f"{GROUP}/purpose"
+"""On pods that serve nothing: what they are for, such as `resolve`."""
+
+ACTION_ANNOTATION: Final = f"{GROUP}/action"
+"""On an LLMDeployment: `VERB/rN[/NONCE]`, what a person wants done with revision N, once."""
 
 # A serving pod.
 FETCH_CONTAINER: Final = "fetch"
@@ -35,6 +40,13 @@ HEALTH_PATH: Final = "/healthz"
 READY_PATH: Final = "/readyz"
 METRICS_PATH: Final = "/metrics"
 TELEMETRY_PATH: Final = "/telemetry"
+
+# The gateway's pods, as the chart makes them and the operator finds them.
+NAME_LABEL: Final = "app.kubernetes.io/name"
+GATEWAY: Final = "moorage-gateway"
+"""The value of `NAME_LABEL` on them, and the name of their Service."""
+GATEWAY_INTERNAL_PORT: Final = 8081
+"""Probes, metrics and `TELEMETRY_PATH`, with `?watch` as a stream. No Service has it: each gateway is asked itself."""
 
 LOAD_HEADER: Final = "x-moorage-load"
 """On a runtime's answers: `running=3,waiting=1`. The gateway takes it off before a client sees it."""

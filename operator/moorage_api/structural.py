@@ -14,8 +14,9 @@ Schema = dict[str, Any]
 
 _KEPT: Final = frozenset(
     {"type", "enum", "format", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "required"}
+    | {"minProperties", "maxProperties"}
 )
-_TRANSLATED: Final = frozenset({"description", "properties", "items", "default"})
+_TRANSLATED: Final = frozenset({"description", "properties", "items", "default", "additionalProperties"})
 _DROPPED: Final = frozenset({"title", "$defs"})
 
 
@@ -49,6 +50,10 @@ def _node(node: Mapping[str, Any], definitions: Mapping[str, Any], path: str) ->
         result["default"] = default
     if "items" in node:
         result["items"] = _node(node["items"], definitions, f"{path}[]")
+    if (rest := node.get("additionalProperties")) is True:
+        result["x-kubernetes-preserve-unknown-fields"] = True
+    elif rest:
+        result["additionalProperties"] = _node(rest, definitions, f"{path}{{}}")
     if "properties" in node:
         result["properties"] = {
             name: _node(child, definitions, f"{path}.{name}") for name, child in node["properties"].items()
@@ -98,12 +103,16 @@ def check_bounds(schema: Schema, path: str) -> None:
     """Refuse what has no upper bound; CEL rules, wherever they come to stand, are then within their cost limits.
 
     Raises:
-        UnsupportedSchemaError: a string without maxLength, or a list without maxItems.
+        UnsupportedSchemaError: a string without maxLength, a list without maxItems, or a map without maxProperties.
     """
     if schema.get("type") == "string" and not schema.keys() & {"maxLength", "enum"}:
         raise UnsupportedSchemaError(f"{path}: a string without max_length")
     if schema.get("type") == "array" and "maxItems" not in schema:
         raise UnsupportedSchemaError(f"{path}: a list without max_length")
+    if "additionalProperties" in schema:
+        if "maxProperties" not in schema:
+            raise UnsupportedSchemaError(f"{path}: a map without max_length")
+        check_bounds(schema["additionalProperties"], f"{path}{{}}")
     if "items" in schema:
         check_bounds(schema["items"], f"{path}[]")
     for name, child in schema.get("properties", {}).items():

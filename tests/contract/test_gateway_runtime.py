@@ -14,7 +14,6 @@ import aiohttp
 import pytest
 
 from moorage_gateway.request import Limits
-from moorage_gateway.scrape import Scraper
 from moorage_gateway.table import Revision, Target
 
 UNIT = Path(__file__).resolve().parents[1] / "unit"
@@ -116,8 +115,7 @@ async def test_the_load_on_an_answer_is_understood(runtime, serve, ask, gateway)
 async def test_telemetry_is_understood(runtime, serve, gateway):
     running = runtime()
     serve(running)
-    scraper = Scraper(lambda: gateway.table, gateway.session, gateway.targets, gateway.metrics, 0.01)
-    scraping = asyncio.create_task(scraper.run())
+    scraping = asyncio.create_task(gateway.scraper().run())
     await gateway_side.wait_until(lambda: gateway.targets.load == {str(running.port): 0})
     scraping.cancel()
     await asyncio.gather(scraping, return_exceptions=True)

@@ -1,9 +1,12 @@
-"""The operator as a process, a proxy that counts its writes, and a kubelet that is the test itself."""
+"""The operator as a process, a proxy that counts its writes; kubelet and gateways are the test itself."""
 
 import asyncio
 import base64
+import contextlib
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -13,6 +16,7 @@ import tempfile
 import threading
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -20,19 +24,25 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from moorage_api import names
+
 READS = frozenset({"GET", "HEAD"})
 HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "host"})
+FORBIDDEN = 403
 NO_LIMIT = aiohttp.ClientTimeout(total=None)
 
 
 class Proxy:
     """Passes requests on to the API server as the administrator; `writes` are those carried out, without Leases.
 
+    With `user` it passes them on as that user, with that user's rights; `refused` are those that it may not make.
     `after` may be set to a function that is called with each write once the API server has answered it and before the
     operator hears of that.
     """
 
-    def __init__(self, kubeconfig):
+    def __init__(self, kubeconfig, user=None):
+        self.identity = {"Impersonate-User": user, "Impersonate-Group": "system:authenticated"} if user else {}
+        self.refused = []
         config = yaml.safe_load(Path(kubeconfig).read_text())
         self.user, self.cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
         self.writes = []
@@ -74,9 +84,12 @@ class Proxy:
 
     async def _pass_on(self, request):
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_HEADERS}
+        headers |= self.identity
         url = self.cluster["server"] + request.path_qs
         body = await request.read() or None
         async with self.session.request(request.method, url, data=body, headers=headers, timeout=NO_LIMIT) as answer:
+            if answer.status == FORBIDDEN:
+                self.refused.append((request.method, request.path))
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_HEADERS}
             if "watch" not in request.query:
                 content = await answer.read()
@@ -116,6 +129,7 @@ class Operator:
     identity: str = "one"
     image: str = "moorage/runtime:1"
     resync: float = 300
+    gateways: bool = False
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
 
@@ -144,6 +158,7 @@ class Operator:
             f"--identity={self.identity}",
             f"--port={self.port}",
             f"--resync-seconds={self.resync}",
+            f"--gateway-namespace={self.namespace if self.gateways else ''}",
         )
 
     def kill(self):
@@ -243,3 +258,149 @@ READY = {
         }
     ],
 }
+
+
+# Telemetry is always on port 8081: each gateway gets a loopback address of its own.
+addresses = (f"127.78.{random.randint(1, 250)}.{n}" for n in itertools.count(1))
+BUCKETS = {"ttft": [0.1, 1.0], "itl": [0.01, 0.1]}
+
+
+class StandIn:
+    """A gateway as the operator sees one: a labelled pod, and telemetry that the test decides about.
+
+    `sync` hears of pods and weights as a real one does; `serve` counts requests.
+    """
+
+    def __init__(self, team, name):
+        self.team, self.name, self.address = team, name, next(addresses)
+        self.models, self.started, self.streams, self.changed = {}, _now(), 0, None
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        self.run(self.open())
+        self._appear()
+
+    def close(self):
+        self.run(self.shut())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+
+    def run(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+
+    async def open(self):
+        self.changed, self.closed = asyncio.Condition(), False
+        app = web.Application()
+        app.router.add_get(names.TELEMETRY_PATH, self._tell)
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self.runner.setup()
+        await web.TCPSite(self.runner, self.address, names.GATEWAY_INTERNAL_PORT).start()
+
+    async def shut(self):
+        self.closed = True
+        async with self.changed:
+            self.changed.notify_all()
+        await self.runner.cleanup()
+
+    def away(self):
+        """The process ends; its pod stays."""
+        self.run(self.shut())
+
+    def back(self):
+        """It starts again, and has counted nothing."""
+        self.started = _now()
+        for model in self.models.values():
+            for revision in model["revisions"]:
+                revision.update(_nothing())
+        self.run(self.open())
+
+    def sync(self, name="chat"):
+        """Hear of the ready pods and of the weights."""
+        pods = [pod for pod in self.team.kubelet.pods(f"moorage.dev/deployment={name}") if is_ready(pod)]
+        weights = {one["number"]: one["weight"] for one in self.team.status(name).get("revisions", ())}
+        targets = {number: [] for number in weights}
+        for pod in pods:
+            number = int(pod["metadata"]["labels"][names.REVISION_LABEL])
+            targets.setdefault(number, []).append(pod["metadata"]["uid"])
+        before = {one["number"]: one for one in self.models.get(name, {}).get("revisions", ())}
+        revisions = [
+            {
+                **_nothing(),
+                **before.get(number, {}),
+                "number": number,
+                "weight": weights.get(number, 0),
+                "targets": here,
+            }
+            for number, here in sorted(targets.items())
+        ]
+        self._say(name, revisions, [])
+
+    def serve(self, number, requests, errors=0, bucket=0, name="chat"):
+        """Answer requests of a revision, each with its first token in that bucket."""
+        revisions = json.loads(json.dumps(self.models[name]["revisions"]))
+        for one in revisions:
+            if one["number"] == number:
+                one["requests"] += requests
+                one["errors"] += errors
+                one["ttft"][bucket] += requests
+        self._say(name, revisions, self.models[name]["pods"])
+
+    def report(self, *pods, name="chat"):
+        """What pods say of themselves."""
+        self._say(name, self.models[name]["revisions"], list(pods))
+
+    def _say(self, name, revisions, pods):
+        model = {"namespace": self.team.namespace, "deployment": name, "revisions": revisions, "pods": pods}
+        if self.models.get(name) != model:
+            self.run(self._change(name, model))
+
+    async def _change(self, name, model):
+        async with self.changed:
+            self.models = {**self.models, name: model}
+            self.changed.notify_all()
+
+    async def _tell(self, request):
+        assert "watch" in request.query
+        stream = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
+        await stream.prepare(request)
+        self.streams += 1
+        with contextlib.suppress(ConnectionResetError):  # the operator went away
+            await self._tell_all(stream)
+        return stream
+
+    async def _tell_all(self, stream):
+        sent = None
+        while not self.closed:
+            models = self.models
+            await stream.write(self._line(models, sent))
+            sent = models
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1), self.changed:
+                    await self.changed.wait_for(lambda: self.closed or self.models is not sent)  # noqa: B023 - this sent
+
+    def _line(self, models, sent):
+        changed = [model for name, model in models.items() if sent is None or sent.get(name) != model]
+        about = {"gateway": self.name, "started": self.started, "buckets": BUCKETS, "whole": sent is None}
+        return json.dumps({**about, "models": changed, "removed": []}).encode() + b"\n"
+
+    def _appear(self):
+        make_gateway_pod(self.team, self.name, self.address)
+
+
+def make_gateway_pod(team, name, address):
+    """A pod that looks like a gateway's, at an address of this machine."""
+    metadata = {"name": name, "namespace": team.namespace, "labels": {names.NAME_LABEL: names.GATEWAY}}
+    spec = {"containers": [{"name": "gateway", "image": "i"}], "automountServiceAccountToken": False}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    team.kubectl("create", "--filename=-", stdin=json.dumps(pod))
+    ready = {"type": "Ready", "status": "True"}
+    team.kubelet.report(pod, {"phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "conditions": [ready]})
+
+
+def _now():
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _nothing():
+    return {"inFlight": 0, "requests": 0, "errors": 0, "tokens": 0, "ttft": [0] * 3, "itl": [0] * 3}

@@ -69,6 +69,29 @@ NVIDIA_ONLY = (
 )
 QUANTITY = "write an amount such as 2 or 500m for CPU, and such as 512Mi or 4Gi for memory"
 
+STEPS_ELSEWHERE = "steps belong to a canary; remove them, or set spec.rollout.strategy to Canary"
+NO_STEPS = "a canary needs steps, such as steps: [{weight: 5, hold: 2m}, {weight: 50, hold: 5m}]"
+FALLING = "the weights of steps must rise from step to step, such as 5, 25, 50; after the last one comes 100"
+SURGE_ELSEWHERE = (
+    "maxSurge and maxUnavailable belong to a RollingUpdate; Canary and BlueGreen start what they need beside "
+    "what serves; remove them"
+)
+BOTH_ZERO = (
+    "maxSurge and maxUnavailable are both 0, so no replica could ever be replaced; raise one of them, or "
+    "remove both to let the operator choose"
+)
+ONE_BOUND = (
+    "a gate needs one of max and maxRegression: write max for a fixed bound, such as 1% or 2s, "
+    "or maxRegression to compare with the revision that serves, such as 20%"
+)
+BOUND_KIND = "max is a percentage for ErrorRate, such as 1%, and a span of time for every other metric, such as 500ms"
+BOUND = "write a percentage such as 1%, or a span of time such as 500ms"
+NO_REGRESSION = "ErrorRate cannot be compared with a revision that has no errors; write max, such as 1%"
+DURATION = "write a span of time with its unit, such as 30s, 2m or 1h30m"
+PERCENTAGE = "write a percentage, such as 20% or 0.5%"
+OWN_LABELS = "labels under moorage.dev/ and app.kubernetes.io/managed-by are the operator's own; choose another key"
+OBJECT_NAME = "write the name of an object: lower case letters, digits, `-` and `.`"
+
 
 def above(resource: str) -> str:
     return f"requests.{resource} is more than limits.{resource}; raise the limit or lower the request"
@@ -96,6 +119,22 @@ def requests(**amounts: Any) -> dict[str, Any]:
 
 def both(request: dict[str, Any], limit: dict[str, Any]) -> dict[str, Any]:
     return also(resources={"requests": request, "limits": limit})
+
+
+def rollout(**fields: Any) -> dict[str, Any]:
+    return also(rollout=fields)
+
+
+def canary(*weights: int) -> dict[str, Any]:
+    return rollout(strategy="Canary", steps=[{"weight": weight} for weight in weights])
+
+
+def gate(**fields: Any) -> dict[str, Any]:
+    return rollout(gates=[fields])
+
+
+def pods(**fields: Any) -> dict[str, Any]:
+    return also(podTemplate={"spec": fields})
 
 
 REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
@@ -144,6 +183,38 @@ REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
         both({"ephemeral-storage": "20Gi"}, {"ephemeral-storage": "20G"}),
         [("spec.resources", above("ephemeral-storage"))],
     ),
+    (rollout(steps=[{"weight": 5}]), [("spec.rollout", STEPS_ELSEWHERE)]),
+    (rollout(strategy="BlueGreen", steps=[{"weight": 5}]), [("spec.rollout", STEPS_ELSEWHERE)]),
+    (rollout(strategy="Canary"), [("spec.rollout", NO_STEPS)]),
+    (rollout(strategy="Canary", steps=[]), [("spec.rollout", NO_STEPS)]),
+    (canary(50, 5), [("spec.rollout", FALLING)]),
+    (canary(5, 5), [("spec.rollout", FALLING)]),
+    (rollout(maxSurge=0, maxUnavailable=0), [("spec.rollout", BOTH_ZERO)]),
+    (rollout(strategy="BlueGreen", maxSurge=1), [("spec.rollout", SURGE_ELSEWHERE)]),
+    (rollout(strategy="BlueGreen", maxUnavailable=0), [("spec.rollout", SURGE_ELSEWHERE)]),
+    (rollout(progressDeadline="15"), [("spec.rollout.progressDeadline", DURATION)]),
+    (rollout(progressDeadline="-1m"), [("spec.rollout.progressDeadline", DURATION)]),
+    (rollout(keepWarm={"for": "1d"}), [("spec.rollout.keepWarm.for", DURATION)]),
+    (gate(metric="ErrorRate"), [("spec.rollout.gates[0]", ONE_BOUND)]),
+    (gate(metric="TimeToFirstTokenP95", max="1s", maxRegression="5%"), [("spec.rollout.gates[0]", ONE_BOUND)]),
+    (gate(metric="ErrorRate", max="1s"), [("spec.rollout.gates[0]", BOUND_KIND)]),
+    (gate(metric="InterTokenLatencyP50", max="1%"), [("spec.rollout.gates[0]", BOUND_KIND)]),
+    (gate(metric="ErrorRate", maxRegression="5%"), [("spec.rollout.gates[0]", NO_REGRESSION)]),
+    (gate(metric="TimeToFirstTokenP50", maxRegression="5"), [("spec.rollout.gates[0].maxRegression", PERCENTAGE)]),
+    (
+        gate(metric="ErrorRate", max="few"),
+        [("spec.rollout.gates[0]", BOUND_KIND), ("spec.rollout.gates[0].max", BOUND)],
+    ),
+    (
+        also(podTemplate={"metadata": {"labels": {"moorage.dev/revision": "9"}}}),
+        [("spec.podTemplate.metadata", OWN_LABELS)],
+    ),
+    (
+        also(podTemplate={"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}),
+        [("spec.podTemplate.metadata", OWN_LABELS)],
+    ),
+    (pods(priorityClassName="High!"), [("spec.podTemplate.spec.priorityClassName", OBJECT_NAME)]),
+    (pods(imagePullSecrets=[{"name": "My Secret"}]), [("spec.podTemplate.spec.imagePullSecrets[0].name", OBJECT_NAME)]),
 ]
 
 REFUSED_BY_TYPE: list[tuple[dict[str, Any], tuple[str, str]]] = [
@@ -180,6 +251,20 @@ REFUSED_BY_TYPE: list[tuple[dict[str, Any], tuple[str, str]]] = [
     ),
     (also(engine={"env": [{"name": "A", "value": "1"}] * 2}), ("spec.engine.env[1]", 'Duplicate value: {"name":"A"}')),
     (also(accelerator={"products": ["A", "A"]}), ("spec.accelerator.products[1]", 'Duplicate value: "A"')),
+    (canary(100), ("spec.rollout.steps[0].weight", "should be less than or equal to 99")),
+    (canary(0), ("spec.rollout.steps[0].weight", "should be greater than or equal to 1")),
+    (
+        rollout(strategy="Recreate"),
+        (
+            "spec.rollout.strategy",
+            'Unsupported value: "Recreate": supported values: "RollingUpdate", "Canary", "BlueGreen"',
+        ),
+    ),
+    (rollout(maxSurge="25%"), ("spec.rollout.maxSurge", 'must be of type integer: "string"')),
+    (rollout(revisionHistoryLimit=0), ("spec.rollout.revisionHistoryLimit", "should be greater than or equal to 1")),
+    (rollout(keepWarm={"replicas": 0}), ("spec.rollout.keepWarm.replicas", "should be greater than or equal to 1")),
+    (also(rollbackTo={"revision": 0}), ("spec.rollbackTo.revision", "should be greater than or equal to 1")),
+    (also(rollbackTo={}), ("spec.rollbackTo.revision", "Required value")),
     (limits(cpu=0.5), ("spec.resources.limits.cpu", 'must be of type integer,string: "number"')),
 ]
 
@@ -255,7 +340,35 @@ def test_defaults_are_the_api_servers(admission):
         "engine": {"scheduling": {"policy": "FCFS", "maxRunning": 64}},
         "accelerator": {"resource": "nvidia.com/gpu", "count": 1},
         "replicas": 1,
+        "rollout": {
+            "strategy": "RollingUpdate",
+            "autoRollback": True,
+            "progressDeadline": "15m",
+            "revisionHistoryLimit": 10,
+            "paused": False,
+        },
     }
+
+
+def test_a_step_a_gate_and_what_stays_warm_have_defaults(admission):
+    gates = [{"metric": "ErrorRate", "max": "1%"}]
+    spec = also(rollout={"strategy": "Canary", "steps": [{"weight": 5}], "gates": gates, "keepWarm": {}})
+    taken = admission.admit(spec)["spec"]["rollout"]
+    assert taken["steps"] == [{"weight": 5, "hold": "0s"}]
+    assert taken["gates"] == [{"metric": "ErrorRate", "max": "1%", "minRequests": 20}]
+    assert taken["keepWarm"] == {"replicas": 1, "for": "30m"}
+
+
+def test_what_is_free_in_a_pod_is_taken_and_nothing_else_of_a_pod(admission):
+    placement = {
+        "nodeSelector": {"zone": "a"},
+        "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        "tolerations": [{"key": "spot", "operator": "Exists"}],
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+    }
+    assert admission.admit(pods(**placement))["spec"]["podTemplate"]["spec"] == placement
+    with pytest.raises(ApiException, match="unknown field"):
+        admission.admit(pods(hostNetwork=True))
 
 
 def test_a_given_part_keeps_the_defaults_of_the_rest(admission):

@@ -126,6 +126,8 @@ STATUS = {
     "selector": "moorage.dev/deployment=chat",
     "revision": {"stable": 3},
     "revisions": [{"number": 3, "weight": 100, "replicas": 2, "ready": 1, "created": "2026-01-01T00:00:00Z"}],
+    "gpu": {"utilization": 63, "memory": 71, "devices": 2, "temperature": 58, "powerWatts": 410},
+    "traffic": {"tokensPerSecond": 310, "running": 5, "waiting": 0},
     "conditions": [
         {
             "type": "Ready",
@@ -160,8 +162,8 @@ def words(line: str) -> list[str]:
 
 def test_one_line_says_what_is_happening(kubectl, chat):
     head, line = kubectl("get", "llmdep", "--namespace", chat).splitlines()
-    assert words(head) == ["NAME", "MODEL", "REVISION", "READY", "STATUS", "AGE"]
-    assert words(line)[:-1] == ["chat", "python://llm", "3", "1/2", "LoadingWeights"]
+    assert words(head) == ["NAME", "MODEL", "REVISION", "READY", "GPU%", "TOK/S", "STATUS", "AGE"]
+    assert words(line)[:-1] == ["chat", "python://llm", "3", "1/2", "63", "310", "LoadingWeights"]
 
 
 def test_the_wide_line_says_why_and_where(kubectl, chat):

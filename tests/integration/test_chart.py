@@ -7,6 +7,8 @@ import subprocess
 import pytest
 import yaml
 
+from moorage_api import names
+
 KUBE_VERSION = "1.34.0"
 
 
@@ -97,3 +99,13 @@ def test_a_wrong_value_is_refused_by_name(helm, value, words):
     done = helm(f"--set={value}")
     assert done.returncode != 0
     assert words in done.stderr
+
+
+def test_the_operator_finds_the_gateways_by_their_label_and_they_know_their_names(render):
+    (gateway,) = [o for o in render() if o["kind"] == "Deployment" and o["metadata"]["name"] == names.GATEWAY]
+    template = gateway["spec"]["template"]
+    assert template["metadata"]["labels"][names.NAME_LABEL] == names.GATEWAY
+    (container,) = template["spec"]["containers"]
+    assert {"name": "internal", "containerPort": names.GATEWAY_INTERNAL_PORT} in container["ports"]
+    named = {each["name"]: each.get("valueFrom") for each in container["env"]}
+    assert named["MOORAGE_POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}

@@ -126,6 +126,17 @@ class Gateway:
         async with self.http.post(f"{self.url}/v1/chat/completions", json={"model": name, "stream": True}) as answer:
             return answer.status, await answer.text()
 
+    @contextlib.asynccontextmanager
+    async def watch(self):
+        """Reads the lines of `/telemetry?watch`; None when it has ended."""
+        async with self.http.get(f"{self.internal}/telemetry?watch") as answer:
+
+            async def line():
+                text = await answer.content.readline()
+                return json.loads(text) if text else None
+
+            yield line
+
     async def models(self):
         return [each["id"] for each in json.loads((await self.get("/v1/models"))[1])["data"]]
 
@@ -325,6 +336,36 @@ async def test_without_the_api_server_it_serves_on_and_catches_up_afterwards(gat
     await _until(found_the_second)
 
 
+async def test_a_deleted_pod_leaves_at_once_and_its_streams_run_to_their_end(gateway, apply, make_replica):
+    leaving, staying = await make_replica(), await make_replica()
+    await apply.model("chat", {1: 100, 2: 0})
+    pod = await apply.pod("chat", 1, leaving)
+    await _until(gateway.models, lambda names: names == ["chat"])
+    leaving.release.clear()
+    asking = [asyncio.create_task(gateway.ask("chat")) for _ in range(50)]
+    await _until(lambda: asyncio.sleep(0, leaving.requests == 50))
+
+    async with gateway.watch() as line:
+        (seen,) = (await line())["models"]
+        assert [(each["number"], len(each["targets"]), each["inFlight"]) for each in seen["revisions"]] == [
+            (1, 1, 50),
+            (2, 0, 0),
+        ]
+        await apply.pod("chat", 2, staying)  # no weight yet, but routable
+        while not any(model["revisions"][1]["targets"] for model in (await line())["models"]):
+            pass
+        await apply.delete_pod(pod)
+        while not any(not model["revisions"][0]["targets"] for model in (await line())["models"]):
+            pass
+    for _ in range(10):
+        assert (await gateway.ask("chat"))[0] == 200
+    assert (leaving.requests, staying.requests) == (50, 10)
+    assert not any(task.done() for task in asking)
+    leaving.release.set()
+    for status, text in await asyncio.gather(*asking):
+        assert (status, text) == (200, EVENT.decode() + "data: [DONE]\n\n")
+
+
 async def test_sigterm_lets_streams_end_and_exits_with_0(gateway, apply, make_replica):
     replica = await make_replica()
     await apply.model("chat", {1: 100})
@@ -339,9 +380,13 @@ async def test_sigterm_lets_streams_end_and_exits_with_0(gateway, apply, make_re
     await _until(lambda: gateway.get("/v1/models"), lambda seen: seen[0] == 0)  # nobody accepts any more
     assert (await gateway.get("/healthz", internal=True))[0] == 200
     assert not any(task.done() for task in asking)
-    replica.release.set()
-    for status, text in await asyncio.gather(*asking):
-        assert (status, text) == (200, EVENT.decode() + "data: [DONE]\n\n")
+    async with gateway.watch() as line:  # what still runs is told until the end
+        assert (await line())["models"][0]["revisions"][0]["inFlight"] == 32
+        replica.release.set()
+        for status, text in await asyncio.gather(*asking):
+            assert (status, text) == (200, EVENT.decode() + "data: [DONE]\n\n")
+        while await line() is not None:
+            pass
     async with asyncio.timeout(DEADLINE):
         assert await gateway.process.wait() == 0
 

@@ -126,6 +126,7 @@ def test_one_object_becomes_children_that_serve(operator, team, proxy):
         "Available": "True",
         "Progressing": "False",
         "Ready": "True",
+        "Stalled": "False",
     }
     assert conditions["Ready"]["message"] == "2 of 2 replicas answer requests."
     team.kubectl("wait", "--for=condition=Ready", "llmdep/chat", f"--namespace={team.namespace}", "--timeout=5s")
@@ -224,7 +225,8 @@ def test_an_edit_rolls_out_beside_the_serving_revision(operator, team):
     roles = {one["name"]: one["labels"]["moorage.dev/role"] for one in records}
     assert roles == {"chat-r1": "retired", "chat-r2": "stable"}
     events = [event["message"] for event in team.get("events", "--field-selector=reason=Promoted")["items"]]
-    assert events == ["Revision 2 has all requests now, instead of revision 1."]
+    told = "Revision 2 has all requests now, instead of revision 1: its replicas are routable, and its gates hold."
+    assert events == [told]
 
 
 def test_a_candidate_whose_image_cannot_be_pulled_leaves_the_rest_alone_and_can_be_taken_back(operator, team):

@@ -14,6 +14,7 @@ from moorage_operator.render.context import Context
 
 CONTEXT = Context("moorage/runtime:1", "http://gateway/v1")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PINNED = f"hf://org/model@{'c' * 40}"
 NAMES = st.from_regex(r"\A[a-z]([-a-z0-9]{0,38}[a-z0-9])?\Z")
 VARIABLES = st.from_regex(r"\A[A-F_]{1,9}\Z")
 ENVIRONMENT = st.dictionaries(VARIABLES, st.text(max_size=9), max_size=5).map(
@@ -30,7 +31,7 @@ AMOUNTS = st.fixed_dictionaries(
 SPECS = st.fixed_dictionaries(
     {
         "model": st.fixed_dictionaries(
-            {"source": st.sampled_from(["hf://org/model@v1", "pvc://claim.of-ours/path", "python://package==1.0"])},
+            {"source": st.sampled_from([PINNED, "pvc://claim.of-ours/path", "python://package==1.0"])},
             optional={
                 "servedName": st.just("Public-1.0"),
                 "contextLength": st.integers(1, 2**31 - 1),

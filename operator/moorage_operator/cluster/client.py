@@ -10,7 +10,8 @@ Generated client models are not used: they cost memory and start-up time and dro
 """
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,12 +19,18 @@ from typing import Any, Final, Self
 import aiohttp
 import orjson
 
+from moorage_operator.cluster.lines import lines
 from moorage_operator.cluster.resources import Resource
 from moorage_operator.manifest import Manifest
 
 FIELD_MANAGER: Final = "moorage-operator"
 REQUEST_TIMEOUT: Final = 30.0
-CONNECTIONS: Final = 16
+CONNECTIONS: Final = 17
+"""One for each worker and one for the watch that is not kopf's."""
+WATCH_SECONDS: Final = 240
+"""After which the API server ends a watch. It is dead when nothing comes for a little longer."""
+_SHORT: Final = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10)
+_ENDLESS: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 10)
 _APPLY: Final = "application/apply-patch+yaml"
 _HTTP_ERROR: Final = 400
 _UNAUTHORIZED: Final = 401
@@ -87,10 +94,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Open the connections."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
-            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10),
-        )
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CONNECTIONS))
         return self
 
     async def __aexit__(
@@ -111,6 +115,29 @@ class Client:
         # Items of a built-in kind's list carry neither.
         identity = {"apiVersion": resource.api_version, "kind": resource.kind}
         return [{**identity, **item} for item in answer["items"]], int(answer["metadata"]["resourceVersion"])
+
+    async def watch(self, resource: Resource, namespace: str | None, version: int) -> AsyncIterator[dict[str, Any]]:
+        """What happens to the objects of a kind that are ours after `version`, until the server ends the watch.
+
+        Raises:
+            RejectedError: the server knows that version no more (410), or does not want to go on: list again.
+        """
+        selected = {"labelSelector": resource.selector} if resource.selector else {}
+        since = {"watch": "1", "resourceVersion": str(version), "timeoutSeconds": str(WATCH_SECONDS)}
+        path = resource.path(namespace)
+        try:
+            async with self._opened("GET", path, params={**selected, **since}, timeout=_ENDLESS) as response:
+                self._observe("WATCH", str(response.status))
+                if response.status >= _HTTP_ERROR:
+                    raise RejectedError(response.status, _message(await response.read()), f"WATCH {path}")
+                async for line in lines(response.content.iter_any()):
+                    event = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        status = event["object"]
+                        raise RejectedError(status.get("code", 0), str(status.get("message")), f"WATCH {path}")
+                    yield event
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise UnreachableError(f"WATCH {path}: {error or type(error).__name__}") from error
 
     async def create(self, path: str, body: Manifest) -> Manifest:
         """Make an object; the answer is what was stored."""
@@ -163,20 +190,30 @@ class Client:
     async def _exchange(
         self, method: str, path: str, data: bytes | None, params: Mapping[str, str] | None, content_type: str
     ) -> tuple[int, bytes]:
-        if self._session is None:
-            raise UnreachableError("the client is not open")
-        headers = {**self._connection.headers, "Content-Type": content_type, "Accept": "application/json"}
-        url = self._connection.server + path
         try:
-            async with self._session.request(
-                method, url, data=data, params=params, headers=headers, ssl=self._connection.tls or True
-            ) as response:
+            async with self._opened(method, path, data=data, params=params, content_type=content_type) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             self._observe(method, "error")
             raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
         self._observe(method, str(response.status))
         return response.status, answer
+
+    def _opened(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        data: bytes | None = None,
+        content_type: str = "application/json",
+        timeout: aiohttp.ClientTimeout = _SHORT,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        if self._session is None:
+            raise UnreachableError("the client is not open")
+        headers = {**self._connection.headers, "Content-Type": content_type, "Accept": "application/json"}
+        url, tls = self._connection.server + path, self._connection.tls or True
+        return self._session.request(method, url, data=data, params=params, headers=headers, ssl=tls, timeout=timeout)
 
 
 def _message(answer: bytes) -> str:

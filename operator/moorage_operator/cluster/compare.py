@@ -7,9 +7,12 @@ see a difference for ever and every resync would write.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from moorage_api import names
 from moorage_api.quantity import quantity_value
 
 _QUANTITIES: Final = frozenset({"requests", "limits", "sizeLimit"})
+_OURS: Final = f"{names.GROUP}/"
+"""Annotations that begin so are ours: one that is not wanted any more is a difference, though the rest is there."""
 _WHOLE: Final = frozenset({"selector", "nodeSelector", "data"})
 """Maps that belong to us as a whole: a key that somebody added is a difference."""
 
@@ -38,6 +41,8 @@ def _includes_map(live: Any, wanted: Mapping[str, Any], path: tuple[str, ...]) -
         return False
     if path and path[-1] in _WHOLE and set(live) != set(wanted):
         return False
+    if path and path[-1] == "metadata" and _ours(live) - _ours(wanted):
+        return False
     return all(_includes(live.get(name), value, (*path, name)) for name, value in wanted.items())
 
 
@@ -50,6 +55,10 @@ def _includes_list(live: Any, wanted: Sequence[Any], path: tuple[str, ...]) -> b
         by_name = {item.get("name"): item for item in live if isinstance(item, Mapping)}
         return all(_includes(by_name.get(item["name"]), item, path) for item in wanted)
     return len(live) == len(wanted) and all(_includes(a, b, path) for a, b in zip(live, wanted, strict=True))
+
+
+def _ours(metadata: Mapping[str, Any]) -> set[str]:
+    return {name for name in metadata.get("annotations") or () if name.startswith(_OURS)}
 
 
 def _is_empty(value: object) -> bool:

@@ -13,6 +13,7 @@ from moorage_operator.cluster.client import FIELD_MANAGER, Client
 from moorage_operator.cluster.resources import EVENTS
 from moorage_operator.manifest import Manifest, dig, name_of, namespace_of, uid_of
 
+_Asked = tuple[str, int, str]
 _REMEMBERED: Final = 4096
 _NOTE_LIMIT: Final = 1024  # characters, the API's own
 
@@ -25,16 +26,15 @@ class Events:
         self._client = client
         self._identity = identity
         self._now = now
-        self._told: OrderedDict[tuple[str, str, str], None] = OrderedDict()
+        self._told: OrderedDict[tuple[_Asked, str, str], None] = OrderedDict()
 
     async def tell(self, deployment: Manifest, kind: str, reason: str, message: str) -> bool:
-        """Record an Event of `kind` (`Normal` or `Warning`); False when that was told of this generation before.
+        """Record an Event of `kind` (`Normal` or `Warning`); False when it was told since a person asked for anything.
 
         Raises:
             ClusterError: it was not recorded, and may be told again.
         """
-        generation = str(dig(deployment, "metadata", "generation", default=0))
-        key = (uid_of(deployment) + generation, reason, message)
+        key = (_asked(deployment), reason, message)
         if key in self._told:
             return False
         await self._client.create(EVENTS.path(namespace_of(deployment)), self._event(deployment, kind, reason, message))
@@ -64,3 +64,10 @@ class Events:
             "lastTimestamp": now,
             "count": 1,
         }  # fmt: skip
+
+
+def _asked(deployment: Manifest) -> _Asked:
+    """What people have asked for: spec, by its generation, and actions. A rollout that is retried may fail again."""
+    generation = int(dig(deployment, "metadata", "generation", default=0))
+    action = str(dig(deployment, "metadata", "annotations", names.ACTION_ANNOTATION, default=""))
+    return uid_of(deployment), generation, action

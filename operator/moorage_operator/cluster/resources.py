@@ -30,14 +30,17 @@ class Resource:
 
 
 DEPLOYMENTS: Final = Resource(names.KIND, names.API_VERSION, names.PLURAL, selector="")
+PODS: Final = Resource("Pod", "v1", "pods")
 CHILDREN: Final = (
     Resource("ControllerRevision", "apps/v1", "controllerrevisions"),
     Resource("Deployment", "apps/v1", "deployments"),
     Resource("Service", "v1", "services"),
     Resource("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
-    Resource("Pod", "v1", "pods"),
+    PODS,
 )
 LEASES: Final = Resource("Lease", "coordination.k8s.io/v1", "leases", selector="")
+GATEWAYS: Final = Resource("Pod", "v1", "pods", selector=f"{names.NAME_LABEL}={names.GATEWAY}")
+"""The gateways' own pods, which the chart makes and nothing of ours changes."""
 EVENTS: Final = Resource("Event", "v1", "events", selector="")
 
 WATCHED: Final = (DEPLOYMENTS, *CHILDREN)

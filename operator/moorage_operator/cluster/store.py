@@ -14,6 +14,8 @@ from moorage_operator.manifest import (
     KINDS,
     Key,
     Manifest,
+    dig,
+    is_deleting,
     key_of,
     kind_of,
     name_of,
@@ -33,6 +35,7 @@ class Store:
         self._objects: dict[_Address, Manifest] = {}
         self._family: dict[Key, set[_Address]] = {}
         self._foreign: dict[_Address, Key] = {}
+        self._unplaced: dict[str, set[_Address]] = {}  # pods by namespace that no node has room for
         self._buried: set[str] = set()  # uids that we deleted and whose late events must not bring them back
 
     def put(self, manifest: Manifest) -> bool:
@@ -46,6 +49,8 @@ class Store:
         self._drop(address)
         self._objects[address] = _slim(manifest)
         self._family.setdefault(self._key(address, manifest), set()).add(address)
+        if _is_unplaced(manifest):
+            self._unplaced.setdefault(address[1], set()).add(address)
         return True
 
     def put_foreign(self, key: Key, manifest: Manifest) -> None:
@@ -91,6 +96,14 @@ class Store:
         addresses = sorted(self._family.get(key, ()))
         return {kind: tuple(self._objects[one] for one in addresses if one[0] == kind) for kind in KINDS}
 
+    def unplaced(self, namespace: str) -> tuple[Manifest, ...]:
+        """The pods of a namespace that no node has room for."""
+        return tuple(self._objects[address] for address in self._unplaced.get(namespace, ()))
+
+    def unplaced_count(self, namespace: str) -> int:
+        """How many those are."""
+        return len(self._unplaced.get(namespace, ()))
+
     def deployments(self) -> set[Key]:
         """Every deployment that is known, itself or by a child."""
         return set(self._family)
@@ -110,10 +123,22 @@ class Store:
         self._family[key].discard(address)
         if not self._family[key]:
             del self._family[key]
+        unplaced = self._unplaced.get(address[1], set())
+        unplaced.discard(address)
+        if not unplaced:
+            self._unplaced.pop(address[1], None)
 
 
 def _address(manifest: Manifest) -> _Address:
     return kind_of(manifest), namespace_of(manifest), name_of(manifest)
+
+
+def _is_unplaced(manifest: Manifest) -> bool:
+    """Whether it is a pod that the scheduler has found no node for. Source: pod condition `PodScheduled`."""
+    if kind_of(manifest) != "Pod" or is_deleting(manifest):
+        return False
+    conditions = dig(manifest, "status", "conditions", default=())
+    return any(one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable" for one in conditions)
 
 
 def _slim(manifest: Manifest) -> Manifest:

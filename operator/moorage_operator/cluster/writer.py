@@ -14,7 +14,7 @@ import orjson
 from moorage_api import names
 from moorage_operator.cluster.client import Client, ConflictError, NotFoundError
 from moorage_operator.cluster.compare import includes
-from moorage_operator.cluster.resources import DEPLOYMENTS, address
+from moorage_operator.cluster.resources import DEPLOYMENTS, PODS, address
 from moorage_operator.cluster.store import Store
 from moorage_operator.manifest import (
     Key,
@@ -50,6 +50,8 @@ class Writer:
             ConflictError: an object of that name exists and is not `owner`'s. It is in the store afterwards, so that
                 the next plan says so.
         """
+        if kind_of(manifest) == "Pod":
+            return await self._create(owner, manifest)
         live = self._store.live(manifest) or await self._look(owner, manifest)
         digest = _digest(manifest)
         if live is not None:
@@ -61,6 +63,15 @@ class Writer:
         self._store.put(stored)
         self._applied[uid_of(stored)] = digest
         return live is None or version_of(stored) != version_of(live)
+
+    async def _create(self, owner: Manifest, pod: Manifest) -> bool:
+        """Make a pod. A pod cannot become another one, so it is never applied, and needs no right to change pods."""
+        live = self._store.live(pod)
+        if live is not None:
+            self._refuse_foreign(owner, live)
+            return False
+        self._store.put(await self._client.create(PODS.path(namespace_of(pod)), pod))
+        return True
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this version of this object; one that is gone already is fine.

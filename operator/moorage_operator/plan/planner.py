@@ -3,18 +3,23 @@
 from collections.abc import Iterator
 from typing import Final
 
-from moorage_operator.manifest import Manifest, dig, is_deleting, kind_of, name_of, uid_of
+from moorage_operator.manifest import Manifest, dig, is_deleting, kind_of, name_of, revision_of, uid_of
 from moorage_operator.plan import revisions as revs
-from moorage_operator.plan.rollout import Share, divide
+from moorage_operator.plan import warm
+from moorage_operator.plan.divide import Share, divide
+from moorage_operator.plan.rollout import Verdict, judge
 from moorage_operator.plan.situation import Situation, situation
-from moorage_operator.plan.snapshot import Apply, Delete, Event, Plan, Snapshot
-from moorage_operator.plan.status import report
-from moorage_operator.plan.times import as_text, from_text
+from moorage_operator.plan.snapshot import Apply, Delete, Plan, Snapshot
+from moorage_operator.plan.standings import judged, standing
+from moorage_operator.plan.status import Judged, report
+from moorage_operator.plan.target import resolve_pods
+from moorage_operator.plan.times import from_text
 from moorage_operator.render.context import Context
 from moorage_operator.render.disruption import disruption_budget
 from moorage_operator.render.record import Role, record
+from moorage_operator.render.resolve import resolve_pod
 from moorage_operator.render.service import service
-from moorage_operator.render.workload import workload
+from moorage_operator.render.workload import Replacement, workload
 
 NAMESAKE_WAIT: Final = 1.0
 """Seconds until the children of a deleted namesake are looked at again: garbage collection takes moments."""
@@ -29,18 +34,21 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
     if is_deleting(snapshot.deployment):
         return Plan()  # the owner references do the rest
     found = situation(snapshot, context)
+    verdict = judge(found)
+    found = judged(found, verdict)
+    shares = _shares(found, verdict)
+    decided = Judged(found, verdict, shares)
     foreign = snapshot.foreign()
     if foreign:
-        return _waiting(snapshot, found, foreign, context)
-    shares = _shares(found)
-    status, events = report(snapshot, found, shares, snapshot.refused, context)
+        return _waiting(snapshot, decided, foreign, context)
+    told = report(snapshot, decided, snapshot.refused, context)
     hold = _hold(snapshot, found)
     return Plan(
-        applies=tuple(_applies(found, shares)),
+        applies=tuple(_applies(found, verdict, shares, context)),
         deletes=tuple(_deletes(snapshot, found, shares)),
-        status=None if hold else status,
-        events=(*_promotion(found), *events),
-        requeue_after=hold or _drain_wait(found, shares),
+        status=None if hold else told.status,
+        events=told.events,
+        requeue_after=hold or _soonest((*verdict.wakes, *told.wakes, *_waits(found, shares))),
     )
 
 
@@ -53,15 +61,15 @@ def _hold(snapshot: Snapshot, found: Situation) -> float | None:
     return FIRST_STATUS_WAIT - age if 0 <= age < FIRST_STATUS_WAIT else None
 
 
-def _waiting(snapshot: Snapshot, found: Situation, foreign: tuple[Manifest, ...], context: Context) -> Plan:
+def _waiting(snapshot: Snapshot, decided: Judged, foreign: tuple[Manifest, ...], context: Context) -> Plan:
     """Names that we need belong to others: touch nothing."""
     strangers = tuple(one for one in foreign if not _is_namesake(one, snapshot.deployment))
     first = (strangers or foreign)[0]
     words = f"{kind_of(first)} {name_of(first)} exists and belongs to somebody else"
     refused = f"{words}; remove it, or give this object another name" if strangers else ""
-    status, events = report(snapshot, found, _shares(found), refused, context)
+    told = report(snapshot, decided, refused, context)
     wait = TAKEN_WAIT if strangers else NAMESAKE_WAIT
-    return Plan(status=status, events=events, requeue_after=wait, in_the_way=strangers)
+    return Plan(status=told.status, events=told.events, requeue_after=wait, in_the_way=strangers)
 
 
 def _is_namesake(child: Manifest, deployment: Manifest) -> bool:
@@ -74,68 +82,78 @@ def _is_namesake(child: Manifest, deployment: Manifest) -> bool:
     )
 
 
-def _shares(found: Situation) -> tuple[Share, ...]:
+def _shares(found: Situation, verdict: Verdict) -> tuple[Share, ...]:
     return divide(
         found.wanted,
         found.crew(found.stable.number) if found.stable else None,
         found.crew(found.candidate.number) if found.candidate else None,
         tuple(found.crew(number) for number in found.leftovers()),
+        verdict.course,
     )
 
 
-def _applies(found: Situation, shares: tuple[Share, ...]) -> Iterator[Apply]:
+def _applies(found: Situation, verdict: Verdict, shares: tuple[Share, ...], context: Context) -> Iterator[Apply]:
     """Records, so that a workload always has one; workloads, since starting takes longest; what points at them."""
     by_number = {share.number: share for share in shares}
     for revision in found.revisions:
-        role = _role(found, revision, by_number.get(revision.number))
-        since = revision.since if role == revision.role else as_text(found.now)
-        manifest = record(found.owner, revision.number, revision.data, role, since)
-        yield Apply(manifest, f"revision {revision.number} is {role}")
+        stands = standing(found, revision, by_number.get(revision.number))
+        yield Apply(
+            record(found.owner, revision.number, revision.data, stands),
+            f"revision {revision.number} is {stands.role}{': ' if stands.reason else ''}{stands.reason}",
+        )
+    yield from _workloads(found, verdict, shares)
+    if found.pending is not None and found.pending.pod is None:
+        pod = resolve_pod(found.owner, found.pending.number, found.pending.spec, context)
+        yield Apply(pod, f"revision {found.pending.number}: {found.pending.spec.model.source} may move, so look it up")
+    if found.serving is not None:
+        yield Apply(service(found.owner, found.serving.number), f"revision {found.serving.number} serves")
+        budget = disruption_budget(found.owner, found.serving.number, found.wanted)
+        if budget is not None:
+            yield Apply(budget, f"{found.wanted} replicas: node drains take one at a time")
+
+
+def _workloads(found: Situation, verdict: Verdict, shares: tuple[Share, ...]) -> Iterator[Apply]:
+    room = verdict.course.budget
     for share in shares:
         made_of = found.revision(share.number)
         if share.replicas is None or made_of is None:
             continue
         if share.replicas or share.number in found.workloads:
-            manifest = workload(found.owner, share.number, made_of.template, share.replicas)
+            replacement = Replacement(made_of.standing.restarted, room.surge, room.unavailable)
+            manifest = workload(found.owner, share.number, made_of.template, share.replicas, replacement)
             yield Apply(manifest, f"revision {share.number}: {share.reason}")
-    serving = found.stable or found.target
-    if serving is not None:
-        yield Apply(service(found.owner, serving.number), f"revision {serving.number} serves")
-        budget = disruption_budget(found.owner, serving.number, found.wanted)
-        if budget is not None:
-            yield Apply(budget, f"{found.wanted} replicas: node drains take one at a time")
-
-
-def _role(found: Situation, revision: revs.Revision, share: Share | None) -> Role:
-    if found.stable is not None and revision.number == found.stable.number:
-        return Role.STABLE
-    if found.candidate is not None and revision.number == found.candidate.number:
-        return Role.CANDIDATE
-    return revision.role if share is not None and not share.retired else Role.RETIRED
 
 
 def _deletes(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) -> Iterator[Delete]:
     for share in shares:
         if share.replicas is None:
             yield Delete(found.workloads[share.number], f"revision {share.number}: {share.reason}")
-    kept = frozenset(share.number for share in shares)
-    for revision in revs.prunable(found.revisions, kept):
+    kept = frozenset(share.number for share in shares) | {one.number for one in (found.target,) if one is not None}
+    limit = found.rollout.revision_history_limit
+    for revision in revs.prunable(found.revisions, kept, limit):
         if revision.record is not None:
-            yield Delete(revision.record, f"revision {revision.number}: more than {revs.HISTORY_LIMIT} are recorded")
-    serving = found.stable or found.target
-    if serving is None or disruption_budget(found.owner, serving.number, found.wanted) is None:
+            yield Delete(revision.record, f"revision {revision.number}: more than {limit} are recorded")
+    recorded = {revision.number for revision in found.revisions if revision.record is not None}
+    for pod in resolve_pods(snapshot):
+        needed = found.pending is not None and found.pending.pod is pod
+        new = found.target is not None and found.target.number == revision_of(pod)
+        if not is_deleting(pod) and not needed and not (new and revision_of(pod) not in recorded):
+            yield Delete(pod, "its answer is recorded, or not needed any more")
+    if found.serving is None or disruption_budget(found.owner, found.serving.number, found.wanted) is None:
         for budget in snapshot.owned("PodDisruptionBudget"):
             yield Delete(budget, f"{found.wanted} replicas: a budget would block node drains")
 
 
-def _promotion(found: Situation) -> Iterator[Event]:
-    if found.promoted_from and found.stable is not None:
-        message = f"Revision {found.stable.number} has all requests now, instead of revision {found.promoted_from}."
-        yield Event("Normal", "Promoted", message)
+def _waits(found: Situation, shares: tuple[Share, ...]) -> Iterator[float]:
+    """Seconds until revisions that were put aside have drained, and until the warm one's time is over."""
+    for share in shares:
+        revision = found.revision(share.number)
+        if revision is None or share.replicas is None or not share.retired:
+            continue
+        yield found.drain_left(revision)
+        if revision.role is Role.WARM:
+            yield warm.seconds_left(found.rollout, revision, found.now)
 
 
-def _drain_wait(found: Situation, shares: tuple[Share, ...]) -> float | None:
-    """Seconds until the first retired revision has drained; None when none is draining."""
-    retired = (found.revision(share.number) for share in shares if share.retired and share.replicas is not None)
-    waits = [left for revision in retired if (left := found.drain_left(revision)) > 0]
-    return min(waits, default=None)
+def _soonest(waits: tuple[float, ...]) -> float | None:
+    return min((wait for wait in waits if wait > 0), default=None)

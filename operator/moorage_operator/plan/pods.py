@@ -7,11 +7,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from moorage_api import names
 from moorage_api.conditions import PODS_ON_THE_WAY, Reason
-from moorage_operator.manifest import Manifest, dig, is_deleting, revision_of
+from moorage_operator.manifest import Manifest, dig, is_deleting, label_of, revision_of, uid_of
+from moorage_operator.plan.times import from_text
 
 _PULL_FAILURES: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
@@ -26,6 +28,9 @@ _FETCH_REASONS: Final = (
     Reason.FETCH_FAILED,
 )
 _SERVER_REASONS: Final = (Reason.INSUFFICIENT_MEMORY, Reason.UNSUPPORTED_MODEL, Reason.ENGINE_FAILED)
+_CONTAINERS: Final = (names.FETCH_CONTAINER, names.SERVER_CONTAINER)
+CRASH_LOOP: Final = 3
+"""Ends of containers after which a replica is not expected to come up any more."""
 _GIVEN_UP: Final = frozenset({"Failed", "Succeeded"})
 _MESSAGE_LIMIT: Final = 500  # characters of a container's own words; a stack trace would drown the rest
 
@@ -48,11 +53,25 @@ class Replica:
     """How far its start has come; meaningless when it is ready."""
     trouble: Trouble | None = None
     model_digest: str | None = None
+    uid: str = ""
+    restarts: int = 0
+    """How often its containers ended and were tried again."""
+    unschedulable_since: datetime | None = None
+    """Since when no node has room for it."""
+
+    @property
+    def crashes(self) -> bool:
+        """Whether trying again has shown to be of no use: a container ended on an error often enough."""
+        return not self.ready and self.trouble is not None and self.restarts >= CRASH_LOOP
 
 
 def replicas(pods: Iterable[Manifest]) -> tuple[Replica, ...]:
     """The replicas that exist: without those on their way out and those that were given up, such as evicted ones."""
-    return tuple(_replica(pod) for pod in pods if not is_deleting(pod) and dig(pod, "status", "phase") not in _GIVEN_UP)
+    return tuple(_replica(pod) for pod in pods if not label_of(pod, names.PURPOSE_LABEL) and _counts(pod))
+
+
+def _counts(pod: Manifest) -> bool:
+    return not is_deleting(pod) and dig(pod, "status", "phase") not in _GIVEN_UP
 
 
 def furthest(among: Iterable[Replica]) -> Reason:
@@ -62,31 +81,53 @@ def furthest(among: Iterable[Replica]) -> Reason:
 
 
 def _replica(pod: Manifest) -> Replica:
-    ready = _condition(pod, "Ready").get("status") == "True"
+    ready = condition_of(pod, "Ready").get("status") == "True"
     return Replica(
         revision=revision_of(pod),
         ready=ready,
         phase=_phase(pod),
-        trouble=None if ready else next(_troubles(pod), None),
+        trouble=None if ready else trouble_of(pod),
         model_digest=_digest(pod),
+        uid=uid_of(pod),
+        restarts=sum(container_of(pod, name).get("restartCount", 0) for name in _CONTAINERS),
+        unschedulable_since=_unschedulable_since(pod),
     )
 
 
-def _condition(pod: Manifest, kind: str) -> Manifest:
+def trouble_of(pod: Manifest) -> Trouble | None:
+    """What keeps a pod from doing what it is for; None when nothing is known to."""
+    return next(_troubles(pod), None)
+
+
+def said_of(pod: Manifest) -> Manifest | None:
+    """What the fetch container of a pod said when it ended well; None before."""
+    end = dig(container_of(pod, names.FETCH_CONTAINER), "state", "terminated")
+    return _said(end.get("message", "")) if end is not None and end.get("exitCode") == 0 else None
+
+
+def _unschedulable_since(pod: Manifest) -> datetime | None:
+    scheduled = condition_of(pod, "PodScheduled")
+    since = scheduled.get("lastTransitionTime")  # the API server keeps it as null where it was not said
+    return from_text(since) if scheduled.get("reason") == "Unschedulable" and since is not None else None
+
+
+def condition_of(pod: Manifest, kind: str) -> Manifest:
+    """A condition of a pod; empty when it has none of that kind."""
     conditions = dig(pod, "status", "conditions", default=())
     return next((condition for condition in conditions if condition["type"] == kind), {})
 
 
-def _container(pod: Manifest, name: str) -> Manifest:
+def container_of(pod: Manifest, name: str) -> Manifest:
+    """The status of a pod's container; empty when the kubelet has not told of it."""
     status = dig(pod, "status", default={})
     both = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
     return next((container for container in both if container["name"] == name), {})
 
 
 def _phase(pod: Manifest) -> Reason:
-    if _condition(pod, "PodScheduled").get("status") != "True":
+    if condition_of(pod, "PodScheduled").get("status") != "True":
         return Reason.SCHEDULING
-    server = _container(pod, names.SERVER_CONTAINER)
+    server = container_of(pod, names.SERVER_CONTAINER)
     if dig(server, "state", "running") is None and server.get("restartCount", 0) == 0:
         return Reason.FETCHING_MODEL
     return Reason.WARMING_UP if server.get("started") else Reason.LOADING_WEIGHTS
@@ -94,14 +135,14 @@ def _phase(pod: Manifest) -> Reason:
 
 def _troubles(pod: Manifest) -> Iterator[Trouble]:
     """What keeps the pod from being ready, the earliest in its life first."""
-    scheduled = _condition(pod, "PodScheduled")
+    scheduled = condition_of(pod, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
         yield _unschedulable(scheduled.get("message", ""))
     for name, known, otherwise in (
         (names.FETCH_CONTAINER, _FETCH_REASONS, Reason.FETCH_FAILED),
         (names.SERVER_CONTAINER, _SERVER_REASONS, Reason.ENGINE_FAILED),
     ):
-        container = _container(pod, name)
+        container = container_of(pod, name)
         yield from _waiting(dig(container, "state", "waiting", default={}))
         yield from _terminated(container, known, otherwise)
 
@@ -157,6 +198,6 @@ def _said(message: str) -> dict[str, Any]:
 
 
 def _digest(pod: Manifest) -> str | None:
-    end = dig(_container(pod, names.FETCH_CONTAINER), "state", "terminated", default={})
+    end = dig(container_of(pod, names.FETCH_CONTAINER), "state", "terminated", default={})
     digest = _said(end.get("message", "")).get("digest")
     return digest if isinstance(digest, str) else None

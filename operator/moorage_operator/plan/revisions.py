@@ -14,13 +14,14 @@ from pydantic import ValidationError
 
 from moorage_api.llmdeployment import Spec
 from moorage_api.quantity import quantity_value
-from moorage_operator.manifest import Manifest, dig, label_of, revision_of
+from moorage_operator.manifest import Manifest, dig, revision_of
 from moorage_operator.plan.times import as_text, from_text
-from moorage_operator.render.context import Context, Owner
+from moorage_operator.render.context import Context, Owner, Resolved
 from moorage_operator.render.pod import pod_template
-from moorage_operator.render.record import ROLE_LABEL, ROLE_SINCE, Role
+from moorage_operator.render.record import Role, Standing
 
-HISTORY_LIMIT: Final = 10
+_NOT_MADE_OF: Final = frozenset({"replicas", "rollout", "rollbackTo"})
+"""How many, and how they come to be: parts of spec that make no revision."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,23 @@ class Revision:
     """One revision, recorded or about to be."""
 
     number: int
-    role: Role
-    since: str
-    """When it got that role (RFC 3339)."""
+    standing: Standing
     data: Manifest
-    """`spec`: the part of spec that makes a revision. `template`: its pods, as rendered when it was made."""
+    """`spec`: the part of spec that makes a revision. `source`: its model's source, pinned, where spec names something
+    movable. `template`: its pods, as rendered when it was made."""
     created: datetime
     record: Manifest | None = None
     """The live ControllerRevision; None when the revision is new."""
+
+    @property
+    def role(self) -> Role:
+        """What it is to its deployment."""
+        return self.standing.role
+
+    @property
+    def source(self) -> str:
+        """Where its model comes from, as exactly as is known."""
+        return str(self.data.get("source") or dig(self.data, "spec", "model", "source", default=""))
 
     @property
     def template(self) -> Manifest:
@@ -56,8 +66,7 @@ def recorded(records: Iterable[Manifest]) -> tuple[Revision, ...]:
     revisions = [
         Revision(
             number=revision_of(record),
-            role=_role(record),
-            since=str(dig(record, "metadata", "annotations", ROLE_SINCE, default="")),
+            standing=Standing.of(record),
             data=record["data"],
             created=from_text(record["metadata"]["creationTimestamp"]),
             record=record,
@@ -76,52 +85,55 @@ def stable_among(revisions: tuple[Revision, ...], reported: object) -> Revision 
     """
     labelled = [revision for revision in revisions if revision.role is Role.STABLE]
     if labelled:
-        return max(labelled, key=lambda revision: (revision.since, revision.number))
+        return max(labelled, key=lambda revision: (revision.standing.since, revision.number))
     return next((revision for revision in revisions if revision.number == reported), None)
 
 
-def wanted(
-    revisions: tuple[Revision, ...],
-    taken: Iterable[int],
-    spec: Spec,
-    *,
-    owner: Owner,
-    context: Context,
-    now: datetime,
-) -> Revision:
-    """The revision that spec asks for: a recorded one that means the same, else a new one.
-
-    `taken` are further numbers that are in use; a number never comes twice, since the newest record is never pruned.
-    """
+def meant_by(revisions: tuple[Revision, ...], spec: Spec) -> Revision | None:
+    """The recorded revision that spec asks for, if there is one."""
     makings = makings_of(spec)
+    same = next((revision for revision in reversed(revisions) if revision.data.get("spec") == makings), None)
+    if same is not None:
+        return same  # as it nearly always is; reading every record anew would cost more than all the rest
     meaning = _meaning(spec)
-    for revision in reversed(revisions):
-        if _recorded_meaning(revision) == meaning:
-            return revision
-    number = max([0, *taken, *(revision.number for revision in revisions)]) + 1
-    data = {"spec": makings, "template": pod_template(owner, number, spec, context)}
-    return Revision(number, Role.CANDIDATE, as_text(now), data, now)
+    return next((revision for revision in reversed(revisions) if _recorded_meaning(revision) == meaning), None)
+
+
+def next_number(revisions: tuple[Revision, ...], taken: Iterable[int]) -> int:
+    """The number of the next revision; none comes twice, since the newest record is never pruned.
+
+    `taken` are further numbers that are in use.
+    """
+    return max([0, *taken, *(revision.number for revision in revisions)]) + 1
+
+
+def made(
+    number: int, spec: Spec, resolved: Resolved | None, *, owner: Owner, context: Context, now: datetime
+) -> Revision:
+    """A new revision of `spec`, with the pods that it will always have."""
+    data: dict[str, Any] = {"spec": makings_of(spec)}
+    if resolved is not None:
+        data["source"] = resolved.source
+    data["template"] = pod_template(owner, number, spec, context, resolved)
+    return Revision(number, Standing(Role.CANDIDATE, as_text(now)), data, now)
 
 
 def makings_of(spec: Spec) -> dict[str, Any]:
     """The part of spec that makes a revision, as it is recorded."""
-    makings = {name: value for name, value in spec.to_api().items() if name != "replicas"}
+    makings = {name: value for name, value in spec.to_api().items() if name not in _NOT_MADE_OF}
     makings["model"] = {name: value for name, value in makings["model"].items() if name != "servedName"}
     return makings
 
 
-def prunable(revisions: tuple[Revision, ...], kept: frozenset[int]) -> tuple[Revision, ...]:
-    """The records beyond the limit: those that were retired first, but never one in `kept` nor the newest number."""
+def prunable(revisions: tuple[Revision, ...], kept: frozenset[int], limit: int) -> tuple[Revision, ...]:
+    """The records beyond the limit: those that never were stable, then those whose last promotion is longest ago.
+
+    Never one in `kept`, nor the newest number.
+    """
     newest = max((revision.number for revision in revisions), default=0)
     old = [revision for revision in revisions if revision.number not in kept and revision.number != newest]
-    old.sort(key=lambda revision: (revision.since, revision.number))
-    return tuple(old[: max(0, len(revisions) - HISTORY_LIMIT)])
-
-
-def _role(record: Manifest) -> Role:
-    """The labelled one; a record that lost its label, as in a restore, is neither stable nor told to go."""
-    label = label_of(record, ROLE_LABEL)
-    return next((role for role in Role if role == label), Role.CANDIDATE)
+    old.sort(key=lambda revision: (revision.standing.promoted, revision.number))
+    return tuple(old[: max(0, len(revisions) - limit)])
 
 
 def _recorded_meaning(revision: Revision) -> Any:
@@ -142,6 +154,7 @@ def _meaning(spec: Spec) -> Any:
         for kind, amounts in resources.items()
         if amounts
     }
+    meaning["podTemplate"] = _filled(meaning.get("podTemplate", {}))
     accelerator = meaning.get("accelerator")
     if accelerator is not None:
         memory = accelerator.get("minMemory")
@@ -149,3 +162,11 @@ def _meaning(spec: Spec) -> Any:
         products = sorted(accelerator.get("products", ()))
         meaning["accelerator"] = {**accelerator, "products": products, "minMemory": smallest}
     return meaning
+
+
+def _filled(value: Any) -> Any:
+    """Without what is empty: `podTemplate: {spec: {}}` adds nothing to a pod."""
+    if isinstance(value, dict):
+        found = {name: _filled(item) for name, item in value.items()}
+        return {name: item for name, item in found.items() if item not in ({}, [], None)}
+    return value

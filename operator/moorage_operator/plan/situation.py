@@ -4,64 +4,103 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
+from moorage_api.rollout import Rollout
+from moorage_api.status import RolloutStatus
 from moorage_operator.manifest import Manifest, dig, revision_of
+from moorage_operator.plan import actions, warm
 from moorage_operator.plan import revisions as revs
+from moorage_operator.plan.actions import Action
+from moorage_operator.plan.divide import Crew
 from moorage_operator.plan.pods import Replica, replicas
 from moorage_operator.plan.revisions import Revision
-from moorage_operator.plan.rollout import Crew, may_promote
+from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.snapshot import Snapshot
+from moorage_operator.plan.target import Pending, Target, target, updated
 from moorage_operator.plan.times import from_text
 from moorage_operator.render.context import Context, Owner
 from moorage_operator.render.record import Role
 
 DRAIN_SECONDS: Final = 5.0
 """How long a revision without weight keeps its pods: longer than gateways need to hear of it."""
+_GONE: Final = frozenset({Role.RETIRED, Role.WARM, Role.FAILED})
 
 
 @dataclass(frozen=True)
 class Situation:
-    """Stable and target are after promotion, if one is due now."""
+    """As it is before the rollout has been judged; the effects of a person's action are in it already."""
 
     owner: Owner
     now: datetime
     wanted: int
+    rollout: Rollout
     invalid: str | None
     """Why spec cannot be used; None when it can."""
     unknown: tuple[str, ...]
     """Fields of spec that this version does not know."""
+    missing: int | None
+    """The revision of spec.rollbackTo, when it is not remembered."""
+    misunderstood: str
+    """What is wrong with the action that a person asked for; empty when nothing is."""
+    action: Action | None
     has_accelerator: str
     """The accelerators' resource; empty without any."""
+    accelerators: int
+    """How many each replica gets."""
+    accelerators_short: bool
     revisions: tuple[Revision, ...]
     """Recorded ones and the new one, by number."""
     stable: Revision | None
     target: Revision | None
     """What spec asks for; the stable one while spec cannot be used."""
-    promoted_from: int | None
-    """The revision that was stable until now; None when nothing is promoted in this plan."""
+    pending: Pending | None
+    """What spec asks for, while its source is looked up."""
     workloads: dict[int, Manifest]
     replicas: tuple[Replica, ...]
     weights: dict[int, int]
     """As last reported."""
+    routing: Routing
+    before: RolloutStatus
+    """What was last reported of the candidate's rollout; nothing when that was another candidate."""
 
     @property
     def candidate(self) -> Revision | None:
         """The revision that is being rolled out."""
-        return None if self.target is self.stable else self.target
+        if self.target is None or self.target.role is Role.FAILED:
+            return None
+        return None if self.stable is not None and self.target.number == self.stable.number else self.target
+
+    @property
+    def given_up(self) -> Revision | None:
+        """The revision that spec asks for, when it was given up."""
+        return self.target if self.target is not None and self.target.role is Role.FAILED else None
+
+    @property
+    def serving(self) -> Revision | None:
+        """The revision that the Service points at: the stable one, or the first one on its way."""
+        return self.stable or self.candidate
 
     def crew(self, number: int) -> Crew:
         """What runs of a revision."""
         revision = self.revision(number)
-        retired = revision is None or revision.role is Role.RETIRED
+        role = revision.role if revision is not None else Role.RETIRED
+        there = self.of(number)
         weight = self.weights.get(number, 0)
+        retired = role in _GONE
         return Crew(
             number=number,
             replicas=int(dig(self.workloads.get(number), "spec", "replicas", default=0)),
-            ready=sum(1 for one in self.of(number) if one.ready),
+            ready=sum(1 for one in there if one.ready),
+            reached=self.routing.reached(there),
+            relied_on=self.routing.relied_on(there),
             weight=weight,
             retired=retired,
-            drained=retired and weight == 0 and self.drain_left(revision) <= 0,
+            drained=retired and self._drained(number, weight, revision),
+            failed=role is Role.FAILED or bool(role is Role.RETIRED and revision and revision.standing.reason),
+            kept=self._kept(revision),
         )
 
     def of(self, number: int) -> tuple[Replica, ...]:
@@ -74,43 +113,122 @@ class Situation:
 
     def leftovers(self) -> tuple[int, ...]:
         """Workloads of revisions that are neither stable nor wanted."""
-        kept = {one.number for one in (self.stable, self.target) if one is not None}
+        kept = {one.number for one in (self.stable, self.candidate) if one is not None}
         return tuple(sorted(set(self.workloads) - kept))
 
     def drain_left(self, revision: Revision | None) -> float:
         """Seconds until a retired revision may go."""
-        if revision is None or not revision.since:
+        if revision is None or not revision.standing.since:
             return 0.0
-        return (from_text(revision.since) + timedelta(seconds=DRAIN_SECONDS) - self.now).total_seconds()
+        end = from_text(revision.standing.since) + timedelta(seconds=DRAIN_SECONDS)
+        return (end - self.now).total_seconds()
+
+    def with_revision(self, changed: Revision) -> "Situation":
+        """The same with another standing of one revision."""
+        return replace(
+            self,
+            revisions=updated(self.revisions, changed),
+            stable=changed if _is(self.stable, changed.number) else self.stable,
+            target=changed if _is(self.target, changed.number) else self.target,
+        )
+
+    def would_keep(self, revision: Revision) -> bool:
+        """Whether a revision that is not stable any more would be kept warm."""
+        there = revision.number in self.workloads
+        return there and bool(warm.kept(self.rollout, self.wanted, short=self.accelerators_short))
+
+    def _drained(self, number: int, weight: int, revision: Revision | None) -> bool:
+        told = all(gateway.of(number).weight == 0 for gateway in self.routing.answering)
+        return told and weight == 0 and self.drain_left(revision) <= 0
+
+    def _kept(self, revision: Revision | None) -> int:
+        stable = self.stable.number if self.stable is not None else None
+        if revision is None or revision != warm.warm(self.revisions, stable):
+            return 0
+        if warm.seconds_left(self.rollout, revision, self.now) <= 0:
+            return 0
+        return warm.kept(self.rollout, self.wanted, short=self.accelerators_short)
 
 
 def situation(snapshot: Snapshot, context: Context) -> Situation:
     """Read a snapshot."""
-    owner = Owner.of(snapshot.deployment)
     deployment, unknown, invalid = _read(snapshot.deployment)
     recorded = revs.recorded(snapshot.owned("ControllerRevision"))
     workloads = {revision_of(one): one for one in snapshot.owned("Deployment") if revision_of(one)}
     stable = revs.stable_among(recorded, snapshot.reported("revision", "stable"))
-    target = stable
+    asked = Target(stable)
     if deployment is not None:
-        target = revs.wanted(recorded, workloads, deployment.spec, owner=owner, context=context, now=snapshot.now)
-    known = recorded if target is None or target in recorded else (*recorded, target)
+        asked = target(snapshot, deployment.spec, recorded, workloads, context)
+    accelerator = deployment.spec.accelerator if deployment is not None else None
+    wish, misunderstood = actions.wish(snapshot.deployment)
     found = Situation(
-        owner=owner,
+        owner=Owner.of(snapshot.deployment),
         now=snapshot.now,
         wanted=_wanted(snapshot.deployment, workloads, stable),
+        rollout=deployment.spec.rollout if deployment is not None else Rollout(),
         invalid=invalid,
         unknown=unknown,
-        has_accelerator=_accelerator(deployment),
-        revisions=known,
+        missing=asked.missing,
+        misunderstood=misunderstood,
+        action=wish,
+        has_accelerator=accelerator.resource if accelerator is not None else "",
+        accelerators=accelerator.count if accelerator is not None else 0,
+        accelerators_short=snapshot.accelerators_short,
+        revisions=recorded if asked.revision is None else updated(recorded, asked.revision),
         stable=stable,
-        target=target,
-        promoted_from=None,
+        target=asked.revision or (stable if asked.pending is None or stable is not None else None),
+        pending=asked.pending,
         workloads=workloads,
         replicas=replicas(snapshot.owned_pods()),
         weights=_weights(snapshot),
+        routing=Routing(snapshot.gateways),
+        before=RolloutStatus(),
     )
-    return _promoted(found)
+    found = _acted(_tried(found, goes_back=asked.goes_back))
+    return replace(found, before=_before(snapshot, found))
+
+
+def _tried(found: Situation, *, goes_back: bool) -> Situation:
+    """The target as a candidate at the beginning of its rollout, where it took no part before."""
+    target = found.target
+    if target is None or _is(found.stable, target.number) or target.role in {Role.CANDIDATE, Role.FAILED}:
+        return found
+    proven = goes_back or target.role in {Role.WARM, Role.STABLE}
+    standing = actions.afresh(target.standing, found.now, "back" if proven else "")
+    return found.with_revision(replace(target, standing=standing))
+
+
+def _acted(found: Situation) -> Situation:
+    """The same once the person's action is done."""
+    revision = found.revision(found.action.number) if found.action is not None else None
+    if revision is None or found.action is None:
+        return found
+    under_way = found.stable is not None and _is(found.candidate, revision.number)
+    standing = actions.done(found.action, revision.standing, found.now, under_way=under_way)
+    return found.with_revision(replace(revision, standing=standing))
+
+
+def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
+    reported = snapshot.reported("rollout")
+    if found.candidate is None or snapshot.reported("revision", "candidate") != found.candidate.number:
+        return RolloutStatus()
+    try:
+        before = RolloutStatus.model_validate(reported or {})
+    except ValidationError:  # written by another version: the rollout begins at its first step
+        return RolloutStatus()
+    if before.began is None or before.began != from_text(found.candidate.standing.since):
+        return RolloutStatus()  # an earlier try of the same revision
+    return before if before.strategy == strategy(found) else RolloutStatus(progress=before.progress)
+
+
+def strategy(found: Situation) -> str:
+    """The strategy of this rollout: going back to what has served before needs no steps."""
+    back = found.candidate is not None and found.candidate.standing.steering == "back"
+    return "RollingUpdate" if back else found.rollout.strategy
+
+
+def _is(revision: Revision | None, number: int) -> bool:
+    return revision is not None and revision.number == number
 
 
 def _read(raw: Manifest) -> tuple[LLMDeployment | None, tuple[str, ...], str | None]:
@@ -129,23 +247,6 @@ def _wanted(raw: Manifest, workloads: dict[int, Manifest], stable: Revision | No
     return int(dig(workloads.get(stable.number) if stable else None, "spec", "replicas", default=0))
 
 
-def _accelerator(deployment: LLMDeployment | None) -> str:
-    accelerator = deployment.spec.accelerator if deployment is not None else None
-    return accelerator.resource if accelerator is not None else ""
-
-
 def _weights(snapshot: Snapshot) -> dict[int, int]:
     reported: Any = snapshot.reported("revisions") or ()
     return {one["number"]: one["weight"] for one in reported if "number" in one and "weight" in one}
-
-
-def _promoted(found: Situation) -> Situation:
-    """The same with the candidate as stable, if it is due."""
-    candidate = found.candidate
-    if candidate is None:
-        return found
-    stable = found.crew(found.stable.number) if found.stable else None
-    if not may_promote(found.wanted, stable, found.crew(candidate.number)):
-        return found
-    before = found.stable.number if found.stable else 0
-    return replace(found, stable=candidate, target=candidate, promoted_from=before)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from moorage_operator.manifest import Manifest, controller_uid, dig, name_of, uid_of
+from moorage_operator.plan.figures import Gateway
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class Snapshot:
     now: datetime
     refused: str = ""
     """Why the API server refused the last write, in its own words; empty when it did not."""
+    gateways: tuple[Gateway, ...] | None = None
+    """One for each gateway pod, sorted by name. None: the installation has no gateways, so requests come through the
+    Service and a ready pod is a routable one. Empty: there should be some, and none is known."""
+    accelerators_short: bool = False
+    """Whether a pod of any LLMDeployment of the namespace waits for accelerators."""
 
     def owned(self, kind: str) -> tuple[Manifest, ...]:
         """The children of that kind that this very object controls."""

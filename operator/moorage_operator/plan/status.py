@@ -1,11 +1,13 @@
 """The status: what is, why, and what a person does next. One line of `kubectl get` tells it all: the reason of `Ready`.
 
-what                                    Ready    Available
-all wanted replicas of spec serve       True     True
-a rollout or a change of scale runs     False    True while anything serves
-a candidate does not come up            False    True, the stable revision goes on
-replicas: 0                             True     True
-spec cannot be used                     False    True while the last good revision serves; Accepted is False
+what                                    Ready    Available                            Stalled
+all wanted replicas of spec serve       True     True                                 False
+a rollout or a change of scale runs     False    True while anything serves           False
+a rollout is paused                     Unknown  True while anything serves           False
+a candidate does not come up            False    True, the stable revision goes on    False while it may come
+a candidate was given up                False    True, the stable revision goes on    True
+replicas: 0                             True     True                                 False
+spec cannot be used                     False    True while the last good one serves  True; Accepted is False
 """
 
 from dataclasses import dataclass
@@ -13,17 +15,43 @@ from datetime import datetime
 from typing import Any, Final
 
 from moorage_api.conditions import PODS_ON_THE_WAY, ConditionStatus, ConditionType, Reason
-from moorage_api.llmdeployment import Condition, RevisionPointers, RevisionStatus, Rollout, Status
+from moorage_api.status import Condition, RevisionPointers, RevisionStatus, RolloutStatus, Startup, Status
 from moorage_operator.manifest import Manifest, dig
-from moorage_operator.plan.findings import Finding, finding
-from moorage_operator.plan.rollout import Share
+from moorage_operator.plan.decisions import announcements, decisions
+from moorage_operator.plan.divide import Share
+from moorage_operator.plan.finding import Finding
+from moorage_operator.plan.findings import finding, not_found
+from moorage_operator.plan.rollout import Verdict
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.snapshot import Event, Snapshot
+from moorage_operator.plan.standings import standing
+from moorage_operator.plan.startup import startup
+from moorage_operator.plan.telemetry import Measured, health, measured
 from moorage_operator.plan.times import from_text
 from moorage_operator.render.context import Context
 
-_MOVING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING})
+_MOVING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING, Reason.RESOLVING_SOURCE})
 _GOOD: Final = frozenset({Reason.SERVING, Reason.SCALED_TO_ZERO})
+_WAITING: Final = frozenset({Reason.PAUSED, Reason.GATEWAY_UNREACHABLE, Reason.WAITING_FOR_GPU, Reason.UNSCHEDULABLE})
+"""Neither good nor wrong: something else has to happen first."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A situation after its verdict has come into effect, and what each revision gets."""
+
+    found: Situation
+    verdict: Verdict
+    shares: tuple[Share, ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """The whole status, the events about what is new in it, and when to look at it again."""
+
+    status: Manifest
+    events: tuple[Event, ...]
+    wakes: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -34,8 +62,8 @@ class _Clock:
     now: datetime
     before: dict[str, Manifest]
 
-    def condition(self, kind: ConditionType, *, status: bool, why: Finding) -> Condition:
-        value = ConditionStatus.TRUE if status else ConditionStatus.FALSE
+    def condition(self, kind: ConditionType, *, status: bool | None, why: Finding) -> Condition:
+        value = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[status]
         before = self.before.get(kind)
         since = self.now.replace(microsecond=0)
         if before is not None and before.get("status") == value and "lastTransitionTime" in before:
@@ -50,73 +78,132 @@ class _Clock:
         )
 
 
-def report(
-    snapshot: Snapshot, found: Situation, shares: tuple[Share, ...], refused: str, context: Context
-) -> tuple[Manifest, tuple[Event, ...]]:
+def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -> Told:
     """The whole status, and the events about what is new in it."""
-    head = finding(found, refused, _workload_refusal(found))
+    found, verdict, shares = judged.found, judged.verdict, judged.shares
+    head = finding(found, verdict, refused, _workload_refusal(found))
     serving = sum(1 for one in found.replicas if one.ready)
+    figures = measured(found.routing, dig(snapshot.deployment, "status", default={}), found.now)
+    idle = {share.number for share in shares if share.retired and found.crew(share.number).kept}
+    active = [one for one in found.replicas if one.revision not in idle]
     status = Status(
         observed_generation=_generation(snapshot),
-        conditions=_conditions(snapshot, found, head, serving),
+        conditions=_conditions(snapshot, judged, head, serving),
         url=context.gateway_url,
-        ready=f"{serving}/{found.wanted}",
-        replicas=len(found.replicas),
-        ready_replicas=serving,
+        ready=f"{sum(1 for one in active if one.ready)}/{found.wanted}",
+        replicas=len(active),
+        ready_replicas=sum(1 for one in active if one.ready),
         selector=",".join(f"{name}={value}" for name, value in sorted(found.owner.labels().items())),
         revision=RevisionPointers(
             stable=found.stable.number if found.stable else None,
             candidate=found.candidate.number if found.candidate else None,
         ),
         revisions=_revisions(snapshot, found, shares),
-        rollout=Rollout(reason=head.reason, message=head.message) if found.candidate and found.stable else None,
+        rollout=_rollout(snapshot, found, verdict),
+        startup=_startup(snapshot, found),
+        gpu=figures.gpu,
+        traffic=figures.traffic,
+        measured=figures.at,
     )
-    return status.to_api(), _events(snapshot, head)
+    decided = decisions(dig(snapshot.deployment, "status", default={}), status, found.now)
+    status = status.model_copy(update={"decisions": decided})
+    events = (*announcements(snapshot.reported("decisions"), decided), *_events(snapshot, head))
+    return Told(status.to_api(), events, _wakes(figures))
 
 
-def _conditions(snapshot: Snapshot, found: Situation, head: Finding, serving: int) -> tuple[Condition, ...]:
+def _wakes(figures: Measured) -> tuple[float, ...]:
+    return () if figures.wake is None else (figures.wake,)
+
+
+def _startup(snapshot: Snapshot, found: Situation) -> Startup | None:
+    replicas = found.of(found.target.number) if found.target is not None else ()
+    return startup(snapshot.owned_pods(), replicas, snapshot.reported("startup"))
+
+
+def _conditions(snapshot: Snapshot, judged: Judged, head: Finding, serving: int) -> tuple[Condition, ...]:
+    found = judged.found
     reported: Any = snapshot.reported("conditions") or ()
     clock = _Clock(_generation(snapshot), snapshot.now, {one["type"]: one for one in reported})
     available = head
     if serving:
         noun = "replica answers" if serving == 1 else "replicas answer"
         available = Finding(Reason.SERVING, f"{serving} {noun} requests.")
-    return (
-        clock.condition(ConditionType.ACCEPTED, status=found.invalid is None, why=_acceptance(found)),
+    good = None if head.reason is Reason.PAUSED else head.reason in _GOOD
+    conditions = [
+        clock.condition(
+            ConditionType.ACCEPTED, status=found.invalid is None and found.missing is None, why=_acceptance(found)
+        ),
         clock.condition(
             ConditionType.AVAILABLE,
             status=bool(serving) or head.reason == Reason.SCALED_TO_ZERO,
             why=available,
         ),
         clock.condition(ConditionType.PROGRESSING, status=head.reason in _MOVING, why=head),
-        clock.condition(ConditionType.READY, status=head.reason in _GOOD, why=head),
-    )
+        clock.condition(ConditionType.READY, status=good, why=head),
+        clock.condition(ConditionType.STALLED, status=_is_stalled(found, judged.verdict, head), why=head),
+    ]
+    if found.has_accelerator:
+        healthy, why = health(found.routing)
+        conditions.append(clock.condition(ConditionType.GPU_HEALTHY, status=healthy, why=why))
+    return tuple(conditions)
+
+
+def _is_stalled(found: Situation, verdict: Verdict, head: Finding) -> bool:
+    """Whether only a person brings it on: what was given up, and what is wrong in every way that waiting leaves so."""
+    if head.reason in _MOVING or head.reason in _GOOD or head.reason in _WAITING:
+        return False
+    final = {Reason.ROLLED_BACK, Reason.INVALID_SPEC, Reason.REVISION_NOT_FOUND, Reason.WORKLOAD_REFUSED}
+    crashed = found.target is not None and any(one.crashes for one in found.of(found.target.number))
+    return head.reason in final or verdict.stalled or crashed
 
 
 def _acceptance(found: Situation) -> Finding:
     if found.invalid is not None:
         return Finding(Reason.INVALID_SPEC, found.invalid)
-    if found.unknown:
-        return Finding(Reason.VALID, f"This version of the operator does not know {', '.join(found.unknown)}; ignored.")
-    return Finding(Reason.VALID, "spec was understood.")
+    if found.missing is not None:
+        return not_found(found)
+    said = [f"This version of the operator does not know {', '.join(found.unknown)}; ignored."] if found.unknown else []
+    said += [found.misunderstood] if found.misunderstood else []
+    return Finding(Reason.VALID, " ".join(said) or "spec was understood.")
+
+
+def _rollout(snapshot: Snapshot, found: Situation, verdict: Verdict) -> RolloutStatus | None:
+    """What the rollout does, and the last action that was acted upon."""
+    last: Any = snapshot.reported("rollout", "lastAction")
+    if found.action is not None:
+        revision = found.revision(found.action.number)
+        acted = revision is not None and revision.standing.acted == found.action.text
+        last = found.action.text if acted else last
+    under_way = found.candidate is not None and found.stable is not None
+    status = verdict.status if under_way and verdict.status is not None else RolloutStatus()
+    status = status.model_copy(update={"last_action": last})
+    return status if status != RolloutStatus() else None
 
 
 def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) -> tuple[RevisionStatus, ...]:
     reported: Any = snapshot.reported("revisions") or ()
     digests = {one.get("number"): one.get("modelDigest") for one in reported}
+    there = {share.number: share for share in shares if share.replicas is not None}
+    if found.given_up is not None:
+        there.setdefault(found.given_up.number, Share(found.given_up.number, 0, 0, "", retired=True))
     rows = []
-    for share in sorted(shares, key=lambda share: share.number):
-        revision = found.revision(share.number)
-        if revision is None or share.replicas is None:
+    for number, share in sorted(there.items()):
+        revision = found.revision(number)
+        if revision is None:
             continue
-        replicas = found.of(share.number)
-        digest = next((one.model_digest for one in replicas if one.model_digest), digests.get(share.number))
+        crew, stands = found.crew(number), standing(found, revision, share)
+        digest = next((one.model_digest for one in found.of(number) if one.model_digest), digests.get(number))
         rows.append(
             RevisionStatus(
-                number=share.number,
+                number=number,
+                role=stands.role.value,
+                reason=stands.reason or None,
+                message=stands.message or None,
                 weight=share.weight,
-                replicas=share.replicas,
-                ready=sum(1 for one in replicas if one.ready),
+                replicas=share.replicas or 0,
+                ready=crew.ready,
+                routable=crew.reached,
+                source=revision.source,
                 model_digest=digest,
                 image=revision.image,
                 created=revision.created.replace(microsecond=0),
@@ -135,8 +222,8 @@ def _workload_refusal(found: Situation) -> str:
 
 def _events(snapshot: Snapshot, head: Finding) -> tuple[Event, ...]:
     """A warning when something is wrong that was not wrong, in this way, before."""
-    if head.reason in _MOVING or head.reason in _GOOD:
-        return ()
+    if head.reason in _MOVING or head.reason in _GOOD or head.reason in {Reason.PAUSED, Reason.ROLLED_BACK}:
+        return ()  # that it went back is a decision, and told as one
     reported: Any = snapshot.reported("conditions") or ()
     if any(one["type"] == ConditionType.READY and one["reason"] == head.reason for one in reported):
         return ()

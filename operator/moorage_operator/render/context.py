@@ -50,3 +50,12 @@ class Owner:
     def revision_name(self, number: int) -> str:
         """The name of a revision's record and of its workload."""
         return f"{self.name}-r{number}"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a movable source, such as a branch, was when its revision was made."""
+
+    source: str
+    size: int | None = None
+    """Bytes of the model's files, where they are known."""

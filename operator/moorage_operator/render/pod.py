@@ -10,11 +10,16 @@ from moorage_api import names
 from moorage_api.llmdeployment import ResourceAmounts, Spec
 from moorage_api.source import ClaimSource, parse_source
 from moorage_operator.render import accelerator
-from moorage_operator.render.context import Context, Owner
+from moorage_operator.render.additions import merged
+from moorage_operator.render.context import Context, Owner, Resolved
 
 USER: Final = 65532
 START_BUDGET: Final = 3600
-"""Seconds that loading may take before the kubelet starts the container anew: the largest models on a slow disk."""
+"""Seconds that loading a model of unknown size may take before the kubelet starts the container anew."""
+_LEAST_START: Final = 600
+"""Seconds that loading may always take: a small model on a busy machine."""
+_SLOWEST_READ: Final = 30 * 10**6
+"""Bytes per second that a slow disk gives; what a model of known size is measured by."""
 GRACE_PERIOD: Final = 300
 """Seconds that open streams may run on after the pod was told to stop."""
 MODEL_LIMIT: Final = "1Ti"
@@ -23,6 +28,17 @@ TEMPORARY_LIMIT: Final = "64Gi"
 CREDENTIALS_KEY: Final = "token"
 _START_PERIOD: Final = 2
 
+POD_SECURITY: Final = {
+    "automountServiceAccountToken": False,
+    # Variables named after other Services of the namespace could change how the engine behaves.
+    "enableServiceLinks": False,
+    "securityContext": {
+        "runAsNonRoot": True,
+        "runAsUser": USER,
+        "runAsGroup": USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    },
+}
 _CONTAINER_SECURITY: Final = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -30,31 +46,43 @@ _CONTAINER_SECURITY: Final = {
 }
 
 
-def pod_template(owner: Owner, number: int, spec: Spec, context: Context) -> dict[str, Any]:
-    """The pod template of revision `number`, made of `spec` with what `context` fixes pinned into it."""
-    labels = {**owner.labels(number), names.RANK_LABEL: "0"}
+def pod_template(
+    owner: Owner, number: int, spec: Spec, context: Context, resolved: Resolved | None = None
+) -> dict[str, Any]:
+    """The pod template of revision `number`, made of `spec` with what `context` and `resolved` fix pinned into it."""
     image = spec.engine.image or context.runtime_image
-    return {
+    source = resolved.source if resolved is not None else spec.model.source
+    size = resolved.size if resolved is not None else None
+    template = {
         "metadata": {
-            "labels": labels,
+            "labels": {**owner.labels(number), names.RANK_LABEL: "0"},
             "annotations": {"kubectl.kubernetes.io/default-container": names.SERVER_CONTAINER},
         },
         "spec": {
-            "automountServiceAccountToken": False,
-            # Variables named after other Services of the namespace could change how the engine behaves.
-            "enableServiceLinks": False,
+            **POD_SECURITY,
             "terminationGracePeriodSeconds": GRACE_PERIOD,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": USER,
-                "runAsGroup": USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "initContainers": [_fetch(spec, image)],
-            "containers": [_server(owner, spec, image)],
+            "initContainers": [_fetch(spec, image, source)],
+            "containers": [_server(owner, spec, image, start_budget(size))],
             "volumes": _volumes(spec),
+            "topologySpreadConstraints": [_spread(owner, number)],
             **accelerator.placement(spec.accelerator),
         },
+    }
+    return merged(template, spec.pod_template)
+
+
+def start_budget(size: int | None) -> int:
+    """Seconds that loading a model of `size` bytes may take."""
+    return START_BUDGET if size is None else max(_LEAST_START, _LEAST_START + size // _SLOWEST_READ)
+
+
+def _spread(owner: Owner, number: int) -> dict[str, Any]:
+    """One node that fails should not take every replica; where there is but one node, all of them run on it."""
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": owner.labels(number)},
     }
 
 
@@ -81,33 +109,37 @@ def _environment(spec: Spec, secrets: dict[str, Any]) -> list[dict[str, Any]]:
     return [home, *given, *({"name": name, "valueFrom": source} for name, source in secrets.items())]
 
 
-def _fetch(spec: Spec, image: str) -> dict[str, Any]:
-    command = ["moorage-fetch", spec.model.source, "--into", names.MODEL_PATH]
-    if spec.model.digest is not None:
-        command += ["--digest", spec.model.digest]
+def fetch_container(spec: Spec, image: str, command: list[str]) -> dict[str, Any]:
+    """A container that may ask the model's source: it alone sees the credentials."""
     secrets = {}
     if spec.model.credentials is not None:
         secret = {"name": spec.model.credentials.secret_name, "key": CREDENTIALS_KEY}
         secrets["HF_TOKEN"] = {"secretKeyRef": secret}
     container = _container(names.FETCH_CONTAINER, image, command, spec, secrets)
-    mounts = [{"name": "model", "mountPath": names.MODEL_PATH}, _temporary_mount()]
-    source = parse_source(spec.model.source)
-    if isinstance(source, ClaimSource):
-        mounts.append({"name": "source", "mountPath": f"{names.SOURCES_PATH}/{source.claim}", "readOnly": True})
+    return container | {"volumeMounts": [_temporary_mount()]}
+
+
+def _fetch(spec: Spec, image: str, source: str) -> dict[str, Any]:
+    command = ["moorage-fetch", source, "--into", names.MODEL_PATH]
+    if spec.model.digest is not None:
+        command += ["--digest", spec.model.digest]
+    container = fetch_container(spec, image, command)
+    mounts = [{"name": "model", "mountPath": names.MODEL_PATH}, *container["volumeMounts"]]
+    claim = parse_source(spec.model.source)
+    if isinstance(claim, ClaimSource):
+        mounts.append({"name": "source", "mountPath": f"{names.SOURCES_PATH}/{claim.claim}", "readOnly": True})
     return container | {"volumeMounts": mounts, "resources": _resources(spec, {})}
 
 
-def _server(owner: Owner, spec: Spec, image: str) -> dict[str, Any]:
+def _server(owner: Owner, spec: Spec, image: str, seconds: int) -> dict[str, Any]:
     return _container(names.SERVER_CONTAINER, image, _serve(owner, spec), spec) | {
         "ports": [{"name": names.HTTP_PORT_NAME, "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
         "volumeMounts": [{"name": "model", "mountPath": names.MODEL_PATH, "readOnly": True}, _temporary_mount()],
         "resources": _resources(spec, accelerator.limits(spec.accelerator)),
-        "startupProbe": _probe(
-            names.READY_PATH, period=_START_PERIOD, failures=START_BUDGET // _START_PERIOD, timeout=5
-        ),
+        "startupProbe": _probe(names.READY_PATH, period=_START_PERIOD, failures=seconds // _START_PERIOD, timeout=5),
         "readinessProbe": _probe(names.READY_PATH, period=2, failures=2, timeout=5),
         "livenessProbe": _probe(names.HEALTH_PATH, period=10, failures=6, timeout=10),
-        # Clients of the Service hear a moment later than the pod that it goes.
+        # Gateways and clients of the Service hear a moment later than the pod that it goes.
         "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
     }
 

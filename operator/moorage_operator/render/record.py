@@ -5,17 +5,16 @@ made. The template is kept so that no upgrade of the operator, whatever it rende
 an older revision.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
 from moorage_api import names
-from moorage_operator.manifest import Manifest
+from moorage_operator.manifest import Manifest, dig, label_of
 from moorage_operator.render.context import Owner
 
 ROLE_LABEL: Final = f"{names.GROUP}/role"
 """The record's label with its `Role`."""
-ROLE_SINCE: Final = f"{names.GROUP}/role-since"
-"""Annotation: when the role last changed. The newest `stable` counts; retired ones age by it."""
 
 
 class Role(StrEnum):
@@ -25,14 +24,69 @@ class Role(StrEnum):
     """It holds the traffic."""
     CANDIDATE = "candidate"
     """It is being rolled out; or it was, and what is ready of it is still needed."""
+    WARM = "warm"
+    """It was stable, and some replicas are kept without requests, so that going back takes seconds."""
     RETIRED = "retired"
     """It takes no part any more."""
+    FAILED = "failed"
+    """It was given up, and is what spec asks for: it is not tried again until spec changes, or a person says so."""
 
 
-def record(owner: Owner, number: int, data: Manifest, role: Role, since: str) -> dict[str, Any]:
-    """The record of revision `number` in `role` since `since` (RFC 3339). `data` never changes once it is written."""
-    labels = {**owner.labels(number), ROLE_LABEL: role.value}
-    metadata = owner.metadata(owner.revision_name(number), labels) | {"annotations": {ROLE_SINCE: since}}
+@dataclass(frozen=True)
+class Standing:
+    """What a record says about its revision besides what it is made of: everything that must survive a lost status."""
+
+    role: Role
+    since: str
+    """When it got its role (RFC 3339). The newest `stable` counts; retired and warm ones age by it."""
+    promoted: str = ""
+    """When it last became stable (RFC 3339); empty for never. History is ordered by it."""
+    reason: str = ""
+    """Why it was given up, in one word; kept in history until it is tried again."""
+    message: str = ""
+    """The same for people."""
+    acted: str = ""
+    """The last value of the action annotation that was acted upon for this revision."""
+    steering: str = ""
+    """What a person last said about its rollout: `paused`, `promote`, or nothing."""
+    restarted: str = ""
+    """The last restart that a person asked for; a part of its pods' annotations."""
+    drains: bool = False
+    """Its replicas found no room beside those of the stable revision, which gives up one for each."""
+
+    def annotations(self) -> dict[str, str]:
+        """As the record carries them."""
+        written = {field: getattr(self, field) for field in _TEXTS}
+        found = {f"{names.GROUP}/{key}": written[field] for field, key in _TEXTS.items() if written[field]}
+        return found | ({DRAINS: "true"} if self.drains else {})
+
+    @classmethod
+    def of(cls, record: Manifest) -> "Standing":
+        """As a live record says it. One that lost its label, as in a restore, is neither stable nor told to go."""
+        label = label_of(record, ROLE_LABEL)
+        said = dig(record, "metadata", "annotations", default={})
+        texts = {field: str(said.get(f"{names.GROUP}/{key}", "")) for field, key in _TEXTS.items()}
+        role = next((role for role in Role if role == label), Role.CANDIDATE)
+        return cls(role=role, drains=said.get(DRAINS) == "true", **texts)
+
+
+_TEXTS: Final = {
+    "since": "role-since",
+    "promoted": "promoted",
+    "reason": "reason",
+    "message": "message",
+    "acted": "acted",
+    "steering": "steering",
+    "restarted": "restarted",
+}
+"""Field of `Standing` -> its annotation, below our group."""
+DRAINS: Final = f"{names.GROUP}/drains"
+
+
+def record(owner: Owner, number: int, data: Manifest, standing: Standing) -> dict[str, Any]:
+    """The record of revision `number`. `data` never changes once it is written."""
+    labels = {**owner.labels(number), ROLE_LABEL: standing.role.value}
+    metadata = owner.metadata(owner.revision_name(number), labels) | {"annotations": standing.annotations()}
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",

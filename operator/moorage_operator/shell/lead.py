@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from moorage_api import names
@@ -13,13 +14,16 @@ from moorage_operator.cluster.client import Client, ClusterError, ConflictError
 from moorage_operator.cluster.resources import LEASES, WATCHED
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.manifest import Key, key_of
+from moorage_operator.manifest import Key, key_of, namespace_of
+from moorage_operator.shell.attention import Attention
 from moorage_operator.shell.ear import LISTED, Ear, EarError
+from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.health import Pulse
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import Backoff, WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
 from moorage_operator.shell.settings import Settings
+from moorage_operator.shell.shortage import keepers
 from moorage_operator.shell.supervisor import supervise
 
 log = logging.getLogger(__name__)
@@ -41,6 +45,9 @@ class Leader:
     metrics: Metrics
     pulse: Pulse
     chance: Callable[[], float]
+    now: Callable[[], datetime]
+    gateways: Gateways | None = None
+    """None in an installation without."""
     listed: asyncio.Event = field(default_factory=asyncio.Event)
     """A watch was begun anew since the last reading: it does not tell of what was deleted before."""
 
@@ -52,8 +59,12 @@ class Leader:
         """Lead until cancelled, or until a part breaks down."""
         self.pulse.beat()
         await self._read_first()
-        self.pulse.ready = True
         async with asyncio.TaskGroup() as tasks:
+            if self.gateways is not None:
+                attention = Attention(self.store, self.queue, self.gateways.of, self.now)
+                tasks.create_task(self.gateways.run(attention))
+                await self.gateways.first_words()
+            self.pulse.ready = True
             tasks.create_task(self._hear_for_ever(ear))
             tasks.create_task(self._resync_for_ever())
             for _ in range(self.settings.workers):
@@ -66,12 +77,17 @@ class Leader:
             self.listed.set()
         if manifest["kind"] == LEASES.kind:
             return  # our own heartbeat
+        namespace = namespace_of(manifest)
+        unplaced = self.store.unplaced_count(namespace)
         if kind == "DELETED":
             self.store.remove(manifest)
             self.writer.forget(manifest)
             self.queue.add(key_of(manifest))
         elif self.store.put(manifest):
             self.queue.add(key_of(manifest))
+        if self.store.unplaced_count(namespace) != unplaced:
+            for key in keepers(self.store, namespace):
+                self.queue.add(key)
 
     async def resync(self) -> None:
         """Read everything, correct the store by it, and look at every deployment again.

@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from moorage_operator.cluster.lease import Lease
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.shell import credentials, ear, health
+from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.lead import Leader
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import WorkQueue
@@ -80,7 +81,9 @@ def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.
     writer = Writer(client, store)
     chance = random.SystemRandom().random
     events = Events(client, settings.identity, time.time)
-    reconciler = Reconciler(store, writer, events, settings.context, lambda: datetime.now(UTC))
+    gateways = _gateways(settings, client, chance)
+    known = None if gateways is None else gateways.of
+    reconciler = Reconciler(store, writer, events, settings.context, _now, gateways=known)
     return Leader(
         settings=settings,
         client=client,
@@ -91,7 +94,19 @@ def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.
         metrics=metrics,
         pulse=pulse,
         chance=chance,
+        now=_now,
+        gateways=gateways,
     )
+
+
+def _gateways(settings: Settings, client: Client, chance: Callable[[], float]) -> Gateways | None:
+    if not settings.gateway_namespace:
+        return None
+    return Gateways(client, settings.gateway_namespace, chance)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def _first(*racers: Coroutine[Any, Any, Any]) -> int:

@@ -13,9 +13,11 @@ from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key, Manifest, kind_of, name_of, namespace_of
+from moorage_operator.plan.figures import Gateway
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Event, Plan, Snapshot
 from moorage_operator.render.context import Context
+from moorage_operator.shell.shortage import is_short, keeps_warm
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +34,25 @@ class Reconciler:
         events: how it is told.
         context: what the installation fixed.
         now: the time.
+        gateways: what the gateways know of a deployment; None in an installation without.
     """
 
     def __init__(
-        self, store: Store, writer: Writer, events: Events, context: Context, now: Callable[[], datetime]
+        self,
+        store: Store,
+        writer: Writer,
+        events: Events,
+        context: Context,
+        now: Callable[[], datetime],
+        *,
+        gateways: Callable[[Key], tuple[Gateway, ...]] | None = None,
     ) -> None:
         self._store = store
         self._writer = writer
         self._events = events
         self._context = context
         self._now = now
+        self._gateways = gateways
         self._untold: dict[Key, deque[tuple[Manifest, Event]]] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -54,7 +65,7 @@ class Reconciler:
         if deployment is None:
             self._untold.pop(key, None)
             return None  # gone: its children have it as their owner and follow
-        snapshot = Snapshot(deployment, self._store.children(key), self._now())
+        snapshot = self._snapshot(key, deployment)
         decided = plan(snapshot, self._context)
         try:
             wrote = await self._change(deployment, decided)
@@ -65,12 +76,22 @@ class Reconciler:
                     await self._writer.report(deployment, refusal.status)
                 await self._tell(deployment, refusal)
             raise
-        if not wrote and decided.status is not None:
+        if wrote:
+            return 0.0  # it is in the store already: go on from there, and report only once there is nothing to change
+        if decided.status is not None:
             wrote = await self._writer.report(deployment, decided.status)
         await self._tell(deployment, decided)
         gone = [await self._writer.is_gone(stranger) for stranger in decided.in_the_way]
-        # What was written is in the store already: go on from there, and report only once there is nothing to change.
         return 0.0 if wrote or any(gone) else decided.requeue_after
+
+    def _snapshot(self, key: Key, deployment: Manifest) -> Snapshot:
+        return Snapshot(
+            deployment=deployment,
+            children=self._store.children(key),
+            now=self._now(),
+            gateways=None if self._gateways is None else self._gateways(key),
+            accelerators_short=keeps_warm(deployment) and is_short(self._store, key.namespace),
+        )
 
     async def _change(self, deployment: Manifest, decided: Plan) -> bool:
         wrote = False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from moorage_api import names
 from moorage_operator.render.context import Context
 
 _EPILOG: Final = """\
@@ -33,6 +34,8 @@ class Settings:
     gateway_url: str
     namespace: str
     """Where the operator itself lives, and its Lease."""
+    gateway_namespace: str
+    """Where the gateways' pods are; empty: there are none."""
     watch_namespace: str | None
     """The only namespace that is looked after; None: all."""
     identity: str
@@ -63,6 +66,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         runtime_image=values.runtime_image,
         gateway_url=values.gateway_url,
         namespace=values.namespace,
+        gateway_namespace=values.gateway_namespace,
         watch_namespace=values.watch_namespace or None,
         identity=values.identity,
         lease_name=values.lease_name,
@@ -89,6 +93,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--runtime-image", None, "the engine's image where a resource names none; pinned into each revision")
     add("--gateway-url", "http://moorage-gateway.moorage-system/v1", "base URL of the gateway, for status.url")
     add("--namespace", "moorage-system", "the namespace of the operator and of its Lease")
+    add(
+        "--gateway-namespace",
+        "",
+        f"where the gateways' pods are, known by {names.NAME_LABEL}={names.GATEWAY}: a rollout waits until they "
+        "know of its replicas, and is judged by what they measure; empty: there are none, and ready replicas count",
+    )
     add("--watch-namespace", "", "look after this namespace only, which must be --namespace; empty: all of them")
     add("--identity", _unique_name(), "the name in the Lease; must differ between operators")
     add("--lease-name", "moorage-operator", "the Lease that decides which operator leads")

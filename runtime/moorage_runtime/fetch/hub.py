@@ -1,11 +1,13 @@
 """Models on a Hugging Face hub (`HF_ENDPOINT`, `HF_TOKEN`), resumed where an earlier attempt stopped."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from moorage_runtime.fetch.budget import Admit
 from moorage_runtime.fetch.errors import FetchError, FetchFailedError, ModelNotFoundError, UnauthorizedError
-from moorage_runtime.fetch.selection import select
+from moorage_runtime.fetch.selection import Selection, select
 from moorage_runtime.fetch.source import HubSource
 from moorage_runtime.fetch.store import check_config
 
@@ -19,35 +21,58 @@ def fetch(source: HubSource, into: Path, admit: Admit) -> None:
     Raises:
         FetchError: no such model, other credentials wanted, or the network failed.
     """
+    with _explained(source, into / ".hub"):
+        _download(source, into, admit)
+
+
+def look_up(source: HubSource, home: Path) -> tuple[str, int]:
+    """The commit that a branch or tag is now, and the bytes that would be fetched; `home` is a folder to write to.
+
+    Raises:
+        FetchError: as `fetch`.
+    """
+    with _explained(source, home):
+        commit, sizes, selection = _listed(source)
+        return commit, sum(sizes[str(PurePosixPath(selection.folder, name))] for name in selection.names)
+
+
+@contextmanager
+def _explained(source: HubSource, home: Path) -> Iterator[None]:
+    """The library, ready to be imported; its errors in the user's words."""
     # The library reads its environment when it is imported; its own folder must be one that can be written.
-    os.environ.setdefault("HF_HOME", str(into / ".hub"))
+    os.environ.setdefault("HF_HOME", str(home))
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from httpx2 import HTTPError  # noqa: PLC0415 - as above; what the library talks with, and whose faults it lets through
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as above
 
     try:
-        _download(source, into, admit)
+        yield
     except HfHubHTTPError as error:
         raise _explain(source, error.response.status_code, str(error)) from error
     except (HTTPError, OSError, ValueError) as error:  # ValueError: a file that is too large for plain HTTP
         raise FetchFailedError(f"hf://{source.repository} could not be downloaded: {error}") from error
 
 
-def _download(source: HubSource, into: Path, admit: Admit) -> None:
-    from huggingface_hub import HfApi  # noqa: PLC0415 - see `fetch`
+def _listed(source: HubSource) -> tuple[str, dict[str, int], Selection]:
+    """The commit, the sizes of all its files, and those that make the model."""
+    from huggingface_hub import HfApi  # noqa: PLC0415 - see `_explained`
 
     info = HfApi().model_info(source.repository, revision=source.revision, files_metadata=True)
     if info.sha is None:
         raise FetchFailedError(f"hf://{source.repository}: the hub does not say which commit {source.revision} is.")
     sizes = {item.rfilename: item.size or 0 for item in info.siblings or []}
-    selection = select(sizes, only=source.file)
+    return info.sha, sizes, select(sizes, only=source.file)
+
+
+def _download(source: HubSource, into: Path, admit: Admit) -> None:
+    commit, sizes, selection = _listed(source)
     members = {name: str(PurePosixPath(selection.folder, name)) for name in selection.names}
     admit(sum(sizes[member] for member in members.values()))
-    _keep_only(info.sha, into)
+    _keep_only(commit, into)
     for name, member in members.items():
         # Pinned to the commit that was listed, so that a push meanwhile mixes nothing.
-        _file(source.repository, member, info.sha, sizes[member], into / name)
+        _file(source.repository, member, commit, sizes[member], into / name)
         check_config(into / name)
 
 
@@ -66,9 +91,9 @@ def _file(repository: str, member: str, commit: str, size: int, path: Path) -> N
 
     The library's own `hf_hub_download` begins anew in every process, which costs gigabytes when a pod is restarted.
     """
-    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - see `fetch`
-    from huggingface_hub.file_download import http_get  # noqa: PLC0415 - see `fetch`
-    from huggingface_hub.utils._headers import build_hf_headers  # noqa: PLC0415 - see `fetch`
+    from huggingface_hub import hf_hub_url  # noqa: PLC0415 - see `_explained`
+    from huggingface_hub.file_download import http_get  # noqa: PLC0415 - see `_explained`
+    from huggingface_hub.utils._headers import build_hf_headers  # noqa: PLC0415 - see `_explained`
 
     if path.exists():
         return

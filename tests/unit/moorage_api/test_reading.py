@@ -29,6 +29,30 @@ OBJECT: dict[str, Any] = {
         "accelerator": {"resource": "nvidia.com/gpu", "count": 2, "products": ["A10"], "minMemory": "16Gi"},
         "resources": {"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"ephemeral-storage": "20Gi"}},
         "replicas": 2,
+        "rollout": {
+            "strategy": "Canary",
+            "steps": [{"weight": 5, "hold": "2m"}, {"weight": 50, "hold": "1h30m"}],
+            "gates": [
+                {"metric": "ErrorRate", "max": "1%", "minRequests": 20},
+                {"metric": "TimeToFirstTokenP95", "maxRegression": "20%", "minRequests": 100},
+            ],
+            "autoRollback": True,
+            "progressDeadline": "15m",
+            "keepWarm": {"replicas": 1, "for": "30m"},
+            "revisionHistoryLimit": 10,
+            "paused": False,
+        },
+        "rollbackTo": {"revision": 3},
+        "podTemplate": {
+            "metadata": {"labels": {"team": "a"}, "annotations": {}},
+            "spec": {
+                "nodeSelector": {"zone": "b"},
+                "tolerations": [{"key": "k", "operator": "Exists"}],
+                "affinity": {"podAntiAffinity": {}},
+                "imagePullSecrets": [{"name": "registry"}],
+                "terminationGracePeriodSeconds": 600,
+            },
+        },
     },
 }
 
@@ -92,6 +116,13 @@ def test_defaults_stand_in_for_what_is_left_out():
         "model": {"source": "python://llm", "quantization": "None"},
         "engine": {"scheduling": {"policy": "FCFS", "maxRunning": 64}},
         "replicas": 1,
+        "rollout": {
+            "strategy": "RollingUpdate",
+            "autoRollback": True,
+            "progressDeadline": "15m",
+            "revisionHistoryLimit": 10,
+            "paused": False,
+        },
     }
 
 

@@ -11,13 +11,20 @@ import pytest
 
 from moorage_gateway import table
 from moorage_gateway.app import App
+from moorage_gateway.draw import Draws
+from moorage_gateway.figures import Book
+from moorage_gateway.internal import InternalApp
 from moorage_gateway.metrics import Metrics
-from moorage_gateway.proxy import Proxy, new_session
+from moorage_gateway.proxy import Proxy
 from moorage_gateway.request import Limits
-from moorage_gateway.server import public_server
+from moorage_gateway.scrape import Scraper
+from moorage_gateway.server import internal_server, public_server
 from moorage_gateway.settings import Settings
 from moorage_gateway.table import Model, Revision, Target
 from moorage_gateway.targets import Targets
+from moorage_gateway.telemetry import Pace, Telemetry
+from moorage_gateway.upstream import new_session
+from moorage_gateway.view import View
 
 DEADLINE = 20
 
@@ -145,14 +152,16 @@ class Replica:
 class Gateway:
     """The gateway's own parts, with a table that the test sets."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, connect_seconds: float = 1) -> None:
         self.table: table.Table | None = table.EMPTY
-        self.targets, self.metrics = Targets(), Metrics()
-        self._limits = limits
+        self.targets, self.book, self.draws = Targets(), Book(), Draws(lambda: 0)
+        self.metrics = Metrics(self.book, self.targets)
+        self._limits, self._connect_seconds = limits, connect_seconds
 
     async def start(self) -> None:
-        self.session = new_session(connect_seconds=1, idle_seconds=DEADLINE)
-        app = App(lambda: self.table, Proxy(self.session, self.targets, self.metrics), self.metrics, self._limits)
+        self.session = new_session(self._connect_seconds, idle_seconds=DEADLINE)
+        self.proxy = Proxy(self.session, self.targets, self.book, self.draws)
+        app = App(lambda: self.table, self.proxy, self.metrics, self._limits)
         self.server = public_server(app, Settings(host="127.0.0.1", public_port=0, drain_seconds=1), self._limits)
         self._serving = asyncio.create_task(self.server.serve())
         await wait_until(lambda: self.server.started)
@@ -171,6 +180,14 @@ class Gateway:
         await asyncio.gather(self._serving, return_exceptions=True)
         await self.session.close()
 
+    def scraper(self, tick: float = 0.01) -> Scraper:
+        """Who keeps the targets fresh; to be run by the test."""
+        return Scraper(lambda: self.table, self.session, self.targets, self._forget, tick)
+
+    def _forget(self, now: table.Table) -> None:
+        self.book.keep(now.full.values())
+        self.draws.keep(now.full.values())
+
     def serve(self, *models: Model) -> None:
         self.table = table.build(models)
 
@@ -179,6 +196,36 @@ class Gateway:
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port)
+
+
+class Inside:
+    """The internal door of a gateway whose table the test sets."""
+
+    def __init__(self, gateway: Gateway, pace: Pace | None = None) -> None:
+        self.gateway = gateway
+        self.changed, self.synced, self.draining = asyncio.Event(), True, False
+        view = View(lambda: gateway.table, gateway.book, gateway.targets)
+        self.telemetry = Telemetry("gateway-1", "2026-11-22T08:00:00.000Z", view, lambda: self.changed, pace)
+
+    async def start(self) -> None:
+        app = InternalApp(
+            self.gateway.metrics, self.telemetry, synced=lambda: self.synced, draining=lambda: self.draining
+        )
+        self.server = internal_server(app, Settings(host="127.0.0.1", internal_port=0))
+        self._serving = asyncio.create_task(self.server.serve())
+        await wait_until(lambda: self.server.started)
+        self.port = self.server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/telemetry"
+
+    async def stop(self) -> None:
+        self.telemetry.close()
+        self.server.should_exit = True
+        await self._serving
+
+    def serve(self, *models: Model) -> None:
+        self.gateway.serve(*models)
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
 
 
 def model(*revisions: Revision, name: str = "chat", namespace: str = "team-a", **fields: object) -> Model:
@@ -219,11 +266,31 @@ def limits():
 
 
 @pytest.fixture
-async def gateway(limits):
-    running = Gateway(limits)
+def connect_seconds():
+    return 1
+
+
+@pytest.fixture
+async def gateway(limits, connect_seconds):
+    running = Gateway(limits, connect_seconds)
     await running.start()
     yield running
     await running.stop()
+
+
+@pytest.fixture
+async def make_inside(gateway):
+    """Open the gateway's internal door: `await make_inside(pace)`."""
+    started: list[Inside] = []
+
+    async def start(pace: Pace) -> Inside:
+        started.append(Inside(gateway, pace))
+        await started[-1].start()
+        return started[-1]
+
+    yield start
+    for inside in started:
+        await inside.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from moorage_gateway import table
-from moorage_gateway.scrape import Scraper
 
 TICK = 0.01
 LABELS = {"namespace": "team-a", "deployment": "chat", "revision": "1"}
@@ -13,8 +12,8 @@ LABELS = {"namespace": "team-a", "deployment": "chat", "revision": "1"}
 
 def telemetry(body):
     async def behave(connection, seen):
-        assert seen.line == "GET /telemetry HTTP/1.1"
-        await connection.answer(body)
+        assert seen.line in ("GET /telemetry HTTP/1.1", "GET /readyz HTTP/1.1")
+        await connection.answer(body if "telemetry" in seen.line else b"ok")
 
     return behave
 
@@ -22,7 +21,7 @@ def telemetry(body):
 @pytest.fixture
 async def scrape(gateway, serve):
     """Serve these replicas, and scrape until the test ends."""
-    scraper = Scraper(lambda: gateway.table, gateway.session, gateway.targets, gateway.metrics, TICK)
+    scraper = gateway.scraper(TICK)
     tasks = []
 
     def start(*replicas):
@@ -41,8 +40,9 @@ async def test_what_a_replica_reports_is_its_load(gateway, make_replica, scrape,
     await until(lambda: gateway.targets.load == {replica.name: 7})
 
 
-async def test_a_replica_in_use_is_asked_ten_times_as_often(gateway, make_replica, scrape, until):
-    used, unused = [await make_replica(telemetry(b'{"running": 0, "waiting": 0}')) for _ in range(2)]
+@pytest.mark.parametrize("body", [b'{"running": 0, "waiting": 0}', b"no telemetry"])
+async def test_a_replica_in_use_is_asked_ten_times_as_often(gateway, make_replica, scrape, until, body):
+    used, unused = [await make_replica(telemetry(body)) for _ in range(2)]
     gateway.targets.begin(used.name, now=0)
     scrape(used, unused)
     await until(lambda: len(used.seen) >= 40)
@@ -92,7 +92,7 @@ async def test_a_dead_replica_is_left_out_and_comes_back_without_a_clients_reque
     seen = len(replica.seen)
     await replica.start()
     await until(lambda: not gateway.targets.ejected)
-    assert {each.line for each in replica.seen[seen:]} == {"GET /telemetry HTTP/1.1"}
+    assert replica.seen[seen].line == "GET /readyz HTTP/1.1"
 
 
 async def test_a_replica_that_is_left_out_is_probed_seldom(gateway, make_replica, scrape, until):
@@ -101,7 +101,7 @@ async def test_a_replica_that_is_left_out_is_probed_seldom(gateway, make_replica
         gateway.targets.begin(replica.name, now=0)
     await dead.stop()
     tries, failed = [], gateway.targets.failed
-    gateway.targets.failed = lambda key, now: (tries.append(key), failed(key, now))[1]
+    gateway.targets.failed = lambda key, now, connected: (tries.append(key), failed(key, now, connected=connected))[1]
     scrape(dead, good)
     await until(lambda: gateway.targets.ejected)
     seen, tried = len(good.seen), len(tries)

@@ -1,8 +1,11 @@
-"""Load and ejection, on a clock that the test holds."""
+"""Load, reports and ejection, on a clock that the test holds."""
 
 import pytest
 
-from moorage_gateway.targets import EJECTED_SECONDS, EJECTED_SECONDS_MOST, FAILURES_TO_EJECT, Targets
+from moorage_gateway.report import Report
+from moorage_gateway.targets import EJECTED_SECONDS, EJECTED_SECONDS_MOST, FAILURES_TO_EJECT, REPORT_SECONDS, Targets
+
+IDLE = Report({}, None)
 
 
 @pytest.fixture
@@ -13,7 +16,7 @@ def targets():
 @pytest.fixture
 def ejected(targets):
     for _ in range(FAILURES_TO_EJECT):
-        targets.failed("a", now=0)
+        targets.failed("a", now=0, connected=False)
     return targets
 
 
@@ -29,32 +32,59 @@ def test_load_is_our_own_requests_and_what_the_replica_reports_beyond_them(targe
     assert targets.load == {"a": 1}
 
 
-def test_used_means_a_request_lately_or_now(targets):
-    assert not targets.used_since("a", 0)
+def test_it_is_looked_at_often_while_it_is_new_or_in_use(targets):
+    assert targets.scrape_often("a", 0)
+    targets.note("a", IDLE, now=1)
+    assert not targets.scrape_often("a", 0)
     targets.begin("a", now=5)
-    assert targets.used_since("a", 100)
+    assert targets.scrape_often("a", 100)
     targets.end("a", now=6)
-    assert targets.used_since("a", 6)
-    assert not targets.used_since("a", 7)
+    assert targets.scrape_often("a", 6)
+    assert not targets.scrape_often("a", 7)
 
 
-def test_it_takes_consecutive_failures_to_eject(targets):
+def test_a_report_counts_until_it_is_too_old(targets):
+    assert targets.last_report("a", now=0) is None
+    targets.note("a", IDLE, now=5)
+    assert targets.last_report("a", now=5 + REPORT_SECONDS) is IDLE
+    assert targets.last_report("a", now=6 + REPORT_SECONDS) is None
+
+
+def test_a_report_gives_the_load_if_it_says_so(targets):
+    targets.note("a", IDLE, now=0)
+    targets.note("b", Report({"running": 3, "waiting": 4}, None), now=0)
+    assert targets.load == {"b": 7}
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_it_takes_consecutive_failures_to_eject(targets, connected):
     for _ in range(FAILURES_TO_EJECT - 1):
-        assert not targets.failed("a", now=0)
+        assert not targets.failed("a", now=0, connected=connected)
     targets.succeeded("a")
     for _ in range(FAILURES_TO_EJECT - 1):
-        assert not targets.failed("a", now=0)
+        assert not targets.failed("a", now=0, connected=connected)
     assert not targets.ejected
-    assert targets.failed("a", now=0)
+    assert targets.failed("a", now=0, connected=connected)
     assert targets.ejected == {"a"}
-    assert not targets.failed("a", now=0)  # already is
+    assert not targets.failed("a", now=0, connected=connected)  # already is
+    assert targets.ejections == 1
+
+
+def test_a_connection_that_works_forgives_those_that_did_not_but_no_unanswered_request(targets):
+    for connected in (True, False):
+        for _ in range(FAILURES_TO_EJECT - 1):
+            targets.failed("a", now=0, connected=connected)
+    targets.reached("a")
+    targets.failed("a", now=0, connected=False)
+    assert not targets.ejected
+    assert targets.failed("a", now=0, connected=True)
 
 
 def test_one_success_brings_it_back(ejected):
     ejected.succeeded("a")
     assert not ejected.ejected
     for _ in range(FAILURES_TO_EJECT - 1):
-        ejected.failed("a", now=9)
+        ejected.failed("a", now=9, connected=False)
     assert not ejected.ejected
 
 
@@ -65,7 +95,7 @@ def test_a_probe_is_due_after_its_time_and_each_failed_one_doubles_it(ejected):
         assert not ejected.probe_due("a", now + wait * 0.99)
         now += wait
         assert ejected.probe_due("a", now)
-        ejected.failed("a", now)
+        ejected.failed("a", now, connected=False)
         wait = min(wait * 2, EJECTED_SECONDS_MOST)
     assert wait == EJECTED_SECONDS_MOST
     assert not ejected.probe_due("b", 1e9)
@@ -73,7 +103,7 @@ def test_a_probe_is_due_after_its_time_and_each_failed_one_doubles_it(ejected):
 
 def test_failures_before_the_probe_do_not_push_it_away(ejected):
     for _ in range(20):
-        ejected.failed("a", now=EJECTED_SECONDS / 2)
+        ejected.failed("a", now=EJECTED_SECONDS / 2, connected=True)
     assert ejected.probe_due("a", EJECTED_SECONDS)
 
 

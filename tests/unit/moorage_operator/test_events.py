@@ -37,3 +37,13 @@ async def test_an_event_that_did_not_arrive_may_be_told_again(make):
         await events.tell(make.deployment(), "Warning", "Wrong", "It is wrong.")
     assert await events.tell(make.deployment(), "Warning", "Wrong", "It is wrong.")
     assert server.kept == ["Wrong"]
+
+
+async def test_a_rollout_that_is_tried_again_may_fail_again(make):
+    server = ApiServer()
+    events = Events(server, "us", lambda: 0.0)
+    assert await events.tell(make.deployment(), "Warning", "RolledBack", "r2 -> r1")
+    again = make.deployment()
+    again["metadata"]["annotations"] = {"moorage.dev/action": "retry/r2"}
+    assert await events.tell(again, "Warning", "RolledBack", "r2 -> r1")
+    assert not await events.tell(again, "Warning", "RolledBack", "r2 -> r1")

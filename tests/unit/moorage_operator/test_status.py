@@ -170,6 +170,7 @@ def test_serving_and_its_conditions(make):
         "Available": ("True", "Serving", "2 replicas answer requests."),
         "Progressing": ("False", "Serving", "2 of 2 replicas answer requests."),
         "Ready": ("True", "Serving", "2 of 2 replicas answer requests."),
+        "Stalled": ("False", "Serving", "2 of 2 replicas answer requests."),
     }
     assert {one["observedGeneration"] for one in status["conditions"]} == {4}
     assert status["ready"] == "2/2"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from moorage_operator.cluster.client import NotFoundError
+from moorage_operator.cluster.client import ConflictError, NotFoundError
+from moorage_operator.cluster.compare import includes
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 
@@ -64,3 +65,35 @@ async def test_a_deployment_whose_status_has_no_place_any_more_is_forgotten(make
     store.put(make.deployment())
     assert await Writer(Empty(), store).report(make.deployment(), {"ready": "0/1"})
     assert len(store) == 0
+
+
+async def test_a_pod_is_made_and_never_changed(store):
+    """So that the operator needs no right to change pods."""
+
+    class Pods:
+        def __init__(self):
+            self.made = []
+
+        async def create(self, path, body):
+            self.made.append(path)
+            return {**body, "metadata": {**body["metadata"], "uid": "p1", "resourceVersion": "9"}}
+
+    owners = workload("x")["metadata"]["ownerReferences"]
+    metadata = {"name": "chat-r1-resolve", "namespace": "team", "ownerReferences": owners}
+    pod = {"kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": {}}
+    server = Pods()
+    writer = Writer(server, store)
+    assert await writer.apply(OWNER, pod)
+    assert not await writer.apply(OWNER, {**pod, "spec": {"other": True}})
+    assert server.made == ["/api/v1/namespaces/team/pods"]
+    with pytest.raises(ConflictError):
+        await writer.apply({**OWNER, "metadata": {**OWNER["metadata"], "uid": "its namesake"}}, pod)
+
+
+def test_an_annotation_of_ours_that_is_not_wanted_any_more_is_a_difference():
+    """Also after a restart, when nobody remembers what was applied last."""
+    live = {"metadata": {"annotations": {"moorage.dev/steering": "paused", "other.dev/x": "y"}}}
+    assert includes(live, live)
+    assert includes(live, {"metadata": {"annotations": {"moorage.dev/steering": "paused"}}})
+    assert not includes(live, {"metadata": {"annotations": {}}})
+    assert not includes({"spec": {"template": live}}, {"spec": {"template": {"metadata": {}}}})

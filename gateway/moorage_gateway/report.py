@@ -1,0 +1,48 @@
+"""What a replica says of itself on `/telemetry`. Lenient: what cannot be read is left out, never zero."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+_FIGURES: Final = ("running", "waiting", "kvCacheUtilization", "tokensPerSecond")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One answer.
+
+    Attributes:
+        figures: Those that were there: `running`, `waiting`, `kvCacheUtilization`, `tokensPerSecond`.
+        gpu: The GPUs as the replica tells of them, or None.
+    """
+
+    figures: dict[str, int | float]
+    gpu: dict[str, Any] | None
+
+    @property
+    def requests(self) -> int | None:
+        """Running and waiting ones; None where it does not say both."""
+        if "running" in self.figures and "waiting" in self.figures:
+            return int(self.figures["running"] + self.figures["waiting"])
+        return None
+
+
+def parse(body: bytes) -> Report | None:
+    """Read it; None where it is no JSON object."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(said, dict):
+        return None
+    gpu = said.get("gpu")
+    figures = {name: said[name] for name in _FIGURES if _is_figure(said.get(name))}
+    return Report(figures, gpu if isinstance(gpu, dict) else None)
+
+
+def _is_figure(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value >= 0

@@ -1,0 +1,57 @@
+"""Room on nodes: how many replicas more or fewer than wanted a rollout may run, and what it does without room.
+
+The scheduler decides what fits, and a cluster autoscaler has to see the pod, so the pod is always made; that no node
+has room for it is read from its status.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from moorage_api.rollout import Rollout
+from moorage_operator.plan.pods import Replica
+
+PATIENCE: Final = timedelta(seconds=60)
+"""How long a pod may be without a node before one of the stable revision gives way."""
+_TWO: Final = 2
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Replicas above and below spec.replicas that may exist during a RollingUpdate."""
+
+    surge: int
+    unavailable: int
+
+
+def budget(rollout: Rollout, wanted: int, *, drains: bool) -> Budget:
+    """As spec says; Auto is one more, or one less where one more found no room (`drains`) and one would be left."""
+    surge, unavailable = rollout.max_surge, rollout.max_unavailable
+    if surge is None and unavailable is None:
+        return Budget(0, 1) if drains and wanted >= _TWO else Budget(1, 0)
+    if surge is None:
+        return Budget(0 if unavailable else 1, unavailable or 0)
+    unavailable = int(surge == 0) if unavailable is None else unavailable
+    return Budget(surge or int(not unavailable), unavailable)  # both 0: admitted by an older schema
+
+
+def is_auto(rollout: Rollout) -> bool:
+    """Whether the choice is the operator's."""
+    return rollout.strategy == "RollingUpdate" and rollout.max_surge is None and rollout.max_unavailable is None
+
+
+def must_drain(rollout: Rollout, wanted: int, routable: int, candidate: Iterable[Replica], now: datetime) -> bool:
+    """Whether a replica of the stable revision has to give way for one of the candidate."""
+    return is_auto(rollout) and min(wanted, routable) >= _TWO and waited(candidate, now) >= PATIENCE
+
+
+def waited(replicas: Iterable[Replica], now: datetime) -> timedelta:
+    """How long the first of them has been without a node; nothing when all have one."""
+    since = [one.unschedulable_since for one in replicas if one.unschedulable_since is not None]
+    return max((now - one for one in since), default=timedelta())
+
+
+def without_room(replicas: Iterable[Replica]) -> Replica | None:
+    """A replica that no node has room for."""
+    return next((one for one in replicas if one.unschedulable_since is not None), None)

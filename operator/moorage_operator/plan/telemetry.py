@@ -1,0 +1,110 @@
+"""GPU and traffic figures for the status, damped: status is no place for what changes every second.
+
+They are written when they have changed by a good part, and at most once a minute; the live figures are in Prometheus.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from moorage_api.conditions import Reason
+from moorage_api.status import Gpu, Traffic
+from moorage_operator.plan.figures import Device, PodFigures
+from moorage_operator.plan.finding import Finding
+from moorage_operator.plan.routable import Routing
+from moorage_operator.plan.times import from_text
+
+INTERVAL: Final = timedelta(seconds=60)
+_POINTS: Final = 5
+_PART: Final = 0.2
+_PERCENTAGES: Final = frozenset({"utilization", "memory", "temperature"})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is to be reported, and when to look again because it was too early to."""
+
+    gpu: Gpu | None
+    traffic: Traffic | None
+    at: datetime | None
+    wake: float | None = None
+
+
+def measured(routing: Routing, before: Any, now: datetime) -> Measured:
+    """The figures to report; `before` is the whole status that was last written."""
+    pods = _pods(routing)
+    gpu, traffic = _gpu(pods), _traffic(pods)
+    was = Measured(_read(Gpu, before.get("gpu")), _read(Traffic, before.get("traffic")), _time(before))
+    if not _differs(was.gpu, gpu) and not _differs(was.traffic, traffic):
+        return was
+    left = (was.at + INTERVAL - now).total_seconds() if was.at is not None else 0.0
+    if left > 0:
+        return Measured(was.gpu, was.traffic, was.at, left)
+    return Measured(gpu, traffic, now.replace(microsecond=0))
+
+
+def health(routing: Routing) -> tuple[bool | None, Finding]:
+    """Whether the GPUs work: None while nobody knows."""
+    told = [pod.gpu for pod in _pods(routing) if pod.gpu is not None]
+    bad = next((gpu for gpu in told if not gpu.available), None)
+    if bad is not None:
+        return False, Finding(Reason.GPU_UNHEALTHY, f"{bad.reason}: {bad.message}")
+    if not told:
+        return None, Finding(Reason.GPU_NOT_MEASURED, Reason.GPU_NOT_MEASURED.explanation)
+    count = sum(len(gpu.devices) for gpu in told)
+    return True, Finding(Reason.GPU_MEASURED, f"{count} GPUs of {len(told)} replicas answer.")
+
+
+def _pods(routing: Routing) -> tuple[PodFigures, ...]:
+    """Each pod once, as the first gateway that knows it tells of it."""
+    by_uid: dict[str, PodFigures] = {}
+    for gateway in routing.answering:
+        for pod in gateway.pods:
+            by_uid.setdefault(pod.uid, pod)
+    return tuple(by_uid.values())
+
+
+def _gpu(pods: tuple[PodFigures, ...]) -> Gpu | None:
+    devices: list[Device] = [device for pod in pods if pod.gpu is not None for device in pod.gpu.devices]
+    if not devices:
+        return None
+    total = sum(device.memory_total_mib for device in devices)
+    return Gpu(
+        utilization=round(sum(device.utilization for device in devices) / len(devices)),
+        memory=round(100 * sum(device.memory_used_mib for device in devices) / total) if total else 0,
+        devices=len(devices),
+        temperature=round(max(device.temperature for device in devices)),
+        power_watts=round(sum(device.power_watts for device in devices)),
+    )
+
+
+def _traffic(pods: tuple[PodFigures, ...]) -> Traffic | None:
+    if not pods:
+        return None
+    return Traffic(
+        tokens_per_second=round(sum(pod.tokens_per_second for pod in pods)),
+        running=sum(pod.running for pod in pods),
+        waiting=sum(pod.waiting for pod in pods),
+    )
+
+
+def _differs(before: Gpu | Traffic | None, now: Gpu | Traffic | None) -> bool:
+    """By five points of a percentage, or by a fifth of a number."""
+    if before is None or now is None:
+        return before is not now
+    return any(
+        abs(getattr(now, name) - getattr(before, name)) >= _step(name, getattr(before, name))
+        for name in type(now).model_fields
+    )
+
+
+def _step(name: str, before: int) -> float:
+    return _POINTS if name in _PERCENTAGES else max(1.0, _PART * before)
+
+
+def _read(model: type[Any], raw: Any) -> Any:
+    return model.model_validate(raw) if isinstance(raw, dict) else None
+
+
+def _time(before: Any) -> datetime | None:
+    return from_text(before["measured"]) if before.get("measured") else None

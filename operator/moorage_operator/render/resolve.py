@@ -1,0 +1,75 @@
+"""The pod that looks up, once for a revision, what a movable source (a branch or a tag) is at this moment.
+
+It is a short-lived pod with the image and the credentials of the fetch container. Its termination message says
+`{"source", "bytes"}`: the source with a commit in place of the branch, and the size of the model's files.
+"""
+
+import hashlib
+import json
+import re
+from typing import Any, Final
+
+from moorage_api import names
+from moorage_api.llmdeployment import Spec
+from moorage_api.pod_template import PodTemplate
+from moorage_api.source import HubSource, parse_source
+from moorage_operator.manifest import Manifest, dig
+from moorage_operator.render.additions import merged
+from moorage_operator.render.context import Context, Owner
+from moorage_operator.render.pod import POD_SECURITY, TEMPORARY_LIMIT, fetch_container
+
+PURPOSE: Final = "resolve"
+ASKED: Final = f"{names.GROUP}/asked"
+"""Annotation: a hash of what the pod looks up, so that an edit meanwhile is noticed."""
+_RESOURCES: Final = {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
+_COMMIT: Final = re.compile("[0-9a-f]{40}")
+
+
+def movable(spec: Spec) -> bool:
+    """Whether what the source names may be other files tomorrow. A digest pins them, too."""
+    source = parse_source(spec.model.source)
+    if not isinstance(source, HubSource) or spec.model.digest is not None:
+        return False
+    return source.revision is None or _COMMIT.fullmatch(source.revision) is None
+
+
+def question(spec: Spec, context: Context) -> str:
+    """A hash of everything that the answer depends on."""
+    credentials = spec.model.credentials.to_api() if spec.model.credentials else None
+    env = [[one.name, one.value] for one in spec.engine.env]
+    asked = [spec.model.source, credentials, env, spec.engine.image or context.runtime_image]
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+
+def asks(pod: Manifest) -> str:
+    """What a pod was made to look up."""
+    return str(dig(pod, "metadata", "annotations", ASKED, default=""))
+
+
+def resolve_pod(owner: Owner, number: int, spec: Spec, context: Context) -> dict[str, Any]:
+    """The pod that answers for revision `number`."""
+    labels = {**owner.labels(number), names.PURPOSE_LABEL: PURPOSE}
+    image = spec.engine.image or context.runtime_image
+    container = fetch_container(spec, image, ["moorage-fetch", "resolve", spec.model.source])
+    container |= {"resources": _RESOURCES}
+    temporary = {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY_LIMIT}}
+    metadata = owner.metadata(f"{owner.revision_name(number)}-resolve", labels)
+    pod = {
+        "metadata": metadata | {"annotations": {ASKED: question(spec, context)}},
+        "spec": {
+            **POD_SECURITY,
+            # A hub that is away for a moment is asked again.
+            "restartPolicy": "OnFailure",
+            "containers": [container],
+            "volumes": [temporary],
+        },
+    }
+    return {"apiVersion": "v1", "kind": "Pod", **merged(pod, _placement(spec.pod_template))}
+
+
+def _placement(added: PodTemplate | None) -> PodTemplate | None:
+    """What a pod of the namespace may need to start at all; it has no replicas to keep apart, and answers nobody."""
+    if added is None or added.spec is None:
+        return added
+    kept = {"topology_spread_constraints": (), "termination_grace_period_seconds": None}
+    return added.model_copy(update={"spec": added.spec.model_copy(update=kept)})

@@ -1,0 +1,419 @@
+"""A simulated cluster of one LLMDeployment: API server, controllers, nodes, kubelets and gateways, in virtual time.
+
+It checks at every change what must always hold: no write takes away a replica that the promise needs, neither of those
+that are ready, nor of those that any answering gateway has in its table; and whatever is decided has a reason.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+from moorage_operator.plan.figures import Gateway, RevisionFigures
+from moorage_operator.plan.planner import plan
+from moorage_operator.plan.snapshot import Snapshot
+from moorage_operator.render.context import Context
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+GOOD, OTHER, CRASHING, SLOW, FAILING = "engine:good", "engine:other", "engine:crash", "engine:slow", "engine:fail"
+BOUNDS = (0.1, 0.5, 1.0, 5.0)
+KINDS = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget")
+
+
+def text(moment):
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class SimulatedGateway:
+    """Keeps a table of ready pods, counts requests."""
+
+    def __init__(self, name, now):
+        self.name, self.started, self.answering = name, text(now), True
+        self.table, self.weights, self.counted = {}, {}, {}
+
+    def sync(self, pods, status):
+        """Hear of the pods and the weights."""
+        self.table = {}
+        for pod in pods:
+            if pod.ready:
+                self.table.setdefault(pod.revision, set()).add(pod.uid)
+        self.weights = {one["number"]: one["weight"] for one in (status or {}).get("revisions", ())}
+
+    def serve(self, requests, image_of):
+        for number, weight in self.weights.items():
+            if not weight or not self.table.get(number):
+                continue
+            count = max(1, requests * weight // 100)
+            counts = self.counted.setdefault(number, {"requests": 0, "errors": 0, "ttft": [0] * 5})
+            counts["requests"] += count
+            image = image_of(number)
+            counts["errors"] += count if image == FAILING else 0
+            counts["ttft"][3 if image == SLOW else 0] += count
+
+    def view(self):
+        numbers = sorted({*self.table, *self.weights, *self.counted})
+        none = {"requests": 0, "errors": 0, "ttft": [0] * 5}
+        rows = tuple(
+            RevisionFigures(
+                number=number,
+                weight=self.weights.get(number, 0),
+                targets=frozenset(self.table.get(number, ())),
+                requests=self.counted.get(number, none)["requests"],
+                errors=self.counted.get(number, none)["errors"],
+                ttft=tuple(self.counted.get(number, none)["ttft"]),
+            )
+            for number in numbers
+        )
+        return Gateway(self.name, self.started, self.answering, rows, (), BOUNDS, BOUNDS)
+
+
+class SimulatedPod:
+    def __init__(self, uid, workload, labels, image, now):
+        self.uid, self.workload, self.labels, self.image = uid, workload, labels, image
+        self.revision = int(labels["moorage.dev/revision"])
+        self.born, self.ready, self.scheduled, self.unschedulable, self.restarts = now, False, False, None, 0
+
+    def manifest(self):
+        conditions = [{"type": "Ready", "status": "True" if self.ready else "False"}]
+        scheduled = {"type": "PodScheduled", "status": "True" if self.scheduled else "False"}
+        if self.unschedulable is not None:
+            scheduled |= {
+                "reason": "Unschedulable",
+                "message": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
+                "lastTransitionTime": text(self.unschedulable),
+            }
+        server = {"name": "server", "restartCount": self.restarts, "state": {}}
+        if self.restarts:
+            server["lastState"] = {"terminated": {"exitCode": 1, "reason": "Error", "message": "boom"}}
+        return {
+            "kind": "Pod",
+            "metadata": {
+                "name": f"{self.workload}-{self.uid}",
+                "namespace": "team",
+                "uid": self.uid,
+                "labels": self.labels,
+                "creationTimestamp": text(self.born),
+            },
+            "status": {"conditions": [*conditions, scheduled], "containerStatuses": [server]},
+        }
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, gateways=2, replicas=2, **spec):
+        self.now = START
+        self.context = Context("runtime:1", "http://gateway/v1")
+        self.deployment = {
+            "apiVersion": "moorage.dev/v1alpha1",
+            "kind": "LLMDeployment",
+            "metadata": {
+                "name": "chat",
+                "namespace": "team",
+                "uid": "u1",
+                "generation": 1,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": {"model": {"source": "python://model"}, "engine": {"image": GOOD}, "replicas": replicas, **spec},
+        }
+        self.objects, self.pods, self.lookups = {}, [], {}
+        self.gateways = [SimulatedGateway(f"g{index}", self.now) for index in range(gateways)]
+        self.gateways_installed = True
+        self.room, self.short, self.count, self.events = 100, False, 0, []
+        self.requests = 100
+        self.lagging = set()
+        """Gateways that hear of nothing for a while, and answer all the same."""
+
+    # What people do.
+
+    def spec(self, **changes):
+        changed = {**self.deployment["spec"], **changes}
+        changed = {name: value for name, value in changed.items() if value is not None}
+        if changed != self.deployment["spec"]:
+            metadata = self.deployment["metadata"] | {"generation": self.deployment["metadata"]["generation"] + 1}
+            self.deployment = {**self.deployment, "spec": changed, "metadata": metadata}
+
+    def edit(self, image):
+        self.spec(engine={"image": image})
+
+    def roll(self, **rollout):
+        self.spec(rollout={**self.deployment["spec"].get("rollout", {}), **rollout})
+
+    def act(self, verb, number=None, nonce=""):
+        number = number or (self.status.get("revision", {}).get("candidate") or 1)
+        action = f"{verb}/r{number}{'/' if nonce else ''}{nonce}"
+        metadata = self.deployment["metadata"]
+        self.deployment = {**self.deployment, "metadata": {**metadata, "annotations": {"moorage.dev/action": action}}}
+
+    # What happens.
+
+    def wait(self, seconds):
+        self.now += timedelta(seconds=seconds)
+
+    def schedule(self):
+        """The scheduler places pods, the oldest first, while there is room."""
+        used = sum(1 for pod in self.pods if pod.scheduled)
+        for pod in sorted(self.pods, key=lambda one: one.born):
+            if pod.scheduled:
+                continue
+            if used < self.room:
+                pod.scheduled, pod.unschedulable, used = True, None, used + 1
+            elif pod.unschedulable is None:
+                pod.unschedulable = self.now
+
+    def start(self):
+        """One replica of each workload comes up, or crashes again."""
+        self.schedule()
+        seen = set()
+        for pod in self.pods:
+            if pod.ready or not pod.scheduled or pod.workload in seen:
+                continue
+            seen.add(pod.workload)
+            if pod.image == CRASHING:
+                pod.restarts += 1
+            else:
+                pod.ready = True
+        for asked in self.lookups.values():
+            asked["done"] = True
+
+    def fail(self, number):
+        """One ready replica stops being ready."""
+        ready = [pod for pod in self.pods if pod.ready]
+        if ready:
+            ready[number % len(ready)].ready = False
+
+    def lose_status(self):
+        self.deployment = {name: value for name, value in self.deployment.items() if name != "status"}
+
+    def sync(self, which=None):
+        for index, gateway in enumerate(self.gateways):
+            if index == which or (which is None and index not in self.lagging):
+                gateway.sync(self.pods, self.deployment.get("status"))
+
+    def silence(self, which, *, answering):
+        self.gateways[which % len(self.gateways)].answering = answering
+
+    def restart_gateway(self, which):
+        index = which % len(self.gateways)
+        self.gateways[index] = SimulatedGateway(f"g{index}", self.now)
+
+    def serve(self):
+        for gateway in self.gateways:
+            gateway.serve(self.requests, self.image_of)
+
+    def image_of(self, number):
+        record = self.objects.get(("ControllerRevision", f"chat-r{number}"))
+        return record["data"]["template"]["spec"]["containers"][0]["image"] if record else GOOD
+
+    # The operator.
+
+    def snapshot(self):
+        children = {kind: tuple(o for (k, _), o in sorted(self.objects.items()) if k == kind) for kind in KINDS}
+        pods = [pod.manifest() for pod in self.pods] + [self._lookup(one) for one in self.lookups.values()]
+        gateways = tuple(one.view() for one in self.gateways) if self.gateways_installed else None
+        return Snapshot(
+            self.deployment,
+            {**children, "Pod": tuple(pods)},
+            self.now,
+            gateways=gateways,
+            accelerators_short=self.short,
+        )
+
+    @staticmethod
+    def _lookup(asked):
+        said = '{"source": "hf://org/model@' + "c" * 40 + '", "bytes": 1000}'
+        ended = {"exitCode": 0, "message": said}
+        state = {"terminated": ended} if asked["done"] else {"running": {}}
+        return {**asked["pod"], "status": {"containerStatuses": [{"name": "fetch", "restartCount": 0, "state": state}]}}
+
+    def step(self, survive=1000):
+        """Reconcile once and die after `survive` writes. Returns how many were made."""
+        decided = plan(self.snapshot(), self.context)
+        writes = 0
+        for apply in decided.applies:
+            assert apply.reason
+            writes += self._apply(apply.manifest, live=writes < survive)
+        for delete in decided.deletes:
+            assert delete.reason
+            if writes < survive:
+                self._delete(delete.manifest)
+            writes += 1
+        if not writes:
+            self.events += [event for event in decided.events if event not in self.events]
+            if decided.status is not None and decided.status != self.deployment.get("status"):
+                self.deployment = {**self.deployment, "status": decided.status}
+                self.check()
+                writes += 1
+        self.requeue_after = decided.requeue_after
+        return min(writes, survive)
+
+    def run(self):
+        """Reconcile until nothing is left to do."""
+        for _ in range(100):
+            if not self.step():
+                return
+        raise AssertionError(f"the operator never rests: {self.status}")
+
+    def _apply(self, manifest, *, live):
+        key = manifest["kind"], manifest["metadata"]["name"]
+        if manifest["kind"] == "Pod":
+            assert key not in self.lookups, "a pod is made once"
+            if live:
+                born = {**manifest["metadata"], "creationTimestamp": text(self.now)}
+                self.lookups[key] = {"pod": {**manifest, "metadata": born}, "done": False}
+            return 1
+        known = self.objects.get(key)
+        if known is not None and _content(known) == _content(manifest):
+            return 0
+        if live:
+            if known is not None and manifest["kind"] == "ControllerRevision":
+                assert known["data"] == manifest["data"], "what a revision is made of never changes"
+            created = known["metadata"]["creationTimestamp"] if known else self.now.isoformat()
+            self.objects[key] = {**manifest, "metadata": {**manifest["metadata"], "creationTimestamp": created}}
+            self._control()
+        return 1
+
+    def _delete(self, manifest):
+        key = manifest["kind"], manifest["metadata"]["name"]
+        (self.lookups if manifest["kind"] == "Pod" else self.objects).pop(key)
+        self._control()
+
+    # Controllers.
+
+    def _control(self):
+        """Pods follow their workloads; those that are not ready go first, as ReplicaSets do it."""
+        before = list(self.pods)
+        workloads = {name: one for (kind, name), one in self.objects.items() if kind == "Deployment"}
+        self.pods = []
+        for name, workload in sorted(workloads.items()):
+            pods = [pod for pod in before if pod.workload == name]
+            pods.sort(key=lambda pod: (not pod.ready, not pod.scheduled, pod.born))
+            pods = pods[: workload["spec"]["replicas"]]
+            while len(pods) < workload["spec"]["replicas"]:
+                pods.append(self._pod(name, workload))
+            self.pods += pods
+        self._check_promise(before, self.pods)
+
+    def _pod(self, name, workload):
+        self.count += 1
+        template = workload["spec"]["template"]
+        labels = template["metadata"]["labels"]
+        image = template["spec"]["containers"][0]["image"]
+        return SimulatedPod(f"p{self.count}", name, labels, image, self.now)
+
+    # What must hold.
+
+    @property
+    def promise(self):
+        rollout = self.deployment["spec"].get("rollout", {})
+        drains = any("moorage.dev/drains" in one["metadata"]["annotations"] for one in self._records())
+        surge, unavailable = rollout.get("maxSurge"), rollout.get("maxUnavailable")
+        if surge is None and unavailable is None:
+            down = int(drains)
+        else:
+            down = unavailable if unavailable is not None else int(not surge)
+        return max(0, self.deployment["spec"]["replicas"] - down)
+
+    def _records(self):
+        return [one for (kind, _), one in self.objects.items() if kind == "ControllerRevision"]
+
+    def roles(self):
+        return {int(one["metadata"]["labels"]["moorage.dev/revision"]): _role(one) for one in self._records()}
+
+    def _check_promise(self, before, after):
+        given_up = {
+            int(one["metadata"]["labels"]["moorage.dev/revision"])
+            for one in self._records()
+            if _role(one) == "failed" or "moorage.dev/reason" in one["metadata"]["annotations"]
+        }
+        tables = [one.table for one in self.gateways if one.answering and self.gateways_installed]
+        for table in (None, *tables):
+            was, left = (
+                sum(
+                    pod.ready and (table is None or pod.uid in table.get(pod.revision, ()))
+                    for pod in pods
+                    if pod.revision not in given_up
+                )
+                for pods in (before, after)
+            )
+            assert left >= min(was, self.promise), f"{was} were routable, {self.promise} are promised, {left} are left"
+
+    @property
+    def status(self):
+        return self.deployment.get("status", {})
+
+    def check(self):
+        status = self.status
+        assert sum(one["weight"] for one in status.get("revisions", ())) in (0, 100)
+        for condition in status["conditions"]:
+            assert condition["reason"]
+            assert condition["message"]
+            assert condition["observedGeneration"] == self.deployment["metadata"]["generation"]
+        for decision in status.get("decisions", ()):
+            assert decision["reason"]
+        assert len(status.get("decisions", ())) <= 10
+
+    # Reading it.
+
+    @property
+    def weights(self):
+        return {one["number"]: one["weight"] for one in self.status["revisions"]}
+
+    @property
+    def ready(self):
+        """Ready condition: status and reason."""
+        found = next(one for one in self.status["conditions"] if one["type"] == "Ready")
+        return found["status"], found["reason"]
+
+    @property
+    def message(self):
+        return next(one for one in self.status["conditions"] if one["type"] == "Ready")["message"]
+
+    def condition(self, kind):
+        return next(one for one in self.status["conditions"] if one["type"] == kind)["status"]
+
+    def there(self):
+        """Revision -> replicas."""
+        found = {}
+        for pod in self.pods:
+            found[pod.revision] = found.get(pod.revision, 0) + 1
+        return found
+
+    def tick(self, seconds=2.0, *, traffic=True):
+        """A quiet moment in which everybody does their part."""
+        self.start()
+        self.wait(seconds)
+        self.sync()
+        if traffic:
+            self.serve()
+        self.run()
+
+    def until(self, condition, rounds=300, seconds=2.0, *, traffic=True):
+        for _ in range(rounds):
+            if condition():
+                return
+            self.tick(seconds, traffic=traffic)
+        raise AssertionError(f"it never came to that: {self.status}")
+
+    def settle(self, rounds=300):
+        self.until(self.settled, rounds, seconds=6.0)
+        self.sync()
+        self.run()
+
+    def settled(self):
+        if not self.status:
+            return False
+        wanted = self.deployment["spec"]["replicas"]
+        serving = self.there().get(self.status["revision"].get("stable"), 0)
+        ready = sum(1 for pod in self.pods if pod.ready)
+        return (
+            self.ready[0] == "True" and serving == wanted and ready >= wanted and not self._idle() and not self.step()
+        )
+
+    def _idle(self):
+        return [row for row in self.status.get("revisions", ()) if row["role"] in ("retired", "candidate", "failed")]
+
+
+def _role(record):
+    return record["metadata"]["labels"]["moorage.dev/role"]
+
+
+def _content(manifest):
+    return {**manifest, "metadata": {**manifest["metadata"], "creationTimestamp": ""}}

@@ -1,0 +1,129 @@
+"""A branch or tag is looked up once for each revision, before anything of it is made."""
+
+import json
+
+import pytest
+
+from moorage_operator.plan.planner import plan
+
+MOVABLE = {"source": "hf://org/model@main", "credentials": {"secretName": "hf-token"}}
+PINNED = f"hf://org/model@{'c' * 40}"
+
+
+def only_pod(decided):
+    pods = [apply.manifest for apply in decided.applies if apply.manifest["kind"] == "Pod"]
+    assert len(pods) == 1
+    return pods[0]
+
+
+def made(make, pod, status):
+    return {**pod, "metadata": {**pod["metadata"], "creationTimestamp": "2026-01-01T11:00:00Z"}, "status": status}
+
+
+def ended(said, code=0):
+    state = {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed", "message": json.dumps(said)}}
+    return {"containerStatuses": [{"name": "fetch", "restartCount": 0, "state": state}]}
+
+
+@pytest.fixture
+def asked(make):
+    """A deployment with a movable source, and the pod that looks it up."""
+    deployment = make.deployment(model=MOVABLE)
+    return deployment, only_pod(plan(make.snapshot(deployment), make.context))
+
+
+def test_before_it_is_known_only_the_pod_that_asks_is_made(make, asked, ready_condition):
+    deployment, pod = asked
+    decided = plan(make.snapshot(deployment), make.context)
+    assert [apply.manifest["kind"] for apply in decided.applies] == ["Pod"]
+    assert pod["metadata"]["name"] == "chat-r1-resolve"
+    container = pod["spec"]["containers"][0]
+    assert container["command"] == ["moorage-fetch", "resolve", "hf://org/model@main"]
+    assert container["image"] == "moorage/runtime:1"
+    assert {"name": "hf-token", "key": "token"} in [
+        one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one
+    ]
+    assert "moorage.dev/rank" not in pod["metadata"]["labels"], "no gateway takes it for a replica"
+    found = ready_condition(make.snapshot(deployment, made(make, pod, {})))
+    assert (found["status"], found["reason"]) == ("False", "ResolvingSource")
+    assert found["message"] == "Revision 1: hf://org/model@main is looked up."
+
+
+def test_the_pod_is_made_once(make, asked):
+    deployment, pod = asked
+    decided = plan(make.snapshot(deployment, made(make, pod, {})), make.context)
+    assert decided.applies == ()
+    assert decided.deletes == ()
+
+
+def test_the_answer_is_recorded_and_every_replica_gets_it(make, asked):
+    deployment, pod = asked
+    answered = made(make, pod, ended({"source": PINNED, "bytes": 60 * 10**9}))
+    decided = plan(make.snapshot(deployment, answered), make.context)
+    record, workload = decided.applies[0].manifest, decided.applies[1].manifest
+    assert record["data"]["source"] == PINNED
+    assert record["data"]["spec"]["model"]["source"] == "hf://org/model@main", "compared as it was written"
+    spec = workload["spec"]["template"]["spec"]
+    assert spec["initContainers"][0]["command"][1] == PINNED
+    assert spec["containers"][0]["startupProbe"]["failureThreshold"] * 2 == 2600, "60 GB at 30 MB/s and ten minutes"
+    assert decided.deletes == (), "the pod stays until its answer is recorded"
+    assert decided.status is None or decided.status["revisions"][0]["source"] == PINNED
+
+    born = {"creationTimestamp": "2026-01-01T11:00:00Z"}
+    recorded = {**record, "metadata": {**record["metadata"], **born}}
+    later = plan(make.snapshot(deployment, recorded, workload, answered), make.context)
+    assert [delete.manifest["metadata"]["name"] for delete in later.deletes] == ["chat-r1-resolve"]
+    assert "Pod" not in [apply.manifest["kind"] for apply in later.applies]
+    assert plan(make.snapshot(deployment, recorded, workload), make.context).applies[0].manifest == record
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (ended({"error": "no such model", "reason": "ModelNotFound"}, 1), "ModelNotFound", "no such model"),
+        (ended({"error": "it wants a token", "reason": "Unauthorized"}, 1), "Unauthorized", "it wants a token"),
+        (ended({}), "FetchFailed", "ended without an answer"),
+    ],
+)
+def test_why_it_cannot_be_looked_up_is_told(make, asked, status, reason, words):
+    deployment, pod = asked
+    decided = plan(make.snapshot(deployment, made(make, pod, status)), make.context)
+    found = decided.status["conditions"][3]
+    assert found["reason"] == reason
+    assert words in found["message"]
+
+
+def test_an_edit_meanwhile_asks_anew_under_another_number(make, asked):
+    _, pod = asked
+    edited = make.deployment(model={**MOVABLE, "source": "hf://org/model@v2"})
+    decided = plan(make.snapshot(edited, made(make, pod, {})), make.context)
+    assert only_pod(decided)["metadata"]["name"] == "chat-r2-resolve"
+    assert [delete.manifest["metadata"]["name"] for delete in decided.deletes] == ["chat-r1-resolve"]
+
+
+def test_while_it_is_looked_up_the_stable_revision_serves(make, ready_condition):
+    serving = make.running(make.deployment(), make.ready())
+    promoted = [apply.manifest for apply in plan(serving, make.context).applies]
+    born = "2026-01-01T11:00:00Z"
+    promoted = [{**one, "metadata": {**one["metadata"], "creationTimestamp": born}} for one in promoted]
+    edited = make.snapshot(make.deployment(model=MOVABLE, generation=2), *promoted, make.ready())
+    decided = plan(edited, make.context)
+    assert only_pod(decided)["metadata"]["name"] == "chat-r2-resolve"
+    assert decided.deletes == ()
+    found = ready_condition(edited)
+    assert found["reason"] == "ResolvingSource"
+    assert found["message"].endswith("Revision 1 goes on serving with 1 replica.")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"source": PINNED},
+        {"source": "hf://org/model@main", "digest": "sha256:" + "a" * 64},
+        {"source": "pvc://models/x"},
+        {"source": "python://llm"},
+    ],
+)
+def test_what_is_pinned_is_not_looked_up(make, model):
+    decided = plan(make.snapshot(make.deployment(model=model)), make.context)
+    assert [apply.manifest["kind"] for apply in decided.applies] == ["ControllerRevision", "Deployment", "Service"]

@@ -1,0 +1,120 @@
+"""Lines of a gateway's telemetry, put together."""
+
+import json
+
+import pytest
+
+from moorage_operator.cluster.lines import lines
+from moorage_operator.manifest import Key
+from moorage_operator.plan.figures import Device
+from moorage_operator.shell.views import NOTHING, BadLineError, View
+
+CHAT, CODE = Key("team", "chat"), Key("team", "code")
+GPU = {"index": 0, "uuid": "GPU-1", "name": "H", "utilization": 40, "memoryUtilization": 5}
+GPU |= {"memoryUsedMiB": 1000, "memoryTotalMiB": 2000, "temperature": 50, "powerWatts": None}
+
+
+def revision(number=1, weight=100, targets=("p1",), **figures):
+    counted = {"inFlight": 0, "requests": 0, "errors": 0, "tokens": 0, "ttft": [0, 0], "itl": [0]}
+    return {"number": number, "weight": weight, "targets": list(targets), **counted, **figures}
+
+
+def model(*revisions, name="chat", pods=()):
+    return {"namespace": "team", "deployment": name, "revisions": list(revisions), "pods": list(pods)}
+
+
+def line(*models, whole=False, removed=(), started="2026-01-01T00:00:00.000Z"):
+    about = {"gateway": "g", "started": started, "buckets": {"ttft": [0.5], "itl": []}}
+    return json.dumps({**about, "whole": whole, "models": models, "removed": list(removed)}).encode()
+
+
+@pytest.fixture
+def view():
+    view = View()
+    view.take(line(model(revision()), model(revision(), name="code"), whole=True))
+    return view
+
+
+def test_the_first_line_tells_of_everything(view):
+    assert len(view) == 2
+    (found,) = view.of(CHAT).revisions
+    assert (found.number, found.weight, found.targets, found.ttft) == (1, 100, {"p1"}, (0, 0))
+    assert (view.started, view.ttft_bounds, view.itl_bounds) == ("2026-01-01T00:00:00.000Z", (0.5,), ())
+    assert view.of(Key("team", "other")) == NOTHING
+
+
+def test_a_line_replaces_what_it_speaks_of_and_leaves_the_rest(view):
+    news = view.take(line(model(revision(requests=7))))
+    assert view.of(CHAT).revisions[0].requests == 7
+    assert len(view) == 2
+    assert (news.facts, news.figures) == (frozenset(), {CHAT})
+
+
+@pytest.mark.parametrize("other", [revision(weight=0), revision(targets=()), revision(targets=("p1", "p2"))])
+def test_weights_and_targets_are_facts(view, other):
+    news = view.take(line(model(other)))
+    assert (news.facts, news.figures) == ({CHAT}, frozenset())
+
+
+def test_a_heartbeat_is_no_news(view):
+    news = view.take(line())
+    assert not news.facts | news.figures
+
+
+def test_what_is_removed_is_gone(view):
+    assert view.take(line(removed=["team/chat", "team/unknown"])).facts == {CHAT}
+    assert (view.of(CHAT), len(view)) == (NOTHING, 1)
+
+
+def test_a_whole_view_corrects_everything(view):
+    news = view.take(line(model(revision(), name="code"), whole=True))
+    assert news.facts == {CHAT}
+    assert len(view) == 1
+
+
+def test_a_restarted_gateway_has_to_begin_with_the_whole(view):
+    later = "2026-01-01T01:00:00.000Z"
+    with pytest.raises(BadLineError, match="never told as a whole"):
+        view.take(line(model(revision()), started=later))
+    view.take(line(model(revision(requests=1)), whole=True, started=later))
+    assert view.started == later
+
+
+def test_gpus_that_stop_answering_are_facts_and_how_busy_they_are_is_a_figure(view):
+    pod = {"uid": "p1", "running": 2, "gpu": {"available": True, "devices": [GPU]}}
+    assert view.take(line(model(revision(), pods=[pod]))).facts == {CHAT}
+    assert view.of(CHAT).pods[0].gpu.devices == (Device(40, 1000, 2000, 50, 0),)
+    busier = {**pod, "gpu": {"available": True, "devices": [{**GPU, "utilization": 90}]}}
+    assert view.take(line(model(revision(), pods=[busier]))).figures == {CHAT}
+    lost = {**pod, "gpu": {"available": False, "reason": "GPULost", "message": "Xid 79"}}
+    assert view.take(line(model(revision(), pods=[lost]))).facts == {CHAT}
+
+
+@pytest.mark.parametrize("gpu", [{}, {"available": True, "devices": [{}]}, {"available": True, "devices": 7}, {"a": 1}])
+def test_an_engine_that_says_nonsense_of_its_gpus_hides_nobody(view, gpu):
+    view.take(line(model(revision(), pods=[{"uid": "p1", "running": 2, "gpu": gpu}])))
+    assert (view.of(CHAT).pods[0].running, view.of(CHAT).pods[0].gpu) == (2, None)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b"", b"{", b"[]", b"{}", line({"namespace": "team"}), line(model({"number": 1})), line(removed=["chat"])],
+)
+def test_what_is_no_line_changes_nothing(view, bad):
+    with pytest.raises(BadLineError):
+        view.take(bad)
+    assert len(view) == 2
+
+
+async def pieces(*given):
+    for one in given:
+        yield one
+
+
+async def test_lines_come_together_from_pieces():
+    assert [one async for one in lines(pieces(b"a", b"b\nc", b"\n\nd\ne"))] == [b"ab", b"c", b"", b"d"]
+
+
+async def test_a_line_without_end_is_refused():
+    with pytest.raises(ValueError, match="more than 3 bytes"):
+        [one async for one in lines(pieces(b"ab", b"cd"), longest=3)]

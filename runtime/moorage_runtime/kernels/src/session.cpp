@@ -8,7 +8,9 @@
 namespace moorage {
 namespace {
 
-constexpr int kRowsPerTask = 4;        // of what is done row by row
+// Of what is done row by row: operands keep 16 rows beside each other, and threads that write to the same lines wait for
+// each other (2 threads, 64 rows: 12.4 ms of a step with 4 rows to a task, 3.2 with 16).
+constexpr int kRowsPerTask = 16;
 constexpr int kAttentionRows = 64;     // queries times heads that one task of attention takes through the cache
 constexpr int kTasksPerThread = 8;     // of products, where rows are few: enough that threads end together
 constexpr int kFewRows = 16;

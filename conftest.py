@@ -1,4 +1,4 @@
-"""Figures that tests show for the project's bars, printed together when the run is over; for `tests` and `e2e` alike."""
+"""Figures that tests show for the project's bars, printed together when the run is over, by `tests` and `e2e` alike."""
 
 from collections.abc import Callable
 from typing import Final

@@ -86,6 +86,7 @@ class Ear:
         settings = kopf.OperatorSettings()
         settings.posting.enabled = False
         settings.peering.standalone = True
+        settings.persistence.diffbase_storage = _NoDifferences()
         settings.scanning.disabled = True  # kinds and namespaces are fixed: no need to list definitions or namespaces
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 250
@@ -94,6 +95,23 @@ class Ear:
             settings.watching.label_selectors[_selector(resource)] = resource.selector
         settings.watching.field_selectors[_selector(LEASES)] = f"metadata.name={self.heartbeat}"
         return settings
+
+
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Kopf copies each object of each event to find out what has changed, which `on.event` handlers never ask.
+
+    It took three quarters of the time that an event costs.
+    """
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:  # noqa: ARG002 - kopf's signature
+        """Nothing of the object is compared."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Nothing was stored."""
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nothing is stored."""
 
 
 def _selector(resource: Resource) -> tuple[str, str]:

@@ -1,10 +1,12 @@
 """The verbs that end-to-end cases are written in: apply, wait for a condition with a deadline, ask, load."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,11 @@ from e2e.waiting import eventually
 
 CHILDREN: Final = "deployments,replicasets,pods,services,controllerrevisions,poddisruptionbudgets"
 MANAGED: Final = "app.kubernetes.io/managed-by=moorage"
+READ_ALL: Final = """
+import sys, urllib.request
+for url in sys.argv[1:]:
+    print(urllib.request.urlopen(url, timeout=10).read().decode())
+"""
 
 
 @dataclass
@@ -81,6 +88,32 @@ class Kit:
         """Return `kubectl get` as JSON."""
         return json.loads(self.kubectl("get", *arguments, "--output=json"))
 
+    def patch(self, name: str, **spec: Any) -> None:
+        """Change these fields of an LLMDeployment's spec (a merge patch: null removes)."""
+        change = json.dumps({"spec": spec})
+        self.kubectl("patch", "llmdeployment", name, "--type=merge", f"--patch={change}")
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Return the status of an LLMDeployment; empty while there is none."""
+        return dict(self.get("llmdeployment", name).get("status", {}))
+
+    def row(self, name: str) -> dict[str, str]:
+        """Return what `kubectl get -o wide` says of an LLMDeployment, by column; empty where a column has nothing."""
+        header, line = self.kubectl("get", "llmdeployment", name, "--output=wide").splitlines()
+        columns = list(re.finditer(r"\S+\s*", header))
+        ends = [*(column.end() for column in columns[:-1]), None]
+        return {
+            column[0].strip(): line[column.start() : end].strip() for column, end in zip(columns, ends, strict=True)
+        }
+
+    def events(self, reason: str) -> list[str]:
+        """Return the messages of the namespace's events with that reason."""
+        return [event["message"] for event in self.get("events", f"--field-selector=reason={reason}")["items"]]
+
+    def moor(self, *arguments: str) -> str:
+        """Run `moor` in the case's namespace, as a person would, and return what it printed."""
+        return self.stack.moor(*arguments, f"--namespace={self.namespace}")
+
     def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
         """Return a condition of an LLMDeployment at its current generation; empty while there is none."""
         llmdep = self.get("llmdeployment", name)
@@ -101,6 +134,23 @@ class Kit:
         """The gateway's base address inside the cluster."""
         service = self.stack.get("service", GATEWAY_SERVICE, f"--namespace={SYSTEM_NAMESPACE}")
         return f"http://{service['spec']['clusterIP']}:{GATEWAY_PORT}/v1"
+
+    def counted(self, name: str) -> dict[int, Counter[str]]:
+        """What all gateways have counted of each revision that is in their tables: finished `requests` and `errors`."""
+        totals: dict[int, Counter[str]] = defaultdict(Counter)
+        for model in (model for view in self._views() for model in view["models"]):
+            if (model["namespace"], model["deployment"]) == (self.namespace, name):
+                for row in model["revisions"]:
+                    totals[row["number"]].update(requests=row["requests"], errors=row["errors"])
+        return totals
+
+    def _views(self) -> list[dict[str, Any]]:
+        selector = f"--selector=app.kubernetes.io/name={GATEWAY_SERVICE}"
+        pods = self.stack.get("pods", selector, f"--namespace={SYSTEM_NAMESPACE}")["items"]
+        urls = [f"http://{pod['status']['podIP']}:8081/telemetry" for pod in pods]
+        argv = self.stack.cluster.inside([sys.executable, "-c", READ_ALL, *urls])
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines() if line]
 
     def ask(self, model: str, *, stream: bool) -> dict[str, Any]:
         """Ask one question with the official client, in the cluster's network."""

@@ -92,18 +92,6 @@ def proxy_command(place: Place, binaries: Binaries, config: Path) -> list[str]:
     ]
 
 
-def scheduler_command(binaries: Binaries, config: Path) -> list[str]:
-    """Return the command of kube-scheduler."""
-    return [
-        binaries["kube-scheduler"],
-        f"--kubeconfig={config}",
-        "--secure-port=0",
-        "--leader-elect=false",
-        "--kube-api-qps=500",
-        "--kube-api-burst=1000",
-    ]
-
-
 def _private(place: Place, path: str) -> Path:
     return place.folder / "private" / path.strip("/").replace("/", "-")
 

@@ -62,6 +62,15 @@ class Lease:
         self._monotonic = monotonic
         self._times = times or LeaseTimes()
         self._seen: tuple[str, float] = ("", monotonic())  # the version last seen, and since when
+        self._renewed: float | None = None
+
+    def held(self) -> bool:
+        """Whether nobody else can have the lease yet.
+
+        To be asked before each write: a process that stood still (a suspended machine, a starved one) goes on where it
+        was, and would write before it hears that it lost the lease meanwhile.
+        """
+        return self._renewed is not None and self._monotonic() - self._renewed < self._times.deadline
 
     async def acquire(self) -> None:
         """Wait until the lease is ours."""
@@ -75,14 +84,9 @@ class Lease:
         Raises:
             LeaseLostError: it did not within the deadline. Whatever the leader does must stop now.
         """
-        renewed = self._monotonic()
         while True:
             await asyncio.sleep(self._times.retry)
-            # From before the request: the others' time runs from the write, however late its answer came.
-            asked = self._monotonic()
-            if await self._attempt():
-                renewed = asked
-            elif self._monotonic() - renewed > self._times.deadline:
+            if not await self._attempt() and not self.held():
                 raise LeaseLostError(f"{self._identity} could not renew {self._namespace}/{self._name}")
 
     async def release(self) -> None:
@@ -94,9 +98,13 @@ class Lease:
 
     async def _attempt(self) -> bool:
         """Take or renew where that is allowed. False when it is another's, or when no answer came in time."""
+        # From before the request: the others' time runs from the write, however late its answer came.
+        asked = self._monotonic()
         try:
             async with asyncio.timeout(self._times.deadline / 2):
-                return await self._take_or_renew()
+                ours = await self._take_or_renew()
+                self._renewed = asked if ours else self._renewed
+                return ours
         except ConflictError:
             return False  # another one was faster
         except (ClusterError, TimeoutError) as error:
@@ -110,6 +118,7 @@ class Lease:
             await self._client.create(LEASES.path(self._namespace), self._claim(None, holder=self._identity))
             return True
         if not self._is_free(lease):
+            self._renewed = None
             return False
         await self._client.replace(LEASES.path(self._namespace, self._name), self._claim(lease, holder=self._identity))
         return True

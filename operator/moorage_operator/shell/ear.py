@@ -19,6 +19,8 @@ from moorage_operator.cluster.resources import CHILDREN, DEPLOYMENTS, LEASES, Re
 Deliver: TypeAlias = Callable[[str, dict[str, Any]], None]
 
 STOP_SECONDS: Final = 5.0
+RETRIES: Final = (0.5, 1, 2, 4, 4, 4, 4, 4)
+"""Seconds between kopf's tries of a request. After the last one it begins anew, or it ends and is started again."""
 _IDENTITY: Any = "moorage-operator"  # kopf's type for it is private
 """Kopf's name among peers, of which there are none. Without one it asks for the user's, and a container's has none."""
 LISTED: Final = "LISTED"
@@ -90,7 +92,10 @@ class Ear:
         settings.scanning.disabled = True  # kinds and namespaces are fixed: no need to list definitions or namespaces
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 250
-        settings.watching.connect_timeout = 10
+        settings.watching.connect_timeout = settings.networking.connect_timeout = 10
+        # Kopf's own would let a list hang for 5 minutes, and wait for up to 21 s once the API server is back.
+        settings.networking.request_timeout = 30
+        settings.networking.error_backoffs = RETRIES
         for resource in CHILDREN:
             settings.watching.label_selectors[_selector(resource)] = resource.selector
         settings.watching.field_selectors[_selector(LEASES)] = f"metadata.name={self.heartbeat}"

@@ -53,13 +53,15 @@ async def operate(settings: Settings) -> int:
     pulse = health.Pulse(time.monotonic)
     leading = metrics.leading.labels(settings.lease_name)
     leading.set(0)
+    connector = credentials.connector(os.environ)
+    # Its own connections: a renewal must not stand in line behind the workers' requests to a slow API server.
+    for_lease = Client(connector, metrics.observe_request)
+    lease = Lease(for_lease, settings.namespace, settings.lease_name, settings.identity, monotonic=time.monotonic)
     async with (
-        Client(credentials.connector(os.environ), metrics.observe_request) as client,
-        # Its own connections: a renewal must not stand in line behind the workers' requests to a slow API server.
-        Client(credentials.connector(os.environ), metrics.observe_request) as for_lease,
+        for_lease,
+        Client(connector, metrics.observe_request, may_write=lease.held) as client,
         health.served(health.application(pulse, metrics.registry), settings.port),
     ):
-        lease = Lease(for_lease, settings.namespace, settings.lease_name, settings.identity, monotonic=time.monotonic)
         pulse.ready = True  # a follower is ready to take over
         if not await _first(told.wait(), lease.acquire()):
             return 0

@@ -125,6 +125,10 @@ class Kit:
         """Wait as a person would, with `kubectl wait`."""
         self.kubectl("wait", "--for=condition=Ready", f"llmdeployment/{name}", f"--timeout={seconds}s")
 
+    def reaches(self, name: str, reason: str, seconds: float = 180) -> dict[str, Any]:
+        """Wait until Ready has that reason, which is the column STATUS, at the current generation; return it."""
+        return self.eventually(lambda: self.condition(name), lambda ready: ready.get("reason") == reason, seconds)
+
     def children(self) -> list[str]:
         """Return the names of everything that the operator or its workloads made in the namespace."""
         return self.kubectl("get", CHILDREN, "--selector", MANAGED, "--output=name").split()
@@ -152,9 +156,9 @@ class Kit:
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         return [json.loads(line) for line in done.stdout.splitlines() if line]
 
-    def ask(self, model: str, *, stream: bool) -> dict[str, Any]:
-        """Ask one question with the official client, in the cluster's network."""
-        argv = self._client(model, "ask", *(["--stream"] if stream else []))
+    def ask(self, model: str, *, stream: bool, at: str | None = None) -> dict[str, Any]:
+        """Ask one question with the official client, in the cluster's network, at the gateway or another address."""
+        argv = self._client(model, "ask", *(["--stream"] if stream else []), at=at)
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
@@ -179,6 +183,6 @@ class Kit:
                 process.stdin.close()  # tells the client to end
                 reader.join()
 
-    def _client(self, model: str, *arguments: str) -> list[str]:
-        program = [sys.executable, "-m", "e2e.client", self.gateway, model, *arguments]
+    def _client(self, model: str, *arguments: str, at: str | None = None) -> list[str]:
+        program = [sys.executable, "-m", "e2e.client", at or self.gateway, model, *arguments]
         return self.stack.cluster.inside(program)

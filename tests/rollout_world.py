@@ -111,7 +111,7 @@ class World:
                 "generation": 1,
                 "creationTimestamp": "2026-01-01T00:00:00Z",
             },
-            "spec": {"model": {"source": "python://model"}, "engine": {"image": GOOD}, "replicas": replicas, **spec},
+            "spec": {"model": {"source": "python://model==1"}, "engine": {"image": GOOD}, "replicas": replicas, **spec},
         }
         self.objects, self.pods, self.lookups = {}, [], {}
         self.gateways = [SimulatedGateway(f"g{index}", self.now) for index in range(gateways)]

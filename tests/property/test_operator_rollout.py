@@ -31,7 +31,7 @@ class World:
                 "generation": 1,
                 "creationTimestamp": "2026-01-01T00:00:00Z",
             },
-            "spec": {"model": {"source": "python://model"}, "engine": {"image": IMAGES[0]}, "replicas": 2},
+            "spec": {"model": {"source": "python://model==1"}, "engine": {"image": IMAGES[0]}, "replicas": 2},
         }
         self.objects = {}
         self.pods = {}  # workload's name -> [ready, ...]
@@ -48,7 +48,7 @@ class World:
         self._spec(model={"source": "ftp://nowhere"})
 
     def mend(self):
-        self._spec(model={"source": "python://model"})
+        self._spec(model={"source": "python://model==1"})
 
     def _spec(self, **changes):
         if all(self.deployment["spec"].get(name) == value for name, value in changes.items()):

@@ -67,11 +67,17 @@ class Writer:
     async def _create(self, owner: Manifest, pod: Manifest) -> bool:
         """Make a pod. A pod cannot become another one, so it is never applied, and needs no right to change pods."""
         live = self._store.live(pod)
-        if live is not None:
-            self._refuse_foreign(owner, live)
-            return False
-        self._store.put(await self._client.create(PODS.path(namespace_of(pod)), pod))
-        return True
+        if live is None:
+            try:
+                self._store.put(await self._client.create(PODS.path(namespace_of(pod)), pod))
+            except ConflictError:
+                live = await self._look(owner, pod)
+                if live is None:
+                    raise  # it went meanwhile
+            else:
+                return True
+        self._refuse_foreign(owner, live)
+        return False
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this version of this object; one that is gone already is fine.

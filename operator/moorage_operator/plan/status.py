@@ -192,7 +192,7 @@ def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) 
         if revision is None:
             continue
         crew, stands = found.crew(number), standing(found, revision, share)
-        digest = next((one.model_digest for one in found.of(number) if one.model_digest), digests.get(number))
+        told = next((one.model_digest for one in found.of(number) if one.model_digest), digests.get(number))
         rows.append(
             RevisionStatus(
                 number=number,
@@ -204,7 +204,7 @@ def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) 
                 ready=crew.ready,
                 routable=crew.reached,
                 source=revision.source,
-                model_digest=digest,
+                model_digest=told or revision.digest,
                 image=revision.image,
                 created=revision.created.replace(microsecond=0),
             )

@@ -10,7 +10,7 @@ CANARY = {
     "kind": "LLMDeployment",
     "metadata": {"name": "chat"},
     "spec": {
-        "model": {"source": "python://model"},
+        "model": {"source": "python://model==1"},
         "resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "2Gi"}},
         "replicas": 2,
     },

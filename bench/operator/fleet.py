@@ -1,0 +1,164 @@
+"""Many LLMDeployments, as the people see them who make and change them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final, Self
+
+import aiohttp
+import orjson
+
+from moorage_api import names
+from moorage_operator.cluster.client import Connection
+from moorage_operator.cluster.lines import lines
+from moorage_operator.cluster.resources import DEPLOYMENTS
+from moorage_operator.manifest import Key, Manifest, dig, key_of
+
+_NAMESPACES: Final = 10
+_AT_ONCE: Final = 16
+"""Requests: as many people, or a GitOps tool with that many workers."""
+_SPEC: Final = {
+    # Pinned, so that nothing has to be looked up: there is no such model, and a simulated node fetches none.
+    "model": {"source": f"hf://moorage/simulated@{'0' * 40}"},
+    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+}
+_DAY: Final = 86_400
+
+
+class Fleet:
+    """The objects. An async context manager: inside it they are watched.
+
+    Args:
+        connection: who the people are.
+        count: how many objects.
+    """
+
+    def __init__(self, connection: Connection, count: int) -> None:
+        self._connection = connection
+        self.keys = [Key(f"team-{number % _NAMESPACES}", f"model-{number:04}") for number in range(count)]
+        self._seen: dict[Key, Manifest] = {}
+        self._accepted: Callable[[Manifest], bool] = bool
+        self._left: set[Key] = set()
+        self._over = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        """Begin to watch."""
+        self._session = aiohttp.ClientSession(
+            self._connection.server,
+            connector=aiohttp.TCPConnector(ssl=self._connection.tls or True, limit=_AT_ONCE + 1),
+            headers=self._connection.headers,
+        )
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop watching."""
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+        await self._session.close()
+
+    async def settle_in(self) -> None:
+        """Make the namespaces."""
+        for namespace in sorted({key.namespace for key in self.keys}):
+            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+            await self._send("POST", "/api/v1/namespaces", body)
+
+    async def deploy(self) -> None:
+        """Make every object."""
+        await self._each(lambda key: self._send("POST", DEPLOYMENTS.path(key.namespace), _made(key)))
+
+    async def edit(self, number: int) -> None:
+        """Change what the replicas of every object are made of."""
+        patch = {"spec": {"engine": {"env": _env(number)}}}
+        await self._each(lambda key: self._send("PATCH", DEPLOYMENTS.path(key.namespace, key.name), patch))
+
+    async def until(self, accepted: Callable[[Manifest], bool], seconds: float) -> None:
+        """Wait until every object is accepted.
+
+        Raises:
+            TimeoutError: not in time.
+        """
+        self._accepted = accepted
+        self._left = {key for key in self.keys if not accepted(self._seen.get(key, {}))}
+        self._over.clear()
+        if not self._left:
+            return
+        over = asyncio.create_task(self._over.wait())
+        await asyncio.wait({over, self._watching}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        if self._watching.done():
+            self._watching.result()
+        if self._left:
+            key = min(self._left)
+            raise TimeoutError(f"{len(self._left)} are not there, {key} among them: {self._seen.get(key)}")
+
+    async def _each(self, work: Callable[[Key], Awaitable[None]]) -> None:
+        """For every key, so many at once."""
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(key: Key) -> None:
+            async with room:
+                await work(key)
+
+        async with asyncio.TaskGroup() as tasks:
+            for key in self.keys:
+                tasks.create_task(one(key))
+
+    async def _send(self, method: str, path: str, body: Manifest) -> None:
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        async with self._session.request(
+            method, path, data=orjson.dumps(body), headers={"Content-Type": kind}
+        ) as answer:
+            if not answer.ok:
+                raise RuntimeError(f"{method} {path}: {answer.status} {await answer.text()}")
+
+    async def _watch(self) -> None:
+        params = {"watch": "1", "timeoutSeconds": str(_DAY)}
+        timeout = aiohttp.ClientTimeout(total=None)
+        async with self._session.get(DEPLOYMENTS.path(None), params=params, timeout=timeout) as answer:
+            async for event in _events(answer):
+                self._take(event["object"])
+        raise RuntimeError("the API server ended the watch")
+
+    def _take(self, one: Manifest) -> None:
+        key = key_of(one)
+        self._seen[key] = one
+        if key in self._left and self._accepted(one):
+            self._left.discard(key)
+            if not self._left:
+                self._over.set()
+
+
+async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[Any]:
+    async for line in lines(answer.content.iter_any()):
+        yield orjson.loads(line)
+
+
+def _made(key: Key) -> Manifest:
+    metadata = {"name": key.name, "namespace": key.namespace}
+    return {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": metadata, "spec": _SPEC}
+
+
+def available(one: Manifest) -> bool:
+    """It answers requests."""
+    return _condition(one, "Available")
+
+
+def replaced(number: int) -> Callable[[Manifest], bool]:
+    """What edit `number` asks for is what serves, and nothing else is left of it."""
+
+    def accepted(one: Manifest) -> bool:
+        asked = dig(one, "spec", "engine", "env") == _env(number)
+        current = dig(one, "status", "observedGeneration") == dig(one, "metadata", "generation")
+        alone = len(dig(one, "status", "revisions", default=())) == 1
+        return asked and current and alone and _condition(one, "Ready")
+
+    return accepted
+
+
+def _env(number: int) -> list[Manifest]:
+    return [{"name": "EDIT", "value": str(number)}]
+
+
+def _condition(one: Manifest, kind: str) -> bool:
+    conditions = dig(one, "status", "conditions", default=())
+    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)

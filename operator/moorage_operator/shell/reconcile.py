@@ -71,16 +71,11 @@ class Reconciler:
             wrote = await self._change(deployment, decided)
         except RejectedError as error:
             if error.status in _REFUSALS:
-                refusal = plan(replace(snapshot, refused=error.message), self._context)
-                if refusal.status is not None:
-                    await self._writer.report(deployment, refusal.status)
-                await self._tell(deployment, refusal)
+                await self._report(deployment, plan(replace(snapshot, refused=error.message), self._context))
             raise
         if wrote:
             return 0.0  # it is in the store already: go on from there, and report only once there is nothing to change
-        if decided.status is not None:
-            wrote = await self._writer.report(deployment, decided.status)
-        await self._tell(deployment, decided)
+        wrote = await self._report(deployment, decided)
         gone = [await self._writer.is_gone(stranger) for stranger in decided.in_the_way]
         return 0.0 if wrote or any(gone) else decided.requeue_after
 
@@ -105,9 +100,17 @@ class Reconciler:
             wrote = True
         return wrote
 
+    async def _report(self, deployment: Manifest, decided: Plan) -> bool:
+        """Tell the events, then write the status: once it says them, no later plan would call for them."""
+        wrote = False
+        try:
+            await self._tell(deployment, decided)
+        finally:  # clusters may keep events in a store of their own: without it the status says the truth all the same
+            if decided.status is not None:
+                wrote = await self._writer.report(deployment, decided.status)
+        return wrote
+
     async def _tell(self, deployment: Manifest, decided: Plan) -> None:
-        if self._store.live(deployment) is None:
-            return  # the report found it gone
         key = Key(namespace_of(deployment), name_of(deployment))
         # What could not be told is in no later plan, since the status says it already: it waits here.
         waiting = self._untold.setdefault(key, deque())

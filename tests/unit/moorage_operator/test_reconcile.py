@@ -117,7 +117,7 @@ async def test_a_deployment_that_went_unseen_gets_no_children_made_again_for_eve
 
 
 async def test_an_event_that_did_not_arrive_is_told_at_the_next_try(reconciler, server, store, events):
-    """The status, which is written first, says it already, so no later plan calls for the event."""
+    """The status is written all the same and says it already, so no later plan calls for the event."""
     occupied(server, store)
     events.fails_with = UnreachableError("timed out")
     for _ in range(2):
@@ -128,6 +128,24 @@ async def test_an_event_that_did_not_arrive_is_told_at_the_next_try(reconciler, 
     for _ in range(3):
         await reconciler.reconcile(CHAT)
     assert events.told == ["WorkloadRefused"]
+
+
+async def test_an_event_is_told_before_the_status_that_makes_it_old(make, reconciler, server, store, events):
+    """Whoever dies between the two writes leaves a status from which the next one tells it again."""
+    occupied(server, store)
+
+    async def dies(path, body):
+        raise UnreachableError("killed")
+
+    server.apply, apply = dies, server.apply
+    with pytest.raises(UnreachableError):
+        await reconciler.reconcile(CHAT)
+    assert events.told == ["WorkloadRefused"]
+    server.apply = apply
+    after_death = Reconciler(store, Writer(server, store), events, make.context, lambda: make.now)
+    while await after_death.reconcile(CHAT) == 0:
+        pass
+    assert events.told == ["WorkloadRefused", "WorkloadRefused"], "under the same name: the API server keeps one"
 
 
 async def test_events_that_the_cluster_refuses_hold_nothing_up(reconciler, server, store, events):

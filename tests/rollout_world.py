@@ -13,6 +13,7 @@ from moorage_operator.render.context import Context
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD, OTHER, CRASHING, SLOW, FAILING = "engine:good", "engine:other", "engine:crash", "engine:slow", "engine:fail"
+FULL = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
 KINDS = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget")
 
@@ -69,6 +70,7 @@ class SimulatedPod:
         self.uid, self.workload, self.labels, self.image = uid, workload, labels, image
         self.revision = int(labels["moorage.dev/revision"])
         self.born, self.ready, self.scheduled, self.unschedulable, self.restarts = now, False, False, None, 0
+        self.scheduler_said = ""
 
     def manifest(self):
         conditions = [{"type": "Ready", "status": "True" if self.ready else "False"}]
@@ -76,7 +78,7 @@ class SimulatedPod:
         if self.unschedulable is not None:
             scheduled |= {
                 "reason": "Unschedulable",
-                "message": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
+                "message": self.scheduler_said,
                 "lastTransitionTime": text(self.unschedulable),
             }
         server = {"name": "server", "restartCount": self.restarts, "state": {}}
@@ -118,6 +120,7 @@ class World:
         self.gateways_installed = True
         self.room, self.short, self.count, self.events = 100, False, 0, []
         self.requests = 100
+        self.scheduler_says = FULL
         self.lagging = set()
         """Gateways that hear of nothing for a while, and answer all the same."""
 
@@ -156,7 +159,7 @@ class World:
             if used < self.room:
                 pod.scheduled, pod.unschedulable, used = True, None, used + 1
             elif pod.unschedulable is None:
-                pod.unschedulable = self.now
+                pod.unschedulable, pod.scheduler_said = self.now, self.scheduler_says
 
     def start(self):
         """One replica of each workload comes up, or crashes again."""

@@ -274,8 +274,7 @@ def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
     left = (deadline - clock.spent(progress, found.now)).total_seconds()
     failed = beat.failed
     if running and left <= 0:
-        late = f"No further replica became routable within {found.rollout.progress_deadline}"
-        failed = Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, f"{late}: {beat.said.message}")
+        failed = Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, _late(rollout, beat.said.message))
     gives_up = failed is not None and found.rollout.auto_rollback
     course = beat.course if failed is None else replace(beat.course, frozen=True)
     return Verdict(
@@ -288,6 +287,15 @@ def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
         status=_status(rollout, beat, failed or beat.said, progress),
         wakes=(*beat.wakes, *((max(left, 0.1),) if running else ()), *_patience(found)),
     )
+
+
+def _late(rollout: _Rollout, counted: str) -> str:
+    """That the deadline is over, and what kept the candidate, where that is known: soon its pods can tell no more."""
+    found = rollout.found
+    trouble = next((one.trouble for one in found.of(rollout.candidate.number) if one.trouble is not None), None)
+    why = f"{trouble.reason}: {trouble.detail}" if trouble is not None else found.refusal()
+    late = f"No further replica became routable within {found.rollout.progress_deadline}: {counted}"
+    return f"{late}; {why}" if why else late
 
 
 def _status(rollout: _Rollout, beat: _Beat, said: Finding, progress: Progress) -> RolloutStatus:
@@ -320,6 +328,5 @@ def _patience(found: Situation) -> tuple[float, ...]:
     """Seconds until a replica without a node has waited long enough."""
     if found.target is None or not capacity.is_auto(found.rollout):
         return ()
-    there = found.of(found.target.number)
-    left = (capacity.PATIENCE - capacity.waited(there, found.now)).total_seconds()
-    return (left,) if capacity.without_room(there) is not None and left > 0 else ()
+    left = capacity.patience(found.of(found.target.number), found.now)
+    return (left.total_seconds(),) if left is not None and left.total_seconds() > 0 else ()

@@ -107,6 +107,13 @@ class Situation:
         """The replicas of a revision."""
         return tuple(one for one in self.replicas if one.revision == number)
 
+    def refusal(self) -> str:
+        """What kept the workload of the wanted revision from making its pods, in the API server's words."""
+        workload = self.workloads.get(self.target.number) if self.target is not None else None
+        conditions = dig(workload, "status", "conditions", default=())
+        failure = (one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True")
+        return next((one.get("message", "") for one in failure), "")
+
     def revision(self, number: int) -> Revision | None:
         """A revision by its number."""
         return next((one for one in self.revisions if one.number == number), None)

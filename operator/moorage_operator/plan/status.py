@@ -81,7 +81,7 @@ class _Clock:
 def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -> Told:
     """The whole status, and the events about what is new in it."""
     found, verdict, shares = judged.found, judged.verdict, judged.shares
-    head = finding(found, verdict, refused, _workload_refusal(found))
+    head = finding(found, verdict, refused)
     serving = sum(1 for one in found.replicas if one.ready)
     figures = measured(found.routing, dig(snapshot.deployment, "status", default={}), found.now)
     idle = {share.number for share in shares if share.retired and found.crew(share.number).kept}
@@ -210,14 +210,6 @@ def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) 
             )
         )
     return tuple(rows)
-
-
-def _workload_refusal(found: Situation) -> str:
-    """What kept the workload of the wanted revision from making its pods, in the API server's words."""
-    workload = found.workloads.get(found.target.number) if found.target else None
-    conditions = dig(workload, "status", "conditions", default=())
-    failure = (one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True")
-    return next((one.get("message", "") for one in failure), "")
 
 
 def _events(snapshot: Snapshot, head: Finding) -> tuple[Event, ...]:

@@ -88,6 +88,38 @@ def test_without_room_for_a_minute_one_gives_way_if_two_serve():
     assert all("moorage.dev/drains" not in one["metadata"]["annotations"] for one in made._records())
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ('0/2 nodes are available: persistentvolumeclaim "models" not found.', "ModelNotFound"),
+        ("0/2 nodes are available: 2 node(s) had untolerated taint {spot: true}.", "Unschedulable"),
+        ("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.", "WaitingForGPU"),
+    ],
+)
+def test_nothing_gives_way_for_a_replica_that_no_node_would_take_if_it_were_empty(words, reason):
+    made = gpu(replicas=2)
+    made.room, made.scheduler_says = 2, words
+    made.edit(OTHER)
+    for _ in range(10):
+        made.tick(50)
+    assert made.there() == {1: 2, 2: 1}
+    assert made.ready == ("False", reason)
+    assert made.requeue_after is None or made.requeue_after > 60
+
+
+def test_a_claim_that_is_missing_is_no_lack_of_room_and_the_deadline_names_it():
+    made = world(replicas=1, rollout={"progressDeadline": "2m"})
+    made.room, made.scheduler_says = 1, 'persistentvolumeclaim "models" not found.'
+    made.edit(OTHER)
+    for _ in range(8):
+        made.tick(20)
+    assert made.ready == ("False", "RolledBack")
+    assert (
+        "Revision 2 was given up: ProgressDeadlineExceeded: No further replica became routable within 2m: 0 of 1 "
+        'replicas are routable; ModelNotFound: persistentvolumeclaim "models" not found. Change spec'
+    ) in made.message
+
+
 def test_one_replica_is_never_taken_down_by_an_edit_and_lack_of_room_is_nobodys_failure():
     made = gpu(replicas=1)
     made.room = 1

@@ -70,6 +70,7 @@ def test_how_far_a_start_has_come(make, ready_condition, fetch, server, reason):
         ("ErrImagePull", PULL, PULL),
         ("ImagePullBackOff", f'Back-off pulling image "x:1": ErrImagePull: {PULL}', PULL),
         ("InvalidImageName", "", "InvalidImageName"),
+        ("ErrImagePull", "failed to pull:\n  not found\n", "failed to pull: not found"),
     ],
 )
 def test_an_image_that_cannot_be_pulled(make, ready_condition, reason, message, said):
@@ -148,6 +149,7 @@ def test_a_pod_that_finds_no_accelerator_waits_for_a_gpu(make, ready_condition, 
     ("words", "reason"),
     [
         ('pods "p" is forbidden: exceeded quota: q, requested: pods=1', "QuotaExceeded"),
+        ('pods "p" is forbidden: status unknown for quota: q, resources: pods', "QuotaExceeded"),
         ('pods "p" is forbidden: violates PodSecurity "restricted:latest"', "WorkloadRefused"),
     ],
 )

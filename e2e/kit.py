@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,6 +129,22 @@ class Kit:
         """Wait until Ready has that reason, which is the column STATUS, at the current generation; return it."""
         return self.eventually(lambda: self.condition(name), lambda ready: ready.get("reason") == reason, seconds)
 
+    @contextmanager
+    def watched(self, *what: str, fields: Sequence[str]) -> Iterator[list[list[str]]]:
+        """Collect fields (JSON paths) of an object, as it is and at each change, for as long as the context lasts."""
+        template = r"""{"\t"}""".join(f"{{{field}}}" for field in fields) + r"""{"\n"}"""
+        program = [str(self.stack.cluster.binaries / "kubectl"), "--namespace", self.namespace]
+        argv = [*program, "get", *what, "--watch", f"--output=jsonpath={template}"]
+        seen: list[list[str]] = []
+        with subprocess.Popen(argv, env=self.stack.environment, stdout=subprocess.PIPE, text=True) as process:
+            reader = threading.Thread(target=_collect, args=(process.stdout, seen))
+            reader.start()
+            try:
+                yield seen
+            finally:
+                process.terminate()
+                reader.join()
+
     def children(self) -> list[str]:
         """Return the names of everything that the operator or its workloads made in the namespace."""
         return self.kubectl("get", CHILDREN, "--selector", MANAGED, "--output=name").split()
@@ -186,3 +202,7 @@ class Kit:
     def _client(self, model: str, *arguments: str, at: str | None = None) -> list[str]:
         program = [sys.executable, "-m", "e2e.client", at or self.gateway, model, *arguments]
         return self.stack.cluster.inside(program)
+
+
+def _collect(lines: Iterable[str], into: list[list[str]]) -> None:
+    into.extend(line.rstrip("\n").split("\t") for line in lines)

@@ -43,6 +43,7 @@ class Lease:
         identity: who we are; must differ between processes.
         monotonic: seconds that never go back; decides when the other's time is up.
         times: duration, deadline and retry period.
+        owner: an owner reference, so that the lease is removed with that object; None: it stays.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Lease:
         *,
         monotonic: Callable[[], float],
         times: LeaseTimes | None = None,
+        owner: Manifest | None = None,
     ) -> None:
         self._client = client
         self._namespace = namespace
@@ -61,6 +63,7 @@ class Lease:
         self._identity = identity
         self._monotonic = monotonic
         self._times = times or LeaseTimes()
+        self._owner = owner
         self._seen: tuple[str, float] = ("", monotonic())  # the version last seen, and since when
         self._renewed: float | None = None
 
@@ -148,4 +151,6 @@ class Lease:
             }
         identity = {"apiVersion": LEASES.api_version, "kind": LEASES.kind}
         metadata = lease["metadata"] if lease is not None else {"name": self._name, "namespace": self._namespace}
+        if self._owner is not None:
+            metadata = {**metadata, "ownerReferences": [self._owner]}
         return {**identity, "metadata": metadata, "spec": spec}

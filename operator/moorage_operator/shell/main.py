@@ -18,7 +18,7 @@ from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.lease import Lease
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.shell import credentials, ear, health
+from moorage_operator.shell import account, credentials, ear, health
 from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.lead import Leader
 from moorage_operator.shell.metrics import Metrics
@@ -56,7 +56,7 @@ async def operate(settings: Settings) -> int:
     connector = credentials.connector(os.environ)
     # Its own connections: a renewal must not stand in line behind the workers' requests to a slow API server.
     for_lease = Client(connector, metrics.observe_request)
-    lease = Lease(for_lease, settings.namespace, settings.lease_name, settings.identity, monotonic=time.monotonic)
+    lease = _lease(settings, for_lease)
     async with (
         for_lease,
         Client(connector, metrics.observe_request, may_write=lease.held) as client,
@@ -75,6 +75,12 @@ async def operate(settings: Settings) -> int:
             await _release(lease)
         await hearing.closed()
         return 0 if ended == _TOLD else 1
+
+
+def _lease(settings: Settings, client: Client) -> Lease:
+    owner = account.owner(credentials.login(os.environ).token, settings.namespace)
+    where = (settings.namespace, settings.lease_name, settings.identity)
+    return Lease(client, *where, monotonic=time.monotonic, owner=owner)
 
 
 def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.Pulse) -> Leader:

@@ -1,9 +1,13 @@
 """A leader stops before anybody else may start, also when the API server answers late. In virtual time."""
 
+import base64
+import json
+
 import pytest
 
-from moorage_operator.cluster.client import UnreachableError
+from moorage_operator.cluster.client import NotFoundError, UnreachableError
 from moorage_operator.cluster.lease import Lease, LeaseLostError, LeaseTimes
+from moorage_operator.shell.account import owner
 
 LEASE = {"metadata": {"name": "l", "resourceVersion": "1"}, "spec": {"holderIdentity": "us"}}
 
@@ -79,3 +83,57 @@ async def test_a_lease_counts_as_held_only_until_the_deadline_after_its_last_ren
     with pytest.raises(LeaseLostError):
         await lease.keep()
     assert not lease.held()
+
+
+class Kept:
+    """An API server that keeps one Lease."""
+
+    def __init__(self, lease=None):
+        self.lease = lease
+
+    async def get(self, path):
+        if self.lease is None:
+            raise NotFoundError(404, "not found", path)
+        return self.lease
+
+    async def create(self, path, body):
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+
+    async def replace(self, path, body):
+        self.lease = body
+
+
+ACCOUNT = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "moorage-operator", "uid": "u9"}
+
+
+@pytest.mark.parametrize("lease", [None, {"metadata": {"name": "l", "resourceVersion": "1"}}])
+async def test_the_lease_goes_with_the_service_account(lease):
+    server = Kept(lease)
+    await Lease(server, "ns", "l", "us", monotonic=lambda: 0.0, owner=ACCOUNT).acquire()
+    assert server.lease["metadata"]["ownerReferences"] == [ACCOUNT]
+    await Lease(server, "ns", "l", "us", monotonic=lambda: 0.0, owner=ACCOUNT).release()
+    assert server.lease["metadata"]["ownerReferences"] == [ACCOUNT]
+
+
+def token(claims):
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"e30.{payload}.c2ln"
+
+
+def bound(namespace):
+    """The claims of a bound token, as the API server makes them."""
+    pod = {"name": "moorage-operator-x", "uid": "u8"}
+    account = {"name": "moorage-operator", "uid": "u9"}
+    return {"sub": "s", "kubernetes.io": {"namespace": namespace, "pod": pod, "serviceaccount": account}}
+
+
+def test_a_token_names_its_service_account():
+    assert owner(token(bound("ns")), "ns") == ACCOUNT
+
+
+@pytest.mark.parametrize(
+    "other",
+    [None, "", "opaque", "a.b.c", "a.%%%.c", token([]), token({"sub": "a-person"}), token(bound("elsewhere"))],
+)
+def test_other_tokens_name_nobody(other):
+    assert owner(other, "ns") is None

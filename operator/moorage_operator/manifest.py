@@ -16,7 +16,7 @@ KINDS: Final = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBud
 """The kinds of a deployment's children, in the order in which they are made."""
 
 MAPS: Final = (dict, Mapping)
-"""For `isinstance`: objects are dicts, and to find out whether something is another kind of Mapping takes far longer."""
+"""For `isinstance`: objects are dicts, and whether something is a Mapping of another kind takes long to find out."""
 
 
 @dataclass(frozen=True, order=True)

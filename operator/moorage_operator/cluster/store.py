@@ -9,6 +9,7 @@ Three things make it safe to decide from memory:
 """
 
 from collections.abc import Iterable
+from typing import Final
 
 from moorage_operator.manifest import (
     KINDS,
@@ -25,6 +26,9 @@ from moorage_operator.manifest import (
 )
 
 _Address = tuple[str, str, str]
+_NUMBER: Final = "deployment.kubernetes.io/revision"
+"""The deployment controller's own annotation."""
+_STATUS_UNREAD: Final = frozenset({"Service", "PodDisruptionBudget"})
 
 
 class Store:
@@ -39,7 +43,10 @@ class Store:
         self._buried: set[str] = set()  # uids that we deleted and whose late events must not bring them back
 
     def put(self, manifest: Manifest) -> bool:
-        """Take in a version of an object. False when it is not newer than the known one."""
+        """Take in a version of an object. False when it is no news: not newer, or the same in all that is decided by.
+
+        Controllers tell of each step that they take with a workload, in a status that no decision reads.
+        """
         address = _address(manifest)
         known = self._objects.get(address)
         if uid_of(manifest) in self._buried:
@@ -47,11 +54,11 @@ class Store:
         if known is not None and version_of(manifest) <= version_of(known):
             return False
         self._drop(address)
-        self._objects[address] = _slim(manifest)
+        slim = self._objects[address] = _slim(manifest)
         self._family.setdefault(self._key(address, manifest), set()).add(address)
         if _is_unplaced(manifest):
             self._unplaced.setdefault(address[1], set()).add(address)
-        return True
+        return known is None or _content(known) != _content(slim)
 
     def put_foreign(self, key: Key, manifest: Manifest) -> None:
         """Remember somebody else's object that has a name that `key` needs, so that the plan sees it."""
@@ -141,8 +148,23 @@ def _is_unplaced(manifest: Manifest) -> bool:
     return any(one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable" for one in conditions)
 
 
+def _content(slim: Manifest) -> Manifest:
+    """All but the version."""
+    return {**slim, "metadata": {**slim["metadata"], "resourceVersion": None}}
+
+
 def _slim(manifest: Manifest) -> Manifest:
     """Without what no decision reads: managedFields often outweigh the rest, and a pod's spec is its template."""
+    kind = kind_of(manifest)
     metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
-    dropped = {"metadata", "spec"} if manifest["kind"] == "Pod" else {"metadata"}
-    return {"metadata": metadata, **{name: value for name, value in manifest.items() if name not in dropped}}
+    found = {**manifest, "metadata": metadata}
+    if kind == "Pod":
+        found.pop("spec", None)
+    elif kind == "Deployment":
+        refusals = [one for one in dig(manifest, "status", "conditions", default=()) if one["type"] == "ReplicaFailure"]
+        found["status"] = {"conditions": refusals}
+        annotations = metadata.get("annotations", {})
+        metadata["annotations"] = {name: value for name, value in annotations.items() if name != _NUMBER}
+    elif kind in _STATUS_UNREAD:
+        found.pop("status", None)
+    return found

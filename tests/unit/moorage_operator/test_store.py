@@ -29,13 +29,38 @@ def test_an_older_version_never_replaces_a_newer_one(store):
     assert store.put(child(10))
     assert not store.put(child(9))
     assert not store.put(child(10)), "what we wrote ourselves is no news when the watch brings it"
-    assert store.put(child(11))
+    assert store.put(child(11, spec={"replicas": 2}))
     assert version(store) == 11
 
 
 def test_versions_are_numbers(store):
     store.put(child(99))
-    assert store.put(child(100))
+    store.put(child(100))
+    assert version(store) == 100
+
+
+def test_what_no_decision_reads_is_taken_in_and_is_no_news(store):
+    progressing = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetCreated"}
+    refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
+    store.put(child(1, spec={"replicas": 1}))
+    assert not store.put(child(2, spec={"replicas": 1}, status={"replicas": 1, "conditions": [progressing]}))
+    assert version(store) == 2, "deletes name the version that was seen"
+    numbered = child(3, spec={"replicas": 1}, status={"conditions": [progressing]})
+    numbered["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": "1"}
+    assert not store.put(numbered)
+    assert store.put(child(4, spec={"replicas": 1}, status={"conditions": [progressing, refused]}))
+    assert store.put(child(5, spec={"replicas": 2}, status={"conditions": [refused]}))
+    assert store.get("Deployment", "team", "chat-r1")["status"] == {"conditions": [refused]}
+
+
+@pytest.mark.parametrize("kind", ["Pod", "LLMDeployment", "ControllerRevision"])
+def test_any_other_change_is_news(store, kind):
+    store.put(child(1, kind=kind))
+    assert store.put(child(2, kind=kind, status={"phase": "Running"}))
+    assert store.put(child(3, kind=kind, status={"phase": "Failed"}))
+    deleting = child(4, kind=kind, status={"phase": "Failed"})
+    deleting["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert store.put(deleting)
 
 
 def test_a_late_end_of_an_earlier_object_does_not_end_the_later_one(store):

@@ -1,5 +1,6 @@
 """What NVML knows about the GPUs that this process sees; its absence is an answer as well."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -31,7 +32,9 @@ def read_gpus() -> dict[str, Any]:
     except pynvml.NVMLError as error:
         return _unavailable(error)
     finally:
-        pynvml.nvmlShutdown()
+        # What was read counts; a driver that cannot let go is told of by the next reading.
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
     if not devices:
         return {"available": False, "reason": "NoDevices"}
     return {"available": True, "devices": devices}

@@ -78,6 +78,14 @@ def test_a_lost_gpu(nvml):
     assert read_gpus()["reason"] == "GPULost"
 
 
+def test_a_driver_that_fails_to_let_go_does_not_end_the_monitor(nvml):
+    def fail():
+        raise pynvml.NVMLError_Unknown
+
+    nvml.setattr(pynvml, "nvmlShutdown", fail)
+    assert read_gpus()["available"] is True
+
+
 def test_no_devices(nvml):
     nvml.setattr(pynvml, "nvmlDeviceGetCount", lambda: 0)
     assert read_gpus() == {"available": False, "reason": "NoDevices"}

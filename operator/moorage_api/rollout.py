@@ -68,7 +68,7 @@ class Gate(ApiModel):
     BlueGreen rollout with what that revision did before the switch."""
 
     min_requests: Annotated[int, Field(ge=1, le=1_000_000, json_schema_extra=_Int32)] = 20
-    """Finished requests below which nothing is judged; the rollout waits for them."""
+    """Finished requests, and for times streams, below which nothing is judged; the rollout waits for them."""
 
 
 class KeepWarm(ApiModel):

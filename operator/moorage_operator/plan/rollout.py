@@ -149,7 +149,7 @@ def _rolling(rollout: _Rollout) -> _Beat:
     step = min(crew.reached, found.wanted)
     same = rollout.before.step == step and rollout.before.step_since is not None
     since = rollout.begun if same else found.now.replace(microsecond=0)
-    window = rollout.before.window if same else _window(rollout)
+    window = _window_since(rollout) if same else _window(rollout)
     if step and (gate := _gate(rollout, since, window)) is not None:
         frozen = replace(rollout.course, frozen=True)
         return _gated(gate, _Beat(_gate_said(gate), frozen, step, since=since, window=window))
@@ -188,7 +188,7 @@ def _staged(rollout: _Rollout) -> _Beat:
 def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
     """The stage's weight is set: hold it, judge it, leave it."""
     found, stage, count = rollout.found, rollout.stages[index - 1], len(rollout.stages)
-    window = rollout.before.window
+    window = _window_since(rollout)
     until = rollout.begun + stage.hold
     place = f"step {index} of {count}"
     beat = _Beat(Finding(Reason.STEP_HOLDING, place), course, index, since=rollout.begun, window=window, until=until)
@@ -257,9 +257,18 @@ def _gated(gate: gates.Blocked | gates.Failed, beat: _Beat) -> _Beat:
 
 
 def _window(rollout: _Rollout) -> tuple[WindowFigures, ...]:
+    """What gates are judged from, when a stage begins."""
     if not rollout.found.rollout.gates or rollout.hastened:
         return ()
     return gates.window(rollout.found.routing.answering, (rollout.stable.number, rollout.candidate.number))
+
+
+def _window_since(rollout: _Rollout) -> tuple[WindowFigures, ...]:
+    """The same of a stage that has begun, with what was not known then."""
+    written, numbers = rollout.before.window, (rollout.stable.number, rollout.candidate.number)
+    if not rollout.found.rollout.gates or rollout.hastened:
+        return written
+    return gates.completed(written, rollout.found.routing.answering, numbers, rollout.begun)
 
 
 # The clock, and what follows from it all.

@@ -268,6 +268,27 @@ def test_a_gateway_that_starts_anew_in_a_step_forgets_nothing_that_counts():
     assert "(40" in made.message
 
 
+def test_gates_that_come_in_the_middle_of_a_step_judge_what_comes_after():
+    made = world(rollout={**CANARY, "steps": [{"weight": 10, "hold": "1h"}]})
+    made.edit(FAILING)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.tick()
+    made.roll(gates=[ERRORS])
+    made.until(lambda: made.condition("Stalled") == "True", rounds=30)
+    assert "ErrorRate is 100.00% (60 of 60 requests)" in made.message, "what was before is not counted"
+
+
+def test_a_gateway_that_was_silent_when_a_step_began_counts_from_when_it_answers():
+    made = world(rollout={**CANARY, "gates": [ERRORS]})
+    made.silence(0, answering=False)
+    made.edit(FAILING)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.silence(0, answering=True)
+    made.silence(1, answering=False)
+    made.until(lambda: made.condition("Stalled") == "True", rounds=30)
+    assert "ErrorRate is 100.00% (50 of 50 requests)" in made.message
+
+
 # BlueGreen
 
 
@@ -302,7 +323,7 @@ def test_blue_green_switches_only_once_it_knows_what_to_compare_with():
     for _ in range(10):
         made.tick(traffic=False)
     assert made.weights == {1: 100, 2: 0}
-    assert "0 of 50 requests seen of the revision to compare with" in made.message
+    assert "0 of 50 streams seen of the revision to compare with" in made.message
     made.settle()
     assert made.weights == {2: 100}
 

@@ -97,6 +97,10 @@ class Kit:
         """Return the status of an LLMDeployment; empty while there is none."""
         return dict(self.get("llmdeployment", name).get("status", {}))
 
+    def weights(self, name: str) -> dict[int, int]:
+        """Return the share of requests of each revision that runs, as the status has it."""
+        return {one["number"]: one["weight"] for one in self.status(name).get("revisions", ())}
+
     def row(self, name: str) -> dict[str, str]:
         """Return what `kubectl get -o wide` says of an LLMDeployment, by column; empty where a column has nothing."""
         header, line = self.kubectl("get", "llmdeployment", name, "--output=wide").splitlines()
@@ -180,12 +184,16 @@ class Kit:
         return dict(json.loads(done.stdout))
 
     @contextmanager
-    def load(self, model: str, workers: int = 2, tokens: int | None = None) -> Iterator[Load]:
+    def load(
+        self, model: str, workers: int = 2, tokens: int | None = None, *, pause: float = 0, at: str | None = None
+    ) -> Iterator[Load]:
         """Run a load with the official client in the cluster's network for as long as the context lasts.
 
-        `tokens`: the length of each answer; without it they are short.
+        `tokens`: the length of each answer; without it they are short. `pause`: seconds between two requests of a
+        worker. `at`: another address than the gateway's.
         """
-        argv = self._client(model, "load", f"--workers={workers}", *([f"--tokens={tokens}"] if tokens else []))
+        length = [f"--tokens={tokens}"] if tokens else []
+        argv = self._client(model, "load", f"--workers={workers}", f"--pause={pause}", *length, at=at)
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
             assert process.stdin is not None

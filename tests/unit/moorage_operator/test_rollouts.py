@@ -216,7 +216,11 @@ def test_a_failed_gate_takes_all_requests_back_at_once_and_gives_the_revision_up
     assert words in made.message
     assert "retry/r2" in made.message
     assert made.condition("Available") == "True"
-    assert made.status["decisions"][-2]["kind"] == "Rollback"
+    assert [(one["kind"], one["to"]) for one in made.status["decisions"][-2:]] == [
+        ("Rollback", "r1"),
+        ("Weight", "r1: 100 %"),
+    ]
+    assert made.status["decisions"][-1]["reason"] == "r2 was given up"
     assert [event.reason for event in made.events if event.kind == "Warning"] == ["RolledBack"]
     made.tick(6)
     made.tick(6)

@@ -11,7 +11,7 @@ Generated client models are not used: they cost memory and start-up time and dro
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -32,6 +32,8 @@ WATCH_SECONDS: Final = 60
 """After which the API server ends a watch. It is dead when nothing comes for a little longer."""
 _SHORT: Final = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10)
 _ENDLESS: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 10)
+_PAGE: Final = 500
+"""Objects; as many as kubectl asks for."""
 _APPLY: Final = "application/apply-patch+yaml"
 _HTTP_ERROR: Final = 400
 _UNAUTHORIZED: Final = 401
@@ -131,6 +133,22 @@ class Client:
             return [{**identity, **item} for item in answer["items"]], int(answer["metadata"]["resourceVersion"])
         except (KeyError, TypeError) as error:
             raise UnreachableError(f"GET {path}: the answer is no list") from error
+
+    async def pages(self, resource: Resource, **selection: str) -> AsyncIterator[Sequence[Manifest]]:
+        """All objects of a kind, also those that are not ours, some at a time: together they may not fit the memory.
+
+        Raises:
+            RejectedError: it took so long that the server forgot where it was (410), or it will not have it.
+        """
+        params, path = {"limit": str(_PAGE), **selection}, resource.path(None)
+        following: str | None = ""
+        while following is not None:
+            answer = await self._request("GET", path, params={**params, "continue": following} if following else params)
+            try:
+                items, following = answer["items"], answer["metadata"].get("continue") or None
+            except (KeyError, TypeError, AttributeError) as error:
+                raise UnreachableError(f"GET {path}: the answer is no list") from error
+            yield items
 
     async def watch(self, resource: Resource, namespace: str | None, version: int) -> AsyncIterator[dict[str, Any]]:
         """What happens to the objects of a kind that are ours after `version`, until the server ends the watch.

@@ -12,6 +12,7 @@ from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.pods import Trouble, furthest
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.rollout import Verdict
+from moorage_operator.plan.shortage import needs
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.target import Pending
 
@@ -86,7 +87,7 @@ def _of_replicas(found: Situation, verdict: Verdict) -> Finding:
         return _explained(_refusal_reason(refusal), refusal, found)
     trouble = next((one.trouble for one in replicas if one.trouble is not None), None)
     if trouble is not None:
-        trouble = _for_accelerators(trouble, found.has_accelerator)
+        trouble = _for_accelerators(trouble, found)
         return _explained(trouble.reason, trouble.detail, found)
     if found.stable is not None and verdict.said is not None and verdict.said.reason in _KEPT_BACK:
         return _kept_back(verdict.said, found)
@@ -155,12 +156,15 @@ def _as_it_should_be(found: Situation) -> bool:
     return found.invalid is None and found.missing is None and found.pending is None and found.given_up is None
 
 
-def _for_accelerators(trouble: Trouble, resource: str) -> Trouble:
+def _for_accelerators(trouble: Trouble, found: Situation) -> Trouble:
     """A pod without a node for its accelerators waits for a GPU: a person does something else then than for memory."""
-    if trouble.reason is not Reason.UNSCHEDULABLE or not resource:
+    resource = found.has_accelerator
+    if trouble.reason is not Reason.UNSCHEDULABLE or not resource or found.target is None:
         return trouble
-    short = resource in trouble.detail or "node affinity" in trouble.detail
-    return Trouble(Reason.WAITING_FOR_GPU, trouble.detail) if short else trouble
+    if resource not in trouble.detail and "node affinity" not in trouble.detail:
+        return trouble
+    who_has = needs(found.target.template["spec"], resource, found.nodes)
+    return Trouble(Reason.WAITING_FOR_GPU, f"{who_has}. {trouble.detail}" if who_has else trouble.detail)
 
 
 def _refusal_reason(words: str) -> Reason:

@@ -15,6 +15,7 @@ from moorage_operator.plan import actions, warm
 from moorage_operator.plan import revisions as revs
 from moorage_operator.plan.actions import Action
 from moorage_operator.plan.divide import Crew
+from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.pods import Replica, replicas
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.routable import Routing
@@ -51,6 +52,8 @@ class Situation:
     accelerators: int
     """How many each replica gets."""
     accelerators_short: bool
+    nodes: Nodes | None
+    """What nodes have, where somebody waits for it."""
     revisions: tuple[Revision, ...]
     """Recorded ones and the new one, by number."""
     stable: Revision | None
@@ -181,6 +184,7 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         has_accelerator=accelerator.resource if accelerator is not None else "",
         accelerators=accelerator.count if accelerator is not None else 0,
         accelerators_short=snapshot.accelerators_short,
+        nodes=snapshot.nodes,
         revisions=recorded if asked.revision is None else updated(recorded, asked.revision),
         stable=stable,
         target=asked.revision or (stable if asked.pending is None or stable is not None else None),

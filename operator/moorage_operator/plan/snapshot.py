@@ -8,6 +8,7 @@ from typing import Final
 
 from moorage_operator.manifest import Manifest, controller_uid, dig, kind_of, name_of, uid_of
 from moorage_operator.plan.figures import Gateway
+from moorage_operator.plan.nodes import Nodes
 
 _OF_A_POD: Final = re.compile("-r[0-9]+-resolve")
 """What follows the object's name in that of the only pods that are made by name; a workload's pods have random ones."""
@@ -29,6 +30,8 @@ class Snapshot:
     Service and a ready pod is a routable one. Empty: there should be some, and none is known."""
     accelerators_short: bool = False
     """Whether a pod of any LLMDeployment of the namespace waits for accelerators."""
+    nodes: Nodes | None = None
+    """What nodes have; None unless a pod of this object waits for accelerators and they have been listed."""
 
     def owned(self, kind: str) -> tuple[Manifest, ...]:
         """The children of that kind that this very object controls."""

@@ -19,6 +19,7 @@ from moorage_operator.shell.attention import Attention
 from moorage_operator.shell.ear import LISTED, Ear, EarError
 from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.health import Pulse
+from moorage_operator.shell.inventory import Inventory
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import Backoff, WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
@@ -48,6 +49,8 @@ class Leader:
     now: Callable[[], datetime]
     gateways: Gateways | None = None
     """None in an installation without."""
+    inventory: Inventory | None = None
+    """None where nodes may not be listed."""
     listed: asyncio.Event = field(default_factory=asyncio.Event)
     """A watch was begun anew since the last reading: it does not tell of what was deleted before."""
 
@@ -64,6 +67,8 @@ class Leader:
                 attention = Attention(self.store, self.queue, self.gateways.of, self.now)
                 tasks.create_task(self.gateways.run(attention))
                 await self.gateways.first_words()
+            if self.inventory is not None:
+                tasks.create_task(self.inventory.run())
             self.pulse.ready = True
             tasks.create_task(self._hear_for_ever(ear))
             tasks.create_task(self._resync_for_ever())

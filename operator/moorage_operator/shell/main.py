@@ -18,8 +18,11 @@ from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.lease import Lease
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
+from moorage_operator.manifest import Key
+from moorage_operator.plan.nodes import Nodes
 from moorage_operator.shell import account, credentials, ear, health
 from moorage_operator.shell.gateways import Gateways
+from moorage_operator.shell.inventory import ONE_NAMESPACE, Inventory
 from moorage_operator.shell.lead import Leader
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import WorkQueue
@@ -91,19 +94,23 @@ def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.
     events = Events(client, settings.identity, time.time)
     gateways = _gateways(settings, client, chance)
     known = None if gateways is None else gateways.of
-    reconciler = Reconciler(store, writer, events, settings.context, _now, gateways=known)
+    queue = WorkQueue[Key](asyncio.get_running_loop(), chance, metrics.queue)
+    inventory = Inventory(client, queue.add) if settings.watch_namespace is None else None
+    nodes = inventory.of if inventory is not None else _one_namespace
+    reconciler = Reconciler(store, writer, events, settings.context, _now, gateways=known, nodes=nodes)
     return Leader(
         settings=settings,
         client=client,
         store=store,
         writer=writer,
-        queue=WorkQueue(asyncio.get_running_loop(), chance, metrics.queue),
+        queue=queue,
         reconciler=reconciler,
         metrics=metrics,
         pulse=pulse,
         chance=chance,
         now=_now,
         gateways=gateways,
+        inventory=inventory,
     )
 
 
@@ -111,6 +118,10 @@ def _gateways(settings: Settings, client: Client, chance: Callable[[], float]) -
     if not settings.gateway_namespace:
         return None
     return Gateways(client, settings.gateway_namespace, chance)
+
+
+def _one_namespace(_: Key) -> Nodes:
+    return ONE_NAMESPACE
 
 
 def _now() -> datetime:

@@ -14,10 +14,11 @@ from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key, Manifest, kind_of, name_of, namespace_of
 from moorage_operator.plan.figures import Gateway
+from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Event, Plan, Snapshot
 from moorage_operator.render.context import Context
-from moorage_operator.shell.shortage import is_short, keeps_warm
+from moorage_operator.shell.shortage import is_short, keeps_warm, waits
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Reconciler:
         context: what the installation fixed.
         now: the time.
         gateways: what the gateways know of a deployment; None in an installation without.
+        nodes: what nodes have, for a deployment that waits for some of it; None where nobody knows yet.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Reconciler:
         now: Callable[[], datetime],
         *,
         gateways: Callable[[Key], tuple[Gateway, ...]] | None = None,
+        nodes: Callable[[Key], Nodes | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -53,6 +56,7 @@ class Reconciler:
         self._context = context
         self._now = now
         self._gateways = gateways
+        self._nodes = nodes
         self._untold: dict[Key, deque[tuple[Manifest, Event]]] = {}
 
     async def reconcile(self, key: Key) -> float | None:
@@ -86,6 +90,7 @@ class Reconciler:
             now=self._now(),
             gateways=None if self._gateways is None else self._gateways(key),
             accelerators_short=keeps_warm(deployment) and is_short(self._store, key.namespace),
+            nodes=self._nodes(key) if waits(self._store, key) else None,
         )
 
     async def _change(self, deployment: Manifest, decided: Plan) -> bool:

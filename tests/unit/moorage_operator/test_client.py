@@ -5,7 +5,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from moorage_operator.cluster.client import Client, ClusterError, Connection, NotLeadingError, UnreachableError
-from moorage_operator.cluster.resources import DEPLOYMENTS
+from moorage_operator.cluster.resources import DEPLOYMENTS, NODES
 
 APPLY = {"metadata": {"name": "a"}}
 
@@ -63,3 +63,15 @@ async def test_who_may_not_write_sends_no_write_but_may_read(server, make_client
     leads = True
     await client.apply("/a", APPLY)
     assert server.asked == ["GET", "PATCH"]
+
+
+async def test_what_is_many_comes_in_pages(server, make_client):
+    client = await make_client()
+    server.answers = [
+        web.json_response({"items": [{"a": 1}], "metadata": {"continue": "more"}}),
+        web.json_response({"items": [{"a": 2}], "metadata": {}}),
+    ]
+    assert [page async for page in client.pages(NODES)] == [[{"a": 1}], [{"a": 2}]]
+    server.answers = [web.Response(body=b"[]")]
+    with pytest.raises(UnreachableError, match="no list"):
+        await anext(client.pages(NODES))

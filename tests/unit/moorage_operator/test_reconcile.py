@@ -154,3 +154,21 @@ async def test_events_that_the_cluster_refuses_hold_nothing_up(reconciler, serve
     while (wait := await reconciler.reconcile(CHAT)) == 0:
         pass
     assert wait == 30
+
+
+@pytest.mark.parametrize("accelerator", [None, {"resource": "nvidia.com/gpu", "count": 1}])
+async def test_nodes_are_asked_for_only_by_who_waits_for_accelerators(make, server, store, events, accelerator):
+    asked = []
+    wanted = make.deployment(accelerator=accelerator) if accelerator else make.deployment()
+    wanted["metadata"]["resourceVersion"] = "2"
+    server.objects[DEPLOYMENT] = wanted
+    store.put(wanted)
+    reconciler = Reconciler(store, Writer(server, store), events, make.context, lambda: make.now, nodes=asked.append)
+    while await reconciler.reconcile(CHAT) == 0:
+        pass
+    assert asked == []
+    waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    pod = make.pod(conditions=[{**waiting, "message": "1 Insufficient nvidia.com/gpu"}])
+    store.put({**pod, "metadata": {**pod["metadata"], "resourceVersion": "7"}})
+    await reconciler.reconcile(CHAT)
+    assert asked == ([CHAT] if accelerator else [])

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
+from moorage_operator.plan.nodes import Node, Nodes
 from moorage_operator.plan.planner import plan
 
 PULL = "failed to pull image: not found"
@@ -143,6 +145,17 @@ def test_a_pod_that_finds_no_accelerator_waits_for_a_gpu(make, ready_condition, 
     wanted = make.deployment(accelerator={"resource": "nvidia.com/gpu", "count": 1})
     found = ready_condition(make.running(wanted, make.pod(conditions=unscheduled)))
     assert found["reason"] == "WaitingForGPU"
+    assert found["message"].startswith(words.rstrip("."))
+
+
+def test_who_waits_for_a_gpu_reads_which_node_has_how_many(make, ready_condition):
+    words = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    unscheduled = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}]
+    wanted = make.deployment(accelerator={"resource": "nvidia.com/gpu", "count": 2})
+    free = Node("node-3", {}, (), {"nvidia.com/gpu": Decimal(4)}, {"nvidia.com/gpu": Decimal(1)})
+    snapshot = replace(make.running(wanted, make.pod(conditions=unscheduled)), nodes=Nodes((free,)))
+    message = ready_condition(snapshot)["message"]
+    assert message.startswith(f"Needs 2 x nvidia.com/gpu on one node; node-3 has 1 of 4 free. {words} No node has")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import kopf
+import uvloop
 
 from moorage_operator.cluster.resources import CHILDREN, DEPLOYMENTS, LEASES, Resource
 
@@ -138,7 +139,8 @@ class _KopfThread(threading.Thread):
         """Run until stopped or broken, and say which."""
         error: BaseException = EarError("kopf ended without a word")
         try:
-            asyncio.run(self._main())
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._main())
         except Exception as cause:  # noqa: BLE001 - whatever ends kopf, the supervisor must hear of it
             error = EarError(f"{type(cause).__name__}: {cause}")
             error.__cause__ = cause

@@ -16,7 +16,7 @@ from typing import Any
 
 from moorage_operator.cluster.client import Client, ClusterError, ConflictError, NotFoundError
 from moorage_operator.cluster.resources import LEASES
-from moorage_operator.manifest import Manifest, dig
+from moorage_operator.manifest import Manifest, dig, version_of
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,8 @@ class Lease:
         self._owner = owner
         self._seen: tuple[str, float] = ("", monotonic())  # the version last seen, and since when
         self._renewed: float | None = None
+        self.version = 0
+        """The resourceVersion of our last claim."""
 
     def held(self) -> bool:
         """Whether nobody else can have the lease yet.
@@ -118,12 +120,14 @@ class Lease:
         try:
             lease = await self._client.get(LEASES.path(self._namespace, self._name))
         except NotFoundError:
-            await self._client.create(LEASES.path(self._namespace), self._claim(None, holder=self._identity))
+            claim = self._claim(None, holder=self._identity)
+            self.version = version_of(await self._client.create(LEASES.path(self._namespace), claim))
             return True
         if not self._is_free(lease):
             self._renewed = None
             return False
-        await self._client.replace(LEASES.path(self._namespace, self._name), self._claim(lease, holder=self._identity))
+        claim = self._claim(lease, holder=self._identity)
+        self.version = version_of(await self._client.replace(LEASES.path(self._namespace, self._name), claim))
         return True
 
     def _is_free(self, lease: Manifest) -> bool:

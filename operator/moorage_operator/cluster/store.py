@@ -8,6 +8,7 @@ Three things make it safe to decide from memory:
 - A list corrects it (`merge`): what a watch has missed comes in, and what is gone goes out.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -40,7 +41,21 @@ class Store:
         self._family: dict[Key, set[_Address]] = {}
         self._foreign: dict[_Address, Key] = {}
         self._unplaced: dict[str, set[_Address]] = {}  # pods by namespace that no node has room for
-        self._buried: set[str] = set()  # uids that we deleted and whose late events must not bring them back
+        self._complete: dict[str, int] = {}  # the version of the last list of a kind
+        # Of each kind what went after that list, and what went before, while the list may have been on its way: by uid,
+        # and the version below which nothing is believed of it any more.
+        self._buried: dict[str, dict[str, float]] = {}
+        self._long_buried: dict[str, dict[str, float]] = {}
+
+    def heard(self, manifest: Manifest) -> bool:
+        """Take in what a watch says, as `put`. What went before the last list was made is not brought back by it.
+
+        A watch that begins anew may begin in the past: its list may come from an API server that lags behind.
+        """
+        unknown = _address(manifest) not in self._objects
+        if unknown and version_of(manifest) <= self._complete.get(kind_of(manifest), 0):
+            return False
+        return self.put(manifest)
 
     def put(self, manifest: Manifest) -> bool:
         """Take in a version of an object. False when it is no news: not newer, or the same in all that is decided by.
@@ -49,7 +64,7 @@ class Store:
         """
         address = _address(manifest)
         known = self._objects.get(address)
-        if uid_of(manifest) in self._buried:
+        if self._is_buried(manifest):
             return False
         if known is not None and version_of(manifest) <= version_of(known):
             return False
@@ -68,8 +83,8 @@ class Store:
         self.put(manifest)
 
     def remove(self, manifest: Manifest) -> None:
-        """The object is gone, as a watch says. A newer object of the same name stays."""
-        self._buried.discard(uid_of(manifest))
+        """The object is gone, as a watch says: deleted, or it lost our label. A newer object of the same name stays."""
+        self._bury(manifest, version_of(manifest))
         address = _address(manifest)
         known = self._objects.get(address)
         if known is not None and version_of(known) <= version_of(manifest):
@@ -77,11 +92,13 @@ class Store:
 
     def removed(self, manifest: Manifest) -> None:
         """The object is gone because we deleted it: late events of it are ignored."""
-        self._buried.add(uid_of(manifest))
+        self._bury(manifest, math.inf)
         self._drop(_address(manifest))
 
     def merge(self, kind: str, listed: Iterable[Manifest], version: int) -> None:
-        """Correct one kind by a list that the API server made at `version`."""
+        """Correct one kind by a list that the API server made at `version`. An older one than the last says nothing."""
+        if version < self._complete.get(kind, 0):
+            return
         present = set()
         for manifest in listed:
             present.add(_address(manifest))
@@ -89,6 +106,8 @@ class Store:
         for address in [one for one in self._objects if one[0] == kind and one not in present]:
             if version_of(self._objects[address]) <= version:
                 self._drop(address)
+        self._complete[kind] = version
+        self._long_buried[kind] = self._buried.pop(kind, {})
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """One object, or None."""
@@ -118,6 +137,15 @@ class Store:
     def __len__(self) -> int:
         """How many objects are known."""
         return len(self._objects)
+
+    def _bury(self, manifest: Manifest, below: float) -> None:
+        buried = self._buried.setdefault(kind_of(manifest), {})
+        buried[uid_of(manifest)] = max(below, buried.get(uid_of(manifest), 0))
+
+    def _is_buried(self, manifest: Manifest) -> bool:
+        kind, uid = kind_of(manifest), uid_of(manifest)
+        below = max(self._buried.get(kind, {}).get(uid, 0), self._long_buried.get(kind, {}).get(uid, 0))
+        return version_of(manifest) < below
 
     def _key(self, address: _Address, manifest: Manifest) -> Key:
         return self._foreign.get(address) or key_of(manifest)

@@ -70,7 +70,7 @@ async def operate(settings: Settings) -> int:
             return 0
         leading.set(1)
         pulse.ready = False
-        leader = _leader(settings, client, metrics, pulse)
+        leader = _leader(settings, client, metrics, pulse, lambda: lease.version)
         hearing = leader.ear(lambda: credentials.login(os.environ))
         ended = await _first(told.wait(), lease.keep(), leader.lead(hearing))
         # Nothing of ours writes any more, and kopf never does: the next one need not wait for kopf to end.
@@ -86,7 +86,9 @@ def _lease(settings: Settings, client: Client) -> Lease:
     return Lease(client, *where, monotonic=time.monotonic, owner=owner)
 
 
-def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.Pulse) -> Leader:
+def _leader(
+    settings: Settings, client: Client, metrics: Metrics, pulse: health.Pulse, since: Callable[[], int]
+) -> Leader:
     store = Store()
     metrics.objects.set_function(lambda: len(store))
     writer = Writer(client, store)
@@ -111,6 +113,7 @@ def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.
         now=_now,
         gateways=gateways,
         inventory=inventory,
+        since=since,
     )
 
 

@@ -88,6 +88,45 @@ def test_a_list_brings_what_was_missed_and_takes_what_is_gone(store):
     assert store.children(CHAT)["Service"]
 
 
+def test_a_watch_that_begins_in_the_past_brings_nothing_back(store):
+    """As when its list comes from an API server that lags behind."""
+    store.put(child(10))
+    store.merge("Deployment", [], version=20)
+    assert not store.heard(child(10)), "it was not there at version 20"
+    assert store.heard(child(21, uid="u2"))
+    store.remove(child(30, uid="u2"))
+    assert not store.heard(child(25, uid="u2")), "it went at version 30"
+    assert store.heard(child(31, uid="u3"))
+
+
+def test_a_list_that_is_older_than_the_last_one_says_nothing(store):
+    store.merge("Deployment", [], version=20)
+    store.merge("Deployment", [child(10)], version=15)
+    assert version(store) is None
+    store.put(child(14, kind="Service"))
+    store.merge("Service", [], version=15)
+    assert store.children(CHAT)["Service"] == (), "each kind has lists of its own"
+
+
+def test_an_object_that_lost_our_label_can_come_back(store):
+    """For a watch that selects by labels it is deleted then."""
+    store.put(child(10))
+    store.remove(child(11))
+    assert store.put(child(11)), "looked up"
+    store.remove(child(12))
+    assert store.heard(child(13)), "labelled again"
+
+
+def test_what_went_is_forgotten_once_no_list_can_show_it_any_more(store):
+    store.put(child(10))
+    store.removed(child(10))
+    store.merge("Deployment", [child(10)], version=10)
+    assert version(store) is None, "the list was made before it went"
+    store.merge("Deployment", [], version=20)
+    assert not store._buried.get("Deployment")
+    assert not store._long_buried["Deployment"]
+
+
 def test_children_belong_to_the_deployment_that_their_label_names(store):
     store.put(child(1))
     store.put(child(2, kind="Pod", name="p"))

@@ -136,3 +136,27 @@ async def test_a_pod_that_was_made_before_a_death_is_found(store):
 async def test_a_pod_that_went_between_the_two_is_tried_again(store):
     with pytest.raises(ConflictError, match="already exists"):
         await Writer(Occupied(None), store).apply(OWNER, lookup())
+
+
+class Hidden:
+    """Has a workload that the store does not know of."""
+
+    def __init__(self, found):
+        self.found = found
+
+    async def get(self, path, **_):
+        return self.found
+
+
+async def test_a_child_that_nobody_knew_of_is_not_written_over():
+    """The plan was made without it, by what an API server that lags behind said: it might take live replicas away."""
+    store = Store()
+    assert await Writer(Hidden(workload("x:2", version=9)), store).apply(OWNER, workload("x:1"))
+    assert store.get("Deployment", "team", "chat-r1")["spec"] == {"image": "x:2"}
+
+
+async def test_a_child_on_its_way_out_is_waited_for():
+    gone = workload("x:1", version=9)
+    gone["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    with pytest.raises(ConflictError, match="is on its way out"):
+        await Writer(Hidden(gone), Store()).apply(OWNER, workload("x:1"))

@@ -71,6 +71,8 @@ class SimulatedPod:
         self.revision = int(labels["moorage.dev/revision"])
         self.born, self.ready, self.scheduled, self.unschedulable, self.restarts = now, False, False, None, 0
         self.scheduler_said = ""
+        self.order = 0
+        """The smaller, the longer it has been ready."""
 
     def manifest(self):
         conditions = [{"type": "Ready", "status": "True" if self.ready else "False"}]
@@ -172,7 +174,8 @@ class World:
             if pod.image == CRASHING:
                 pod.restarts += 1
             else:
-                pod.ready = True
+                self.count += 1
+                pod.ready, pod.order = True, self.count
         for asked in self.lookups.values():
             asked["done"] = True
 
@@ -281,13 +284,17 @@ class World:
     # Controllers.
 
     def _control(self):
-        """Pods follow their workloads; those that are not ready go first, as ReplicaSets do it."""
+        """Pods follow their workloads; those that are not ready go first, then the latest, as ReplicaSets do it.
+
+        So what goes is never what gateways have known for longer than what stays. Source: ActivePodsWithRanks in
+        kubernetes/pkg/controller/controller_utils.go.
+        """
         before = list(self.pods)
         workloads = {name: one for (kind, name), one in self.objects.items() if kind == "Deployment"}
         self.pods = []
         for name, workload in sorted(workloads.items()):
             pods = [pod for pod in before if pod.workload == name]
-            pods.sort(key=lambda pod: (not pod.ready, not pod.scheduled, pod.born))
+            pods.sort(key=lambda pod: (not pod.ready, not pod.scheduled, pod.order, pod.born))
             pods = pods[: workload["spec"]["replicas"]]
             while len(pods) < workload["spec"]["replicas"]:
                 pods.append(self._pod(name, workload))

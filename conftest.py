@@ -1,5 +1,6 @@
 """Figures that tests show for the project's bars, printed together when the run is over, by `tests` and `e2e` alike."""
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -42,6 +43,5 @@ def _short(value: float | str) -> str:
 
 
 def _natural(line: str) -> tuple[str, int, str]:
-    name = line.split("  ", maxsplit=1)[0]
-    letters = name.rstrip("0123456789")
-    return letters, int(name[len(letters) :] or 0), line
+    letters, digits, rest = re.split(r"(\d+|$)", line, maxsplit=1)
+    return letters, int(digits or 0), rest

@@ -49,11 +49,11 @@ class Operator:
     def start(self) -> None:
         """Start it; it does not lead yet."""
         flags = ["--runtime-image=moorage/runtime:1", "--namespace=default", f"--port={self._port}"]
-        command = [str(Path(sys.executable).with_name("moorage-operator"))]
-        if self._profile is not None:
-            command = [sys.executable, "-m", "bench.operator.profiled", str(self._profile)]
+        module = (
+            ["bench.operator.shipped"] if self._profile is None else ["bench.operator.profiled", str(self._profile)]
+        )
         with (self._folder / "operator.log").open("ab") as log:
-            self._process = subprocess.Popen([*command, *flags], stdout=log, stderr=log)
+            self._process = subprocess.Popen([sys.executable, "-m", *module, *flags], stdout=log, stderr=log)
 
     def stop(self) -> None:
         """Tell it to end, and wait."""

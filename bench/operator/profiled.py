@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from moorage_operator.shell.main import main
+from bench.operator.shipped import main
 
 _EVERY: Final = 0.004
 _SHOWN: Final = 45

@@ -90,13 +90,14 @@ class Operator:
         if self.pid:
             try:
                 async with session.get(f"http://127.0.0.1:{self._port}/metrics") as answer:
-                    return _read(await answer.text())
+                    return read_figures(await answer.text())
             except aiohttp.ClientConnectionError:
                 return None
         return None
 
 
-def _read(page: str) -> Figures:
+def read_figures(page: str) -> Figures:
+    """Read them from the text of /metrics."""
     samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
 
     def total(name: str) -> int:

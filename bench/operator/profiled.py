@@ -22,11 +22,12 @@ _Place = tuple[str, str]
 
 
 class Sampler(threading.Thread):
-    """Looks until the process ends."""
+    """Looks until it is stopped."""
 
     def __init__(self) -> None:
         """Have seen nothing."""
         super().__init__(name="sampler", daemon=True)
+        self._over = threading.Event()
         self._spent: dict[int, float] = {}
         self.own: Counter[_Place] = Counter()
         self.within: Counter[_Place] = Counter()
@@ -34,12 +35,16 @@ class Sampler(threading.Thread):
 
     def run(self) -> None:
         """Look, again and again."""
-        while True:
-            time.sleep(_EVERY)
+        while not self._over.wait(_EVERY):
             frames = sys._current_frames()  # noqa: SLF001 - documented, in spite of its name
             for thread in threading.enumerate():
                 if thread is not self and thread.ident in frames:
                     self._charge(thread.name, thread.ident, frames[thread.ident])
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._over.set()
+        self.join()
 
     def _charge(self, name: str, ident: int, frame: FrameType) -> None:
         now = time.clock_gettime(time.pthread_getcpuclockid(ident))
@@ -79,5 +84,6 @@ if __name__ == "__main__":
     try:
         main()
     finally:
+        sampler.stop()
         with report.open("a") as file:  # a benchmark starts the operator more than once
             file.write(sampler.report() + "\n")

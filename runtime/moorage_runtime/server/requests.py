@@ -70,7 +70,7 @@ class CompletionRequest:
     generation: Generation
 
 
-def parse_body(body: bytes) -> Fields:
+def parse_body(body: bytes | bytearray) -> Fields:
     """The JSON object in a request's body."""
     try:
         value = orjson.loads(body)

@@ -63,9 +63,10 @@ class Kit:
         self.delete_namespace()
         self.stack.namespace(self.namespace)
 
-    def delete_namespace(self) -> None:
-        """Remove the namespace with everything in it."""
-        self.stack.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s")
+    def delete_namespace(self, *, wait: bool = True) -> None:
+        """Remove the namespace with everything in it; without `wait` it goes while the test does something else."""
+        how = ("--timeout=120s",) if wait else ("--wait=false",)
+        self.stack.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", *how)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl in the case's namespace."""

@@ -1,6 +1,7 @@
 """Snapshot, plan, execute, one round after the other, against an API server that keeps what it is given."""
 
 import itertools
+from datetime import timedelta
 
 import pytest
 
@@ -95,7 +96,8 @@ async def test_it_goes_on_once_a_stranger_with_the_name_that_it_needs_is_gone(re
 
     del server.objects[SERVICE]
     assert await reconciler.reconcile(CHAT) == 0, "no watch tells of it: it has to be looked for"
-    await reconciler.reconcile(CHAT)
+    while await reconciler.reconcile(CHAT) == 0:
+        pass
     assert server.objects[SERVICE]["spec"]["selector"]["moorage.dev/deployment"] == "chat"
 
 
@@ -172,3 +174,67 @@ async def test_nodes_are_asked_for_only_by_who_waits_for_accelerators(make, serv
     store.put({**pod, "metadata": {**pod["metadata"], "resourceVersion": "7"}})
     await reconciler.reconcile(CHAT)
     assert asked == ([CHAT] if accelerator else [])
+
+
+class Clock:
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+    def pass_by(self, seconds):
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock(make):
+    return Clock(make.now)
+
+
+async def rests(reconciler):
+    while (wait := await reconciler.reconcile(CHAT)) == 0:
+        pass
+    return wait
+
+
+async def test_what_starts_pods_comes_first_and_the_rest_once_others_had_their_turn(reconciler, server):
+    assert await reconciler.reconcile(CHAT) == 0
+    assert "/apis/apps/v1/namespaces/team/deployments/chat-r1" in server.objects
+    assert SERVICE not in server.objects
+    assert await reconciler.reconcile(CHAT) == 0
+    assert SERVICE in server.objects
+
+
+async def test_phases_that_are_over_soon_are_never_written(make, server, store, events, clock):
+    reconciler = Reconciler(store, Writer(server, store), events, make.context, clock)
+    assert await rests(reconciler) == 2
+    clock.pass_by(1.5)
+    store.put(make.on_node())
+    assert await rests(reconciler) == 0.5
+    assert "status" not in store.get("LLMDeployment", "team", "chat")
+    store.put({**make.ready(), "metadata": {**make.ready()["metadata"], "resourceVersion": "9"}})
+    await rests(reconciler)
+    assert ready(store)["reason"] == "Serving"
+
+
+async def test_a_phase_that_lasts_is_written(make, server, store, events, clock):
+    reconciler = Reconciler(store, Writer(server, store), events, make.context, clock)
+    await rests(reconciler)
+    clock.pass_by(2)
+    await rests(reconciler)
+    assert ready(store)["reason"] == "Scheduling"
+    store.put(make.on_node())
+    assert await rests(reconciler) == 2
+    assert ready(store)["reason"] == "Scheduling"
+    clock.pass_by(-3600)
+    await rests(reconciler)
+    assert ready(store)["reason"] == "FetchingModel", "nobody waits for a clock that was put back"
+
+
+async def test_trouble_waits_for_nothing(make, server, store, events, clock):
+    reconciler = Reconciler(store, Writer(server, store), events, make.context, clock)
+    await rests(reconciler)
+    store.put(make.on_node(server=make.ended("boom")))
+    await rests(reconciler)
+    assert ready(store)["reason"] == "EngineFailed"

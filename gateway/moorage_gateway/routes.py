@@ -92,9 +92,11 @@ class _Deployments:
         self._touch(before | set(self.by_key))
 
     def put(self, obj: Object) -> None:
-        if (deployment := _read(objects.deployment, obj)) is None:
+        if (found := _read(objects.deployment, obj)) is None:
             self.remove(obj)
-        elif self.by_key.get(deployment.key) != (deployment := self._remembering(deployment)):
+            return
+        deployment = self._remembering(found)
+        if self.by_key.get(deployment.key) != deployment:
             self.by_key[deployment.key] = deployment
             self._touch((deployment.key,))
 

@@ -35,6 +35,7 @@ _RIGHTS: Final = (
     ("list", "controllerrevisions.apps", "history, diff, rollback, plan"),
     ("list", "pods", "plan"),
     ("list", "deployments.apps", "plan"),
+    ("list", "nodes", "plan, to say whether it fits"),
 )
 """Verb, resource, and what needs it."""
 

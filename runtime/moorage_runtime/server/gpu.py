@@ -11,6 +11,8 @@ import pynvml  # type: ignore[import-untyped]  # nvidia-ml-py ships no types
 # A lost GPU can hold a call into the driver for ever; after this the last answer counts for nothing.
 STALE_AFTER = 60.0
 _MIB = 2**20
+_NOT_READ_YET = {"available": False, "reason": "NotReadYet", "message": "NVML has not answered yet."}
+_NO_DEVICES = {"available": False, "reason": "NoDevices", "message": "NVML answers, and shows this container no GPU."}
 
 _REASONS = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "NVMLNotFound",
@@ -36,7 +38,7 @@ def read_gpus() -> dict[str, Any]:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
     if not devices:
-        return {"available": False, "reason": "NoDevices"}
+        return _NO_DEVICES
     return {"available": True, "devices": devices}
 
 
@@ -76,7 +78,7 @@ class GpuMonitor:
     def __init__(self, read: Callable[[], dict[str, Any]] = read_gpus, interval: float = 5.0) -> None:
         self._read = read
         self._interval = interval
-        self._latest: dict[str, Any] = {"available": False, "reason": "NotReadYet"}
+        self._latest: dict[str, Any] = _NOT_READ_YET
         self._at = time.monotonic()
         self._stop = threading.Event()
         # A daemon, so that a call that hangs in the driver cannot keep the process alive.

@@ -15,6 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import aiohttp
@@ -34,6 +35,7 @@ _OBJECTS = int(os.environ.get("OBJECTS") or 1000)
 _PROFILE = os.environ.get("PROFILE")
 _NODES = 10
 _REST_SECONDS = 60.0
+_ONE_BY_ONE = 10
 _QUIET_SECONDS = 5.0
 """Without a write, after which a phase is over: longer than anything that the operator waits for."""
 _DEADLINE = 60 + 4.0 * _OBJECTS
@@ -99,6 +101,7 @@ class Bench:
                 "writes_per_object": round(updated.writes / _OBJECTS, 2),
             },
             "restart": {"cpu_s": round(restart_cpu_s, 2), "rss_mib": round(restart_rss_mib)},
+            "idle": await self._idle(),
             "cpu_s_by_program": {name: round(seconds, 1) for name, seconds in created.cpu_s.items()},
         }
 
@@ -146,6 +149,16 @@ class Bench:
         spent = after.cpu_s["operator"] - before.cpu_s["operator"]
         _say(f"  at rest for {_REST_SECONDS:.0f} s: {writes} writes, {spent:.2f} CPU-s")
         return round(writes * 60 / _REST_SECONDS, 2)
+
+    async def _idle(self) -> dict[str, float]:
+        """How long one object takes when nothing else goes on: the median of some."""
+        seen = []
+        for number in range(_ONE_BY_ONE):
+            seen.append(await self._fleet.one_more(number))
+            await self._until(lambda seen: seen.idle)
+        pod_s, status_s = (median(times) for times in zip(*((one.pod_s, one.status_s) for one in seen), strict=True))
+        _say(f"  one at a time: a pod after {pod_s:.3f} s, Available {status_s:.3f} s after the pod was ready")
+        return {"pod_s": round(pod_s, 3), "status_s": round(status_s, 3)}
 
     async def _look(self) -> Look:
         figures = await self._until(lambda _: True)

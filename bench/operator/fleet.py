@@ -1,7 +1,9 @@
 """Many LLMDeployments, as the people see them who make and change them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import aiohttp
@@ -22,6 +24,18 @@ _SPEC: Final = {
     "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
 }
 _DAY: Final = 86_400
+_SOON: Final = 60
+_ENDLESS: Final = aiohttp.ClientTimeout(total=None)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """How long one object took, in seconds."""
+
+    pod_s: float
+    """Until it had a pod."""
+    status_s: float
+    """From when the pod was ready until the status said so."""
 
 
 class Fleet:
@@ -44,7 +58,7 @@ class Fleet:
         """Begin to watch."""
         self._session = aiohttp.ClientSession(
             self._connection.server,
-            connector=aiohttp.TCPConnector(ssl=self._connection.tls or True, limit=_AT_ONCE + 1),
+            connector=aiohttp.TCPConnector(ssl=self._connection.tls or True, limit=_AT_ONCE + 2),
             headers=self._connection.headers,
         )
         self._watching = asyncio.create_task(self._watch())
@@ -66,19 +80,38 @@ class Fleet:
         """Make every object."""
         await self._each(lambda key: self._send("POST", DEPLOYMENTS.path(key.namespace), _made(key)))
 
+    async def one_more(self, number: int) -> Answered:
+        """Make one object while nothing else goes on."""
+        key = Key("team-0", f"one-{number:04}")
+        params = {"watch": "1", "labelSelector": f"{names.DEPLOYMENT_LABEL}={key.name}"}
+        pods = f"/api/v1/namespaces/{key.namespace}/pods"
+        async with asyncio.timeout(_SOON), self._session.get(pods, params=params, timeout=_ENDLESS) as answer:
+            began = time.monotonic()
+            await self._send("POST", DEPLOYMENTS.path(key.namespace), _made(key))
+            pod_s = None
+            async for event in _events(answer):
+                pod_s = pod_s or time.monotonic() - began
+                if condition(event["object"], "Ready"):
+                    break
+        ready = time.monotonic()
+        await self.until(available, _SOON, {key})
+        return Answered(pod_s or 0.0, time.monotonic() - ready)
+
     async def edit(self, number: int) -> None:
         """Change what the replicas of every object are made of."""
         patch = {"spec": {"engine": {"env": _env(number)}}}
         await self._each(lambda key: self._send("PATCH", DEPLOYMENTS.path(key.namespace, key.name), patch))
 
-    async def until(self, accepted: Callable[[Manifest], bool], seconds: float) -> None:
-        """Wait until every object is accepted.
+    async def until(
+        self, accepted: Callable[[Manifest], bool], seconds: float, keys: Collection[Key] | None = None
+    ) -> None:
+        """Wait until every object, or those of `keys`, is accepted.
 
         Raises:
             TimeoutError: not in time.
         """
         self._accepted = accepted
-        self._left = {key for key in self.keys if not accepted(self._seen.get(key, {}))}
+        self._left = {key for key in keys or self.keys if not accepted(self._seen.get(key, {}))}
         self._over.clear()
         if not self._left:
             return
@@ -113,8 +146,7 @@ class Fleet:
 
     async def _watch(self) -> None:
         params = {"watch": "1", "timeoutSeconds": str(_DAY)}
-        timeout = aiohttp.ClientTimeout(total=None)
-        async with self._session.get(DEPLOYMENTS.path(None), params=params, timeout=timeout) as answer:
+        async with self._session.get(DEPLOYMENTS.path(None), params=params, timeout=_ENDLESS) as answer:
             async for event in _events(answer):
                 self._take(event["object"])
         raise RuntimeError("the API server ended the watch")
@@ -140,7 +172,7 @@ def _made(key: Key) -> Manifest:
 
 def available(one: Manifest) -> bool:
     """It answers requests."""
-    return _condition(one, "Available")
+    return condition(one, "Available")
 
 
 def replaced(number: int) -> Callable[[Manifest], bool]:
@@ -150,7 +182,7 @@ def replaced(number: int) -> Callable[[Manifest], bool]:
         asked = dig(one, "spec", "engine", "env") == _env(number)
         current = dig(one, "status", "observedGeneration") == dig(one, "metadata", "generation")
         alone = len(dig(one, "status", "revisions", default=())) == 1
-        return asked and current and alone and _condition(one, "Ready")
+        return asked and current and alone and condition(one, "Ready")
 
     return accepted
 
@@ -159,6 +191,7 @@ def _env(number: int) -> list[Manifest]:
     return [{"name": "EDIT", "value": str(number)}]
 
 
-def _condition(one: Manifest, kind: str) -> bool:
+def condition(one: Manifest, kind: str) -> bool:
+    """Whether a condition of an object's status is true."""
     conditions = dig(one, "status", "conditions", default=())
     return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)

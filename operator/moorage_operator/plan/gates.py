@@ -128,7 +128,16 @@ def _too_few(gate: Gate, totals: Totals) -> Blocked | None:
         seen, what = totals.requests, "requests"
     else:
         seen, what = sum(totals.ttft), "streams"
-    return Blocked(f"{gate.metric}: {seen} of {gate.min_requests} {what} seen") if seen < gate.min_requests else None
+    if seen >= gate.min_requests:
+        return None
+    return Blocked(f"{gate.metric}: {_roughly(seen, gate.min_requests)} of {gate.min_requests} {what} seen")
+
+
+def _roughly(seen: int, needed: int) -> str:
+    """By tenths of what is needed: one that changed with every request would be written each second, for hours."""
+    tenth = max(1, needed // 10)
+    known = seen // tenth * tenth
+    return str(known) if known == seen else f"more than {known}"
 
 
 def _unknown(gate: Gate, stable: Totals) -> Blocked | None:

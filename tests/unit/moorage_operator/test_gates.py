@@ -67,6 +67,14 @@ def test_a_gate_holds_blocks_or_fails(gate, candidate, stable, outcome):
         assert gate["metric"] in judged.message
 
 
+@pytest.mark.parametrize(("needed", "words"), [(15, 15), (100, 20), (1_000_000, 20)])
+def test_what_is_awaited_is_told_in_a_few_different_words(needed, words):
+    gate = Gate.model_validate({"metric": "ErrorRate", "max": "1%", "minRequests": needed})
+    said = {judge(gate, totals(requests=needed * part // 300), FAST).message for part in range(300)}
+    assert len(said) <= words
+    assert f"ErrorRate: 0 of {needed} requests seen" in said
+
+
 def test_only_what_came_after_the_beginning_counts_and_gateways_add_up():
     begun = window((gateway("a", requests=10, errors=1), gateway("b", requests=5)), (2,))
     now = (gateway("a", requests=30, errors=2, ttft=(1, 0, 0, 0)), gateway("b", requests=6, ttft=(0, 2, 0, 0)))

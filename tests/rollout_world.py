@@ -13,6 +13,7 @@ from moorage_operator.render.context import Context
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD, OTHER, CRASHING, SLOW, FAILING = "engine:good", "engine:other", "engine:crash", "engine:slow", "engine:fail"
+STUCK = "engine:stuck"
 FULL = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
 KINDS = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget")
@@ -173,7 +174,7 @@ class World:
             seen.add(pod.workload)
             if pod.image == CRASHING:
                 pod.restarts += 1
-            else:
+            elif pod.image != STUCK:
                 self.count += 1
                 pod.ready, pod.order = True, self.count
         for asked in self.lookups.values():

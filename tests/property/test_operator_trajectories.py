@@ -92,7 +92,9 @@ class Trajectory(World):
         metadata = {name: value for name, value in self.deployment["metadata"].items() if name != "annotations"}
         self.deployment = {**self.deployment, "metadata": metadata}
         rollout = {**self.deployment["spec"].get("rollout", {}), "paused": False}
-        self.spec(model={"source": "python://model==1"}, rollbackTo=None, rollout=rollout, engine={"image": "engine:new"})
+        self.spec(
+            model={"source": "python://model==1"}, rollbackTo=None, rollout=rollout, engine={"image": "engine:new"}
+        )
 
 
 @settings(max_examples=TRAJECTORIES)

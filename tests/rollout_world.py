@@ -423,7 +423,7 @@ class World:
 
 
 def _role(record):
-    return record["metadata"]["labels"]["moorage.dev/role"]
+    return record["metadata"]["labels"].get("moorage.dev/role")
 
 
 def _content(manifest):

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from moorage_api.status import Decision, RevisionStatus, Status
 from moorage_operator.manifest import dig
+from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.snapshot import Event
 
 REMEMBERED: Final = 10
@@ -18,7 +19,8 @@ _Rows = dict[int, dict[str, Any]]
 def decisions(before: Any, after: Status, now: datetime) -> tuple[Decision, ...]:
     """The last ten decisions, those that make `after` out of `before` (the raw status) among them."""
     now = now.replace(microsecond=0)
-    told = tuple(Decision.model_validate(one) for one in before.get("decisions", ()))
+    read = (remembered(Decision, one) for one in before.get("decisions", ()))
+    told = tuple(one for one in read if one is not None)
     if "revisions" not in before:
         return told
     rows: _Rows = {one["number"]: one for one in before["revisions"]}

@@ -4,8 +4,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
 from moorage_api.rollout import Rollout
@@ -17,6 +15,7 @@ from moorage_operator.plan.actions import Action
 from moorage_operator.plan.divide import Crew
 from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.pods import Replica, replicas
+from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.snapshot import Snapshot
@@ -223,12 +222,9 @@ def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
     reported = snapshot.reported("rollout")
     if found.candidate is None or snapshot.reported("revision", "candidate") != found.candidate.number:
         return RolloutStatus()
-    try:
-        before = RolloutStatus.model_validate(reported or {})
-    except ValidationError:  # written by another version: the rollout begins at its first step
-        return RolloutStatus()
-    if before.began is None or before.began != from_text(found.candidate.standing.since):
-        return RolloutStatus()  # an earlier try of the same revision
+    before = remembered(RolloutStatus, reported)
+    if before is None or before.began is None or before.began != from_text(found.candidate.standing.since):
+        return RolloutStatus()  # an earlier try of the same revision, or words of another version: begin again
     return before if before.strategy == strategy(found) else RolloutStatus(progress=before.progress)
 
 

@@ -11,6 +11,7 @@ from moorage_api.conditions import Reason
 from moorage_api.status import Gpu, Traffic
 from moorage_operator.plan.figures import Device, PodFigures
 from moorage_operator.plan.finding import Finding
+from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.times import from_text
 
@@ -34,7 +35,7 @@ def measured(routing: Routing, before: Any, now: datetime) -> Measured:
     """The figures to report; `before` is the whole status that was last written."""
     pods = _pods(routing)
     gpu, traffic = _gpu(pods), _traffic(pods)
-    was = Measured(_read(Gpu, before.get("gpu")), _read(Traffic, before.get("traffic")), _time(before))
+    was = Measured(remembered(Gpu, before.get("gpu")), remembered(Traffic, before.get("traffic")), _time(before))
     if not _differs(was.gpu, gpu) and not _differs(was.traffic, traffic):
         return was
     left = (was.at + INTERVAL - now).total_seconds() if was.at is not None else 0.0
@@ -100,10 +101,6 @@ def _differs(before: Gpu | Traffic | None, now: Gpu | Traffic | None) -> bool:
 
 def _step(name: str, before: int) -> float:
     return _POINTS if name in _PERCENTAGES else max(1.0, _PART * before)
-
-
-def _read(model: type[Any], raw: Any) -> Any:
-    return model.model_validate(raw) if isinstance(raw, dict) else None
 
 
 def _time(before: Any) -> datetime | None:

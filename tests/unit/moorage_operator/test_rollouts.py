@@ -257,6 +257,8 @@ def test_without_auto_rollback_it_stops_where_it_is():
         made.tick(1000)
     assert made.weights == {1: 90, 2: 10}
     assert made.ready == ("False", "GateFailed")
+    made.serve()
+    assert made.step() == 0, "further failures of what is stalled are no reason to write"
     made.edit(GOOD)
     made.settle()
     assert made.there() == {1: 3}
@@ -575,6 +577,54 @@ def test_a_repair_does_not_wait_for_what_is_needed_only_because_the_stable_revis
     assert made.image_of(3) == "engine:repaired"
     made.settle()
     assert set(made.there()) == {3}
+
+
+@pytest.mark.parametrize("rollout", [{}, CANARY, {"strategy": "BlueGreen"}])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("damage", ["annotations", "label", "times"])
+def test_records_that_were_damaged_in_the_middle_are_made_do_with(rollout, kept, damage):
+    made = world(replicas=2, rollout=rollout)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2, 0) > 0)
+    for key in [key for key in made.objects if key[0] == "ControllerRevision"]:
+        made.objects[key] = damaged(made.objects[key], damage)
+    if not kept:
+        made.lose_status()
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
+    assert all("moorage.dev/role" in one["metadata"]["labels"] for one in made._records())
+
+
+def damaged(record, damage):
+    metadata = record["metadata"]
+    labels, annotations = dict(metadata["labels"]), dict(metadata["annotations"])
+    if damage == "label":
+        del labels["moorage.dev/role"]
+    if damage == "annotations":
+        annotations = {}
+    if damage == "times":
+        annotations |= {"moorage.dev/role-since": "yesterday", "moorage.dev/promoted": "2026-01-01"}
+    return {**record, "metadata": {**metadata, "labels": labels, "annotations": annotations}}
+
+
+def test_a_status_in_the_words_of_another_version_is_made_anew():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    invented = {"time": "2026-01-01T00:00:00Z", "kind": "Invented", "from": "a", "to": "b", "reason": "c"}
+    strange = {
+        "rollout": {"step": -1},
+        "gpu": {"load": 5},
+        "traffic": {"tokensPerSecond": "many"},
+        "startup": {"seconds": {"Scheduling": "2s"}},
+        "decisions": [invented, *made.status["decisions"]],
+    }
+    made.deployment = {**made.deployment, "status": {**made.status, **strange}}
+    made.run()
+    assert made.weights == {1: 90, 2: 10}
+    assert invented not in made.status["decisions"]
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
 
 
 def test_a_lost_status_begins_a_canary_at_its_first_step_with_everything_on_stable():

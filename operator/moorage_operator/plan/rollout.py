@@ -284,6 +284,7 @@ def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
     failed = beat.failed
     if running and left <= 0:
         failed = Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, _late(rollout, beat.said.message))
+    failed = _as_told(rollout, failed)
     gives_up = failed is not None and found.rollout.auto_rollback
     course = beat.course if failed is None else replace(beat.course, frozen=True)
     return Verdict(
@@ -296,6 +297,14 @@ def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
         status=_status(rollout, beat, failed or beat.said, progress),
         wakes=(*beat.wakes, *((max(left, 0.1),) if running else ()), *_patience(found)),
     )
+
+
+def _as_told(rollout: _Rollout, failed: Finding | None) -> Finding | None:
+    """In the words that were written first: its figures may go on changing for as long as nobody acts."""
+    before = rollout.before
+    if failed is None or failed.reason != before.reason or not before.message:
+        return failed
+    return replace(failed, message=before.message)
 
 
 def _late(rollout: _Rollout, counted: str) -> str:

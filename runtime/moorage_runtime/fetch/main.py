@@ -125,13 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where claims are mounted (default: /sources)",
     )
-    parser.add_argument(
-        "--termination-log",
-        type=Path,
-        default=termination.DEFAULT_PATH,
-        metavar="FILE",
-        help="where Kubernetes reads how the container ended; written if it exists (default: %(default)s)",
-    )
+    termination.add_flag(parser)
     return parser
 
 

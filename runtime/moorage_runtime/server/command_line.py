@@ -122,13 +122,7 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
         help="largest request body in MiB; large ones are taken in one after the other, so many MiB at a time "
         "(default: 4)",
     )
-    group.add_argument(
-        "--termination-log",
-        type=Path,
-        default=termination.DEFAULT_PATH,
-        metavar="FILE",
-        help="where Kubernetes reads why the container ended; written if it exists (default: %(default)s)",
-    )
+    termination.add_flag(group)
 
 
 def _whole(text: str) -> int:

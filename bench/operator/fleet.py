@@ -61,6 +61,7 @@ class Fleet:
             connector=aiohttp.TCPConnector(ssl=self._connection.tls or True, limit=_AT_ONCE + 2),
             headers=self._connection.headers,
         )
+        await self._served()
         self._watching = asyncio.create_task(self._watch())
         return self
 
@@ -124,6 +125,15 @@ class Fleet:
             key = min(self._left)
             raise TimeoutError(f"{len(self._left)} are not there, {key} among them: {self._seen.get(key)}")
 
+    async def _served(self) -> None:
+        """Wait until the API server serves the kind, a moment after it says that its definition is established."""
+        async with asyncio.timeout(_SOON):
+            while True:
+                async with self._session.get(DEPLOYMENTS.path(None)) as answer:
+                    if answer.ok:
+                        return
+                await asyncio.sleep(0.1)
+
     async def _each(self, work: Callable[[Key], Awaitable[None]]) -> None:
         """For every key, so many at once."""
         room = asyncio.Semaphore(_AT_ONCE)
@@ -147,6 +157,7 @@ class Fleet:
     async def _watch(self) -> None:
         params = {"watch": "1", "timeoutSeconds": str(_DAY)}
         async with self._session.get(DEPLOYMENTS.path(None), params=params, timeout=_ENDLESS) as answer:
+            answer.raise_for_status()
             async for event in _events(answer):
                 self._take(event["object"])
         raise RuntimeError("the API server ended the watch")

@@ -91,8 +91,11 @@ class Lease:
         """
         while True:
             await asyncio.sleep(self._times.retry)
+            before = self.version
             if not await self._attempt() and not self.held():
                 raise LeaseLostError(f"{self._identity} could not renew {self._namespace}/{self._name}")
+            if self.version < before:  # what is known from before would pass for newer than what is so
+                raise LeaseLostError("the cluster was restored from a backup: everything has to be read anew")
 
     async def release(self) -> None:
         """Give the lease back, so that the next one need not wait until it runs out."""

@@ -46,7 +46,7 @@ class Free:
     """An API server whose Lease is free for us; `broken` once it no longer answers."""
 
     def __init__(self):
-        self.broken, self.spec = False, {}
+        self.broken, self.spec, self.version = False, {}, 1
 
     async def get(self, path):
         if self.broken:
@@ -54,7 +54,7 @@ class Free:
         return {"metadata": {"name": "l", "resourceVersion": "1"}, "spec": self.spec}
 
     async def replace(self, path, body):
-        return body
+        return {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
 
 
 async def test_a_leader_that_sees_another_one_in_its_place_ends_at_once():
@@ -63,6 +63,18 @@ async def test_a_leader_that_sees_another_one_in_its_place_ends_at_once():
     await lease.acquire()
     server.spec = {"holderIdentity": "them", "leaseDurationSeconds": 15}
     with pytest.raises(LeaseLostError):
+        await lease.keep()
+
+
+async def test_a_cluster_that_was_restored_from_a_backup_is_read_anew():
+    """Versions begin again at lower numbers, so that nothing new would ever look newer than what is known."""
+    now, server = 0.0, Free()
+    lease = Lease(server, "ns", "l", "us", monotonic=lambda: now, times=LeaseTimes(retry=0))
+    server.version = 50
+    await lease.acquire()
+    assert lease.version == 50
+    server.version = 40
+    with pytest.raises(LeaseLostError, match="restored from a backup"):
         await lease.keep()
 
 

@@ -229,11 +229,12 @@ def _gate(rollout: _Rollout, since: datetime, window: tuple[WindowFigures, ...])
         return None
     answering = rollout.found.routing.answering
     candidate = gates.since(answering, rollout.candidate.number, window, since)
-    # After the switch of a blue-green rollout the old colour has no requests: it is judged by those before.
-    if strategy(rollout.found) == "BlueGreen":
-        stable = gates.until(answering, rollout.stable.number, window)
-    else:
+    # After the switch of a blue-green rollout, and at the end of one without surge, the stable revision has no requests
+    # any more: it is judged by those before.
+    if rollout.found.weights.get(rollout.stable.number):
         stable = gates.since(answering, rollout.stable.number, window, since)
+    else:
+        stable = gates.until(answering, rollout.stable.number, window)
     judged = [gates.judge(gate, candidate, stable) for gate in rollout.found.rollout.gates]
     failed = next((one for one in judged if isinstance(one, gates.Failed)), None)
     return failed or next((one for one in judged if one is not None), None)

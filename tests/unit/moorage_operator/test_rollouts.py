@@ -295,6 +295,18 @@ def test_a_gateway_that_was_silent_when_a_step_began_counts_from_when_it_answers
     assert "ErrorRate is 100.00% (50 of 50 requests)" in made.message
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_without_surge_the_last_replica_is_compared_with_what_was_before(replicas):
+    """Of the stable revision nothing is left by then that could be measured over the same time."""
+    made = world(replicas, {"maxSurge": 0, "gates": [SLOWER]})
+    made.edit(OTHER)
+    made.settle()
+    assert made.weights == {2: 100}
+    made.edit(SLOW)
+    made.until(lambda: made.condition("Stalled") == "True")
+    assert "TimeToFirstTokenP95 is 4.80s, more than 95ms and 20%" in made.message
+
+
 # BlueGreen
 
 

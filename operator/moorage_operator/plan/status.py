@@ -143,9 +143,15 @@ def _conditions(snapshot: Snapshot, judged: Judged, head: Finding, serving: int)
         clock.condition(ConditionType.STALLED, status=_is_stalled(found, judged.verdict, head), why=head),
     ]
     if found.has_accelerator:
-        healthy, why = health(found.routing)
+        healthy, why = health(found.routing, _without_accelerators(found))
         conditions.append(clock.condition(ConditionType.GPU_HEALTHY, status=healthy, why=why))
     return tuple(conditions)
+
+
+def _without_accelerators(found: Situation) -> frozenset[str]:
+    """Replicas whose revision asks for none, such as those that are about to be replaced by others that do."""
+    revisions = {one.number for one in found.revisions if dig(one.data, "spec", "accelerator") is None}
+    return frozenset(one.uid for one in found.replicas if one.revision in revisions)
 
 
 def _is_stalled(found: Situation, verdict: Verdict, head: Finding) -> bool:

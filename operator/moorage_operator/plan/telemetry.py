@@ -44,9 +44,9 @@ def measured(routing: Routing, before: Any, now: datetime) -> Measured:
     return Measured(gpu, traffic, now.replace(microsecond=0))
 
 
-def health(routing: Routing) -> tuple[bool | None, Finding]:
-    """Whether the GPUs work: None while nobody knows."""
-    told = [pod.gpu for pod in _pods(routing) if pod.gpu is not None]
+def health(routing: Routing, without: frozenset[str]) -> tuple[bool | None, Finding]:
+    """Whether the GPUs work: None while nobody knows. `without` are the uids of replicas that are to have none."""
+    told = [pod.gpu for pod in _pods(routing) if pod.gpu is not None and pod.uid not in without]
     bad = next((gpu for gpu in told if not gpu.available), None)
     if bad is not None:
         return False, Finding(Reason.GPU_UNHEALTHY, f"{bad.reason}: {bad.message}")

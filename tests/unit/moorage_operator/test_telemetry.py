@@ -76,6 +76,25 @@ def test_a_lost_gpu_is_told_in_nvmls_words(status):
     assert conditions[-1]["message"] == "GPULost: XID 79"
 
 
+def test_replicas_that_ask_for_no_gpu_say_nothing_about_the_health_of_gpus(make):
+    """Those that an edit puts on GPUs serve until the others are ready, and may be kept warm after that."""
+    before = make.running(make.deployment())
+    old, new = make.ready(name="old"), make.ready(revision=2, name="new")
+    old["metadata"]["uid"], new["metadata"]["uid"] = "old", "new"
+    none = PodGpu(available=False, reason="NVMLNotFound", message="NVML Shared Library Not Found")
+    edited = make.deployment(accelerator={"count": 1})
+    children = [one for kind in before.children.values() for one in kind]
+
+    def health(*pods):
+        snapshot = replace(make.snapshot(edited, *children, old, new), gateways=(gateway(pod("old", gpu=none), *pods),))
+        conditions = plan(snapshot, make.context).status["conditions"]
+        return next(one["reason"] for one in conditions if one["type"] == "GPUHealthy")
+
+    assert health() == "GPUNotMeasured"
+    assert health(pod("new")) == "GPUMeasured"
+    assert health(pod("new", gpu=LOST)) == "GPUUnhealthy"
+
+
 def timed(make, **status):
     """A pod that was made at 11:00:00, got a node after 2 s and its model after 30 s more."""
     fetched = {"state": {"terminated": {"exitCode": 0, "finishedAt": "2026-01-01T11:00:32Z", "message": "{}"}}}

@@ -126,6 +126,12 @@ class Store:
         """The pods of a namespace that no node has room for."""
         return tuple(self._objects[address] for address in self._unplaced.get(namespace, ()))
 
+    def unplaced_of(self, key: Key) -> tuple[Manifest, ...]:
+        """Those of one deployment."""
+        none: set[_Address] = set()
+        here = self._family.get(key, none) & self._unplaced.get(key.namespace, none)
+        return tuple(self._objects[address] for address in here)
+
     def unplaced_count(self, namespace: str) -> int:
         """How many those are."""
         return len(self._unplaced.get(namespace, ()))

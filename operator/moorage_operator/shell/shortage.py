@@ -17,8 +17,7 @@ def is_short(store: Store, namespace: str) -> bool:
 
 def waits(store: Store, key: Key) -> bool:
     """Whether a pod of that deployment waits for accelerators."""
-    pods = (pod for pod in store.unplaced(key.namespace) if key_of(pod) == key)
-    return any(_lacks_accelerators(pod, _owner(store, key)) for pod in pods)
+    return any(_lacks_accelerators(pod, _owner(store, key)) for pod in store.unplaced_of(key))
 
 
 def keepers(store: Store, namespace: str) -> tuple[Key, ...]:

@@ -11,8 +11,8 @@ from e2e.gpu.gpus import LOST, TOTAL_MIB
 from e2e.waiting import each_second
 
 GPUS = [
-    Gpu(f"GPU-{n}{n}", utilization=20 * n, used_mib=n * TOTAL_MIB // 8, celsius=40 + n, watts=100 * n)
-    for n in range(1, 5)
+    Gpu(f"GPU-{n}{n}", utilization=18 * n, used_mib=n * TOTAL_MIB // 8, celsius=40 + n, watts=100 * n)
+    for n in range(1, 6)
 ]
 A_MINUTE = 60
 
@@ -78,12 +78,25 @@ def test_a_model_whose_nvml_is_not_there_serves_and_says_so(kit, models):
     assert "harbour" in "".join(kit.ask(f"{kit.namespace}/blind", stream=True)["pieces"])
 
 
-def test_a_model_without_a_gpu_left_waits_for_one_and_gets_it(kit, models):
-    kit.apply("fifth.yaml")
-    waiting = kit.eventually(lambda: kit.row("fifth"), lambda row: row["STATUS"] == "WaitingForGPU", 60)
+def test_a_replica_without_a_gpu_left_waits_for_one_and_gets_it(kit, models):
+    kit.apply("twins.yaml")
+    waiting = kit.eventually(lambda: kit.row("twins"), lambda row: row["STATUS"] == "WaitingForGPU", 60)
     assert "nvidia.com/gpu" in waiting["MESSAGE"]
     kit.kubectl("scale", "llmdep/blind", "--replicas=0")
-    kit.wait_ready("fifth")
+    kit.wait_ready("twins")
+
+
+def test_where_every_gpu_is_taken_one_replica_gives_way_after_a_minute(kit, models, bar):
+    began = time.monotonic()
+    with kit.load(f"{kit.namespace}/twins", workers=1) as load, each_second(lambda: ready(kit, "twins")) as samples:
+        kit.patch("twins", model={"contextLength": 512})
+        kit.eventually(lambda: kit.row("twins")["STATUS"], lambda seen: seen == "WaitingForGPU", A_MINUTE)
+        kit.eventually(lambda: kit.status("twins")["revision"], lambda seen: seen == {"stable": 2}, 4 * A_MINUTE)
+        kit.wait_ready("twins")
+    figures = {"requests": len(load.records), "failed": len(load.failures())}
+    bar("full node", ready_min=min(samples), seconds=time.monotonic() - began, **figures)
+    assert min(samples) >= 1
+    assert load.failures() == []
 
 
 def test_what_changes_every_second_is_written_once_a_minute(kit, written, bar):
@@ -110,8 +123,19 @@ def server(kit, name):
 
 
 def replica(kit, name):
-    (pod,) = kit.get("pods", f"--selector=moorage.dev/deployment={name}")["items"]
+    (pod,) = replicas(kit, name)
     return pod
+
+
+def replicas(kit, name):
+    return kit.get("pods", f"--selector=moorage.dev/deployment={name}")["items"]
+
+
+def ready(kit, name):
+    """How many replicas are ready and not told to go."""
+    staying = [pod for pod in replicas(kit, name) if "deletionTimestamp" not in pod["metadata"]]
+    conditions = [one for pod in staying for one in pod["status"].get("conditions", ())]
+    return sum((one["type"], one["status"]) == ("Ready", "True") for one in conditions)
 
 
 def seconds_until_healthy_is(kit, name, wanted):

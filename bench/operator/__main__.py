@@ -2,8 +2,8 @@
 
 A real API server, etcd, controller manager and scheduler, and simulated nodes on which every pod is ready at once: what
 is left is what Kubernetes and the operator do. CPU is from the kernel's accounting, so that it means the same on a busy
-machine; the seconds are what this machine gives to all of them together. OBJECTS=100 makes it short; PROFILE=FILE
-writes there what the operator's functions took.
+machine; the seconds are what this machine gives to all of them together. OBJECTS=100 makes it short; REPLICAS=4 gives
+each so many pods; PROFILE=FILE writes there what the operator's functions took.
 """
 
 import asyncio
@@ -32,13 +32,14 @@ from e2e.cluster.progress import Progress
 from moorage_operator.shell.credentials import connector
 
 _OBJECTS = int(os.environ.get("OBJECTS") or 1000)
+_REPLICAS = int(os.environ.get("REPLICAS") or 1)
 _PROFILE = os.environ.get("PROFILE")
 _NODES = 10
 _REST_SECONDS = 60.0
 _ONE_BY_ONE = 10
 _QUIET_SECONDS = 5.0
 """Without a write, after which a phase is over: longer than anything that the operator waits for."""
-_DEADLINE = 60 + 4.0 * _OBJECTS
+_DEADLINE = 60 + 4.0 * _OBJECTS * _REPLICAS
 """Seconds for a phase. The slowest operator that was measured with this many objects needed three for each."""
 
 
@@ -87,6 +88,7 @@ class Bench:
         return {
             "bench": "operator",
             "objects": _OBJECTS,
+            "replicas": _REPLICAS,
             "available_s": round(created.seconds, 1),
             "update_s": round(updated.seconds, 1),
             "restart_s": round(restart_s, 2),
@@ -191,7 +193,7 @@ def _say(text: str) -> None:
 async def _measure(plane: ControlPlane) -> dict[str, Any]:
     operator = Operator(plane.directory, Path(_PROFILE) if _PROFILE else None)
     connection = connector(os.environ)()
-    async with aiohttp.ClientSession() as session, Fleet(connection, _OBJECTS) as fleet:
+    async with aiohttp.ClientSession() as session, Fleet(connection, _OBJECTS, _REPLICAS) as fleet:
         try:
             return await Bench(plane, fleet, operator, session).run()
         finally:
@@ -200,7 +202,7 @@ async def _measure(plane: ControlPlane) -> dict[str, Any]:
 
 def main() -> None:
     """Bring the control plane up, measure, print."""
-    _say(f"operator: {_OBJECTS} LLMDeployments on {_NODES} simulated nodes")
+    _say(f"operator: {_OBJECTS} LLMDeployments of {_REPLICAS} on {_NODES} simulated nodes")
     progress = Progress()
     with (
         tempfile.TemporaryDirectory(prefix="moorage-bench-") as folder,

@@ -44,10 +44,11 @@ class Fleet:
     Args:
         connection: who the people are.
         count: how many objects.
+        replicas: of each.
     """
 
-    def __init__(self, connection: Connection, count: int) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, count: int, replicas: int = 1) -> None:
+        self._connection, self._replicas = connection, replicas
         self.keys = [Key(f"team-{number % _NAMESPACES}", f"model-{number:04}") for number in range(count)]
         self._seen: dict[Key, Manifest] = {}
         self._accepted: Callable[[Manifest], bool] = bool
@@ -79,7 +80,7 @@ class Fleet:
 
     async def deploy(self) -> None:
         """Make every object."""
-        await self._each(lambda key: self._send("POST", DEPLOYMENTS.path(key.namespace), _made(key)))
+        await self._each(lambda key: self._send("POST", DEPLOYMENTS.path(key.namespace), self._made(key)))
 
     async def one_more(self, number: int) -> Answered:
         """Make one object while nothing else goes on."""
@@ -88,7 +89,7 @@ class Fleet:
         pods = f"/api/v1/namespaces/{key.namespace}/pods"
         async with asyncio.timeout(_SOON), self._session.get(pods, params=params, timeout=_ENDLESS) as answer:
             began = time.monotonic()
-            await self._send("POST", DEPLOYMENTS.path(key.namespace), _made(key))
+            await self._send("POST", DEPLOYMENTS.path(key.namespace), self._made(key))
             pod_s = None
             async for event in _events(answer):
                 pod_s = pod_s or time.monotonic() - began
@@ -162,6 +163,11 @@ class Fleet:
                 self._take(event["object"])
         raise RuntimeError("the API server ended the watch")
 
+    def _made(self, key: Key) -> Manifest:
+        metadata = {"name": key.name, "namespace": key.namespace}
+        spec = {**_SPEC, "replicas": self._replicas}
+        return {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": metadata, "spec": spec}
+
     def _take(self, one: Manifest) -> None:
         key = key_of(one)
         self._seen[key] = one
@@ -174,11 +180,6 @@ class Fleet:
 async def _events(answer: aiohttp.ClientResponse) -> AsyncIterator[Any]:
     async for line in lines(answer.content.iter_any()):
         yield orjson.loads(line)
-
-
-def _made(key: Key) -> Manifest:
-    metadata = {"name": key.name, "namespace": key.namespace}
-    return {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": metadata, "spec": _SPEC}
 
 
 def available(one: Manifest) -> bool:

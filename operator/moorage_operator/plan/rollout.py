@@ -93,7 +93,7 @@ def judge(found: Situation) -> Verdict:
     if candidate is None:
         return Verdict(course=course, drains=drains, wakes=_patience(found))
     crew = found.crew(candidate.number)
-    if stable is None or not found.wanted:
+    if stable is None or (not found.wanted and found.before.began is None):
         return Verdict(course=course, promote=crew.ready >= min(found.wanted, 1))
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
@@ -101,6 +101,8 @@ def judge(found: Situation) -> Verdict:
 
 
 def _beat(rollout: _Rollout) -> _Beat:
+    if not rollout.found.wanted:
+        return _asleep(rollout)
     crashed = next((one.trouble for one in rollout.found.of(rollout.candidate.number) if one.crashes), None)
     step = rollout.before.step or (1 if rollout.stages else 0)
     if crashed is not None:
@@ -108,6 +110,13 @@ def _beat(rollout: _Rollout) -> _Beat:
     if (halt := _halt(rollout)) is not None:
         return _frozen(rollout, step, halt)
     return _staged(rollout) if rollout.stages else _rolling(rollout)
+
+
+def _asleep(rollout: _Rollout) -> _Beat:
+    """Without replicas nothing is proven: what was begun begins its stage anew when there are some again."""
+    course = replace(rollout.course, frozen=True, size=0 if rollout.stages else None)
+    said = Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0; it goes on when there are replicas")
+    return _Beat(said, course, rollout.before.step or 0)
 
 
 def _halt(rollout: _Rollout) -> Finding | None:

@@ -4,7 +4,9 @@ It checks at every change what must always hold: no write takes away a replica t
 that are ready, nor of those that any answering gateway has in its table; and whatever is decided has a reason.
 """
 
+import math
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from moorage_operator.plan.figures import Gateway, RevisionFigures
 from moorage_operator.plan.planner import plan
@@ -316,11 +318,16 @@ class World:
         rollout = self.deployment["spec"].get("rollout", {})
         drains = any("moorage.dev/drains" in one["metadata"]["annotations"] for one in self._records())
         surge, unavailable = rollout.get("maxSurge"), rollout.get("maxUnavailable")
+        wanted = self.deployment["spec"]["replicas"]
         if surge is None and unavailable is None:
             down = int(drains)
+        elif unavailable is None:
+            down = int(not surge)
+        elif isinstance(unavailable, str):
+            down = math.floor(Fraction(unavailable.rstrip("%")) * wanted / 100) or int(not surge)
         else:
-            down = unavailable if unavailable is not None else int(not surge)
-        return max(0, self.deployment["spec"]["replicas"] - down)
+            down = unavailable
+        return max(0, wanted - down)
 
     def _records(self):
         return [one for (kind, _), one in self.objects.items() if kind == "ControllerRevision"]

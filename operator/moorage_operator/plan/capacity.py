@@ -27,13 +27,22 @@ class Budget:
 
 def budget(rollout: Rollout, wanted: int, *, drains: bool) -> Budget:
     """As spec says; Auto is one more, or one less where one more found no room (`drains`) and one would be left."""
-    surge, unavailable = rollout.max_surge, rollout.max_unavailable
-    if surge is None and unavailable is None:
+    if rollout.max_surge is None and rollout.max_unavailable is None:
         return Budget(0, 1) if drains and wanted >= _TWO else Budget(1, 0)
-    if surge is None:
-        return Budget(0 if unavailable else 1, unavailable or 0)
-    unavailable = int(surge == 0) if unavailable is None else unavailable
-    return Budget(surge or int(not unavailable), unavailable)  # both 0: admitted by an older schema
+    unavailable = _part(rollout.max_unavailable or "0", wanted)
+    if rollout.max_surge is None:
+        return Budget(0 if unavailable else 1, unavailable)
+    surge = _part(rollout.max_surge, wanted, up=True)
+    # As apps/v1 does it: of few replicas a percentage may be less than one, and something has to move.
+    return Budget(surge, unavailable or int(not surge))
+
+
+def _part(share: str, wanted: int, *, up: bool = False) -> int:
+    """So many replicas; a percentage is of `wanted`, rounded."""
+    if not share.endswith("%"):
+        return int(share)
+    hundredths = int(share[:-1]) * wanted
+    return -(-hundredths // 100) if up else hundredths // 100
 
 
 def is_auto(rollout: Rollout) -> bool:

@@ -51,6 +51,8 @@ def test_auto_goes_one_replica_at_a_time_beside_what_serves():
         ({"maxUnavailable": 2}, 3, 1),
         ({"maxSurge": 1, "maxUnavailable": 1}, 4, 2),
         ({"maxSurge": 0, "maxUnavailable": 3}, 3, 0),
+        ({"maxSurge": "34%"}, 5, 3),
+        ({"maxSurge": 0, "maxUnavailable": "67%"}, 3, 1),
     ],
 )
 def test_explicit_bounds_are_obeyed_and_used(rollout, most, fewest):

@@ -309,6 +309,48 @@ def test_without_surge_the_last_replica_is_compared_with_what_was_before(replica
     assert "TimeToFirstTokenP95 is 4.80s, more than 95ms and 20%" in made.message
 
 
+# At zero
+
+
+@pytest.mark.parametrize("rollout", [{}, CANARY, {"strategy": "BlueGreen", "keepWarm": {"for": "10m"}}])
+def test_scaling_to_zero_in_mid_rollout_promotes_nothing_and_it_goes_on_afterwards(rollout):
+    made = world(rollout=rollout)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2, 0) > 0)
+    made.spec(replicas=0)
+    for _ in range(4):
+        made.tick(1000)
+    assert (made.there(), made.ready) == ({}, ("True", "ScaledToZero"))
+    assert made.status["revision"] == {"stable": 1, "candidate": 2}
+    assert made.status["rollout"]["reason"] == "ScaledToZero"
+    assert not [event for event in made.events if event.reason == "Promoted"]
+    made.spec(replicas=3)
+    made.until(lambda: made.weights.get(2, 0) > 0)
+    assert made.there()[1] >= 2, "what has proven itself came back, too"
+    made.settle()
+    assert made.weights == {2: 100}
+
+
+def test_a_failing_canary_is_still_on_trial_after_a_night_at_zero():
+    made = world(rollout={**CANARY, "gates": [ERRORS]})
+    made.edit(FAILING)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.spec(replicas=0)
+    made.tick(1000)
+    made.spec(replicas=3)
+    made.until(lambda: made.ready[1] == "RolledBack")
+    assert made.weights == {1: 100, 2: 0}
+
+
+def test_an_edit_at_zero_needs_no_rollout():
+    made = world()
+    made.spec(replicas=0)
+    made.tick(10)
+    made.edit(OTHER)
+    made.tick(10)
+    assert (made.status["revision"], made.there()) == ({"stable": 2}, {})
+
+
 # BlueGreen
 
 

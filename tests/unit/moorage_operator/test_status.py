@@ -248,12 +248,3 @@ def test_a_trouble_is_an_event_once(make):
     assert [(event.kind, event.reason) for event in decided.events] == [("Warning", "OutOfMemory")]
     again = plan(make.running(make.deployment(status=decided.status), broken), make.context)
     assert again.events == ()
-
-
-def test_the_first_status_waits_a_moment_for_the_first_pod(make):
-    born = make.now - timedelta(hours=2)
-    young = replace(make.running(make.deployment()), now=born + timedelta(seconds=0.5))
-    decided = plan(young, make.context)
-    assert decided.status is None
-    assert decided.requeue_after == pytest.approx(1.5)
-    assert plan(replace(young, now=born + timedelta(seconds=2)), make.context).status is not None

@@ -76,6 +76,25 @@ def test_a_lost_gpu_is_told_in_nvmls_words(status):
     assert conditions[-1]["message"] == "GPULost: XID 79"
 
 
+def test_a_gpu_that_comes_and_goes_is_well_only_after_a_minute(make, status):
+    """Its failures are told at once; each of them written, and each recovery, would be a write every few seconds."""
+    gpu = {"accelerator": {"count": 1}}
+
+    def seen(planned):
+        found = next(one for one in planned.status["conditions"] if one["type"] == "GPUHealthy")
+        return found["status"], found["message"]
+
+    failed = status(gateway(pod(gpu=LOST)), **gpu)
+    before = failed.status
+    soon = status(gateway(pod()), before=before, now=make.now + timedelta(seconds=20), **gpu)
+    assert seen(soon) == seen(failed) == ("False", "GPULost: XID 79")
+    assert soon.requeue_after == pytest.approx(40)
+    later = status(gateway(pod()), before=before, now=make.now + timedelta(seconds=60), **gpu)
+    assert seen(later)[0] == "True"
+    again = status(gateway(pod(gpu=LOST)), before=later.status, now=make.now + timedelta(seconds=61), **gpu)
+    assert seen(again)[0] == "False"
+
+
 def test_replicas_that_ask_for_no_gpu_say_nothing_about_the_health_of_gpus(make):
     """Those that an edit puts on GPUs serve until the others are ready, and may be kept warm after that."""
     before = make.running(make.deployment())

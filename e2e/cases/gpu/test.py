@@ -66,8 +66,8 @@ def test_a_gpu_that_is_lost_is_told_and_stops_nothing(kit, gpus, models, bar):
     assert kit.row("pair")["STATUS"] == "Serving"
     assert "harbour" in "".join(kit.ask(f"{kit.namespace}/pair", stream=True)["pieces"])
     assert server(kit, "pair")["restartCount"] == 0
+    bar("R24", lost_seconds=until_told)
     gpus.change(lost, error=0)
-    bar("R24", lost_seconds=until_told, healed_seconds=seconds_until_healthy_is(kit, "pair", "True"))
     kit.eventually(gpus.allocatable, lambda count: count == len(GPUS), 30)
 
 
@@ -97,6 +97,10 @@ def test_where_every_gpu_is_taken_one_replica_gives_way_after_a_minute(kit, mode
     bar("full node", ready_min=min(samples), seconds=time.monotonic() - began, **figures)
     assert min(samples) >= 1
     assert load.failures() == []
+
+
+def test_a_gpu_that_stays_well_is_told_to_be(kit, models):
+    kit.eventually(lambda: kit.condition("pair", "GPUHealthy")["status"], lambda status: status == "True", 2 * A_MINUTE)
 
 
 def test_what_changes_every_second_is_written_once_a_minute(kit, written, bar):

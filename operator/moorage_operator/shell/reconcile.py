@@ -29,6 +29,9 @@ _STARTING: Final = frozenset({"ControllerRevision", "Deployment", "Pod"})
 """What it takes to start pods, which take longest, so that with many deployments all of them start first."""
 _REFUSALS: Final = frozenset({400, 403, 422})
 """The API server will not have what we render, and asking again does not help: the user must know."""
+_NAMESPACE_GOES: Final = "because it is being terminated"
+"""Of a refusal by the admission plugin NamespaceLifecycle: the object itself will be gone in a moment."""
+NAMESPACE_SECONDS: Final = 10.0
 
 
 class Reconciler:
@@ -81,6 +84,8 @@ class Reconciler:
         try:
             wrote = await self._change(deployment, decided)
         except RejectedError as error:
+            if _NAMESPACE_GOES in error.message:
+                return NAMESPACE_SECONDS
             if error.status in _REFUSALS:
                 await self._report(deployment, plan(replace(snapshot, refused=error.message), self._context))
             raise

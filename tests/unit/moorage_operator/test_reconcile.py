@@ -238,3 +238,15 @@ async def test_trouble_waits_for_nothing(make, server, store, events, clock):
     store.put(make.on_node(server=make.ended("boom")))
     await rests(reconciler)
     assert ready(store)["reason"] == "EngineFailed"
+
+
+async def test_in_a_namespace_that_goes_nothing_is_said_and_nothing_made_again(reconciler, server, store, events):
+    words = 'deployments.apps "chat-r1" is forbidden: unable to create new content in namespace team because it is '
+
+    async def refuse(path, body):
+        raise RejectedError(403, f"{words}being terminated", path)
+
+    server.apply = refuse
+    assert await reconciler.reconcile(CHAT) == 10
+    assert "status" not in store.get("LLMDeployment", "team", "chat")
+    assert events.told == []

@@ -12,19 +12,20 @@ import yaml
 
 from moorage_api import names
 from moorage_api.reading import InvalidObjectError, parse
-from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster, cluster_flags
+from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster
 from moorage_cli.errors import CommandError
 from moorage_cli.estimate import read_shape
 from moorage_cli.footprint import Surroundings, footprint_lines, prices_from, surroundings
 from moorage_cli.paint import Paint, coloured_diff, print_lines
 from moorage_cli.progress import seconds, utc_now
 from moorage_cli.rehearsal import Moment, Rehearsed, Write, rehearse
+from moorage_cli.verbs import add_verb
 from moorage_operator.manifest import KINDS, Manifest, dig, kind_of, name_of, namespace_of
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
 
 if TYPE_CHECKING:
-    from moorage_cli.crd import Verbs
+    from moorage_cli.verbs import Verbs
 
 _DESCRIPTION: Final = """\
 Say what would come of a manifest before it is applied: what would be created or changed, whether nodes have room for
@@ -59,14 +60,7 @@ class Planned:
 
 def add_to(verbs: "Verbs") -> None:
     """Declare the verb."""
-    parser = verbs.add_parser(
-        "plan",
-        help="what would come of a manifest, before it is applied",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[cluster_flags()],
-    )
+    parser = add_verb(verbs, "plan", "what would come of a manifest, before it is applied", _DESCRIPTION, _EPILOG)
     parser.add_argument("-f", "--filename", metavar="FILE", required=True, help="the manifest; - is stdin")
     parser.add_argument("--offline", action="store_true", help="ask no cluster: as if nothing were there")
     parser.add_argument(

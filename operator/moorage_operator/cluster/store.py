@@ -10,6 +10,7 @@ Three things make it safe to decide from memory:
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from moorage_operator.manifest import (
@@ -32,6 +33,16 @@ _NUMBER: Final = "deployment.kubernetes.io/revision"
 _STATUS_UNREAD: Final = frozenset({"Service", "PodDisruptionBudget"})
 
 
+@dataclass(frozen=True)
+class _Grave:
+    """What is known of an object that went."""
+
+    version: int
+    """Its last known version, or that of its end."""
+    below: float
+    """Nothing older than this is believed of it any more."""
+
+
 class Store:
     """Objects by address, and children by the LLMDeployment that their label names."""
 
@@ -42,10 +53,7 @@ class Store:
         self._foreign: dict[_Address, Key] = {}
         self._unplaced: dict[str, set[_Address]] = {}  # pods by namespace that no node has room for
         self._complete: dict[str, int] = {}  # the version of the last list of a kind
-        # Of each kind what went after that list, and what went before, while the list may have been on its way: by uid,
-        # and the version below which nothing is believed of it any more.
-        self._buried: dict[str, dict[str, float]] = {}
-        self._long_buried: dict[str, dict[str, float]] = {}
+        self._graves: dict[str, dict[str, _Grave]] = {}  # by kind and uid, until a list of the kind shows as much
 
     def heard(self, manifest: Manifest) -> bool:
         """Take in what a watch says, as `put`. What went before the last list was made is not brought back by it.
@@ -64,7 +72,8 @@ class Store:
         """
         address = _address(manifest)
         known = self._objects.get(address)
-        if self._is_buried(manifest):
+        grave = self._graves.get(kind_of(manifest), {}).get(uid_of(manifest))
+        if grave is not None and version_of(manifest) < grave.below:
             return False
         if known is not None and version_of(manifest) <= version_of(known):
             return False
@@ -84,7 +93,7 @@ class Store:
 
     def remove(self, manifest: Manifest) -> None:
         """The object is gone, as a watch says: deleted, or it lost our label. A newer object of the same name stays."""
-        self._bury(manifest, version_of(manifest))
+        self._bury(manifest, _Grave(version_of(manifest), version_of(manifest)))
         address = _address(manifest)
         known = self._objects.get(address)
         if known is not None and version_of(known) <= version_of(manifest):
@@ -92,22 +101,24 @@ class Store:
 
     def removed(self, manifest: Manifest) -> None:
         """The object is gone because we deleted it: late events of it are ignored."""
-        self._bury(manifest, math.inf)
+        self._bury(manifest, _Grave(version_of(manifest), math.inf))
         self._drop(_address(manifest))
 
     def merge(self, kind: str, listed: Iterable[Manifest], version: int) -> None:
         """Correct one kind by a list that the API server made at `version`. An older one than the last says nothing."""
         if version < self._complete.get(kind, 0):
             return
-        present = set()
+        present, uids = set(), set()
         for manifest in listed:
             present.add(_address(manifest))
+            uids.add(uid_of(manifest))
             self.put(manifest)
         for address in [one for one in self._objects if one[0] == kind and one not in present]:
             if version_of(self._objects[address]) <= version:
                 self._drop(address)
         self._complete[kind] = version
-        self._long_buried[kind] = self._buried.pop(kind, {})
+        graves = self._graves.pop(kind, {}).items()
+        self._graves[kind] = {uid: grave for uid, grave in graves if uid in uids or grave.version > version}
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """One object, or None."""
@@ -144,14 +155,8 @@ class Store:
         """How many objects are known."""
         return len(self._objects)
 
-    def _bury(self, manifest: Manifest, below: float) -> None:
-        buried = self._buried.setdefault(kind_of(manifest), {})
-        buried[uid_of(manifest)] = max(below, buried.get(uid_of(manifest), 0))
-
-    def _is_buried(self, manifest: Manifest) -> bool:
-        kind, uid = kind_of(manifest), uid_of(manifest)
-        below = max(self._buried.get(kind, {}).get(uid, 0), self._long_buried.get(kind, {}).get(uid, 0))
-        return version_of(manifest) < below
+    def _bury(self, manifest: Manifest, grave: "_Grave") -> None:
+        self._graves.setdefault(kind_of(manifest), {})[uid_of(manifest)] = grave
 
     def _key(self, address: _Address, manifest: Manifest) -> Key:
         return self._foreign.get(address) or key_of(manifest)

@@ -122,9 +122,9 @@ def test_what_went_is_forgotten_once_no_list_can_show_it_any_more(store):
     store.removed(child(10))
     store.merge("Deployment", [child(10)], version=10)
     assert version(store) is None, "the list was made before it went"
+    assert store._graves["Deployment"]
     store.merge("Deployment", [], version=20)
-    assert not store._buried.get("Deployment")
-    assert not store._long_buried["Deployment"]
+    assert not store._graves["Deployment"]
 
 
 def test_children_belong_to_the_deployment_that_their_label_names(store):

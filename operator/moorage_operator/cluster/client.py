@@ -32,7 +32,7 @@ WATCH_SECONDS: Final = 60
 """After which the API server ends a watch. It is dead when nothing comes for a little longer."""
 _SHORT: Final = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10)
 _ENDLESS: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 10)
-_PAGE: Final = 500
+PAGE: Final = 500
 """Objects; as many as kubectl asks for."""
 _APPLY: Final = "application/apply-patch+yaml"
 _HTTP_ERROR: Final = 400
@@ -122,17 +122,23 @@ class Client:
         """Read one object."""
         return await self._request("GET", path, params=params)
 
-    async def list(self, resource: Resource, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
-        """Every object of a kind that is ours, and the resourceVersion of the list."""
+    async def list(
+        self, resource: Resource, namespace: str | None, keep: Callable[[Manifest], Manifest] = dict
+    ) -> tuple[list[Manifest], int]:
+        """Every object of a kind that is ours, and the resourceVersion of the list.
+
+        Thousands of whole objects would take memory that Python never gives back: of each page only what `keep` leaves
+        of its objects outlives the next one.
+        """
         params = {"labelSelector": resource.selector} if resource.selector else {}
-        path = resource.path(namespace)
-        answer = await self._request("GET", path, params=params)
         # Items of a built-in kind's list carry neither.
         identity = {"apiVersion": resource.api_version, "kind": resource.kind}
-        try:
-            return [{**identity, **item} for item in answer["items"]], int(answer["metadata"]["resourceVersion"])
-        except (KeyError, TypeError) as error:
-            raise UnreachableError(f"GET {path}: the answer is no list") from error
+        found: list[Manifest] = []
+        versions = set()
+        async for items, version in self._pages(resource.path(namespace), params):
+            found += [keep({**identity, **item}) for item in items]
+            versions.add(version)
+        return found, min(versions)
 
     async def pages(self, resource: Resource, **selection: str) -> AsyncIterator[Sequence[Manifest]]:
         """All objects of a kind, also those that are not ours, some at a time: together they may not fit the memory.
@@ -140,15 +146,22 @@ class Client:
         Raises:
             RejectedError: it took so long that the server forgot where it was (410), or it will not have it.
         """
-        params, path = {"limit": str(_PAGE), **selection}, resource.path(None)
+        async for items, _ in self._pages(resource.path(None), selection):
+            yield items
+
+    async def _pages(self, path: str, params: Mapping[str, str]) -> AsyncIterator[tuple[Sequence[Manifest], int]]:
+        """The objects, some at a time, and the version of the whole, which is the same on each page."""
         following: str | None = ""
         while following is not None:
-            answer = await self._request("GET", path, params={**params, "continue": following} if following else params)
+            further = {"continue": following} if following else {}
+            answer = await self._request("GET", path, params={**params, "limit": str(PAGE), **further})
             try:
-                items, following = answer["items"], answer["metadata"].get("continue") or None
+                items, about = answer["items"], answer["metadata"]
+                version, following = int(about["resourceVersion"]), about.get("continue") or None
             except (KeyError, TypeError, AttributeError) as error:
                 raise UnreachableError(f"GET {path}: the answer is no list") from error
-            yield items
+            del answer
+            yield items, version
 
     async def watch(self, resource: Resource, namespace: str | None, version: int) -> AsyncIterator[dict[str, Any]]:
         """What happens to the objects of a kind that are ours after `version`, until the server ends the watch.

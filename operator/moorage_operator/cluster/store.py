@@ -11,8 +11,8 @@ Three things make it safe to decide from memory:
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
+from moorage_operator.cluster.slim import slim
 from moorage_operator.manifest import (
     KINDS,
     Key,
@@ -28,9 +28,6 @@ from moorage_operator.manifest import (
 )
 
 _Address = tuple[str, str, str]
-_NUMBER: Final = "deployment.kubernetes.io/revision"
-"""The deployment controller's own annotation."""
-_STATUS_UNREAD: Final = frozenset({"Service", "PodDisruptionBudget"})
 
 
 @dataclass(frozen=True)
@@ -78,11 +75,11 @@ class Store:
         if known is not None and version_of(manifest) <= version_of(known):
             return False
         self._drop(address)
-        slim = self._objects[address] = _slim(manifest)
+        kept = self._objects[address] = slim(manifest)
         self._family.setdefault(self._key(address, manifest), set()).add(address)
         if _is_unplaced(manifest):
             self._unplaced.setdefault(address[1], set()).add(address)
-        return known is None or _content(known) != _content(slim)
+        return known is None or _content(known) != _content(kept)
 
     def put_foreign(self, key: Key, manifest: Manifest) -> None:
         """Remember somebody else's object that has a name that `key` needs, so that the plan sees it."""
@@ -187,23 +184,6 @@ def _is_unplaced(manifest: Manifest) -> bool:
     return any(one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable" for one in conditions)
 
 
-def _content(slim: Manifest) -> Manifest:
+def _content(kept: Manifest) -> Manifest:
     """All but the version."""
-    return {**slim, "metadata": {**slim["metadata"], "resourceVersion": None}}
-
-
-def _slim(manifest: Manifest) -> Manifest:
-    """Without what no decision reads: managedFields often outweigh the rest, and a pod's spec is its template."""
-    kind = kind_of(manifest)
-    metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
-    found = {**manifest, "metadata": metadata}
-    if kind == "Pod":
-        found.pop("spec", None)
-    elif kind == "Deployment":
-        refusals = [one for one in dig(manifest, "status", "conditions", default=()) if one["type"] == "ReplicaFailure"]
-        found["status"] = {"conditions": refusals}
-        annotations = metadata.get("annotations", {})
-        metadata["annotations"] = {name: value for name, value in annotations.items() if name != _NUMBER}
-    elif kind in _STATUS_UNREAD:
-        found.pop("status", None)
-    return found
+    return {**kept, "metadata": {**kept["metadata"], "resourceVersion": None}}

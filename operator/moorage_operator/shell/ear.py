@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import kopf
 import uvloop
 
+from moorage_operator.cluster.client import PAGE
 from moorage_operator.cluster.resources import CHILDREN, DEPLOYMENTS, LEASES, Resource
 
 Deliver: TypeAlias = Callable[[str, dict[str, Any]], None]
@@ -91,6 +92,9 @@ class Ear:
         settings.peering.standalone = True
         settings.persistence.diffbase_storage = _NoDifferences()
         settings.scanning.disabled = True  # kinds and namespaces are fixed: no need to list definitions or namespaces
+        # Thousands of pods at once would take memory that Python never gives back. Where the server forgets in between
+        # where it was (410, after minutes), kopf ends, and is started again.
+        settings.watching.chunk_size = PAGE
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 250
         settings.watching.connect_timeout = settings.networking.connect_timeout = 10

@@ -12,6 +12,7 @@ from typing import Any, Final
 from moorage_api import names
 from moorage_operator.cluster.client import Client, ClusterError, ConflictError
 from moorage_operator.cluster.resources import LEASES, WATCHED
+from moorage_operator.cluster.slim import slim
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key, key_of, namespace_of
@@ -114,7 +115,7 @@ class Leader:
             ClusterError: something could not be read, or it is older than that.
         """
         for resource in WATCHED:
-            listed, version = await self.client.list(resource, self.settings.watch_namespace)
+            listed, version = await self.client.list(resource, self.settings.watch_namespace, slim)
             if version < newest:
                 raise LaggingError(f"the API server lags behind: {resource.plural} of {version}, not of {newest}")
             self.store.merge(resource.kind, listed, version)

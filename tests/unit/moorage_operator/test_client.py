@@ -16,12 +16,13 @@ async def server():
 
     async def answer(request):
         server.asked.append(request.method)
+        server.queries.append(request.query)
         return server.answers.pop(0)
 
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", answer)
     server = TestServer(app)
-    server.answers, server.asked = [], []
+    server.answers, server.asked, server.queries = [], [], []
     async with server:
         yield server
 
@@ -68,10 +69,28 @@ async def test_who_may_not_write_sends_no_write_but_may_read(server, make_client
 async def test_what_is_many_comes_in_pages(server, make_client):
     client = await make_client()
     server.answers = [
-        web.json_response({"items": [{"a": 1}], "metadata": {"continue": "more"}}),
-        web.json_response({"items": [{"a": 2}], "metadata": {}}),
+        web.json_response({"items": [{"a": 1}], "metadata": {"continue": "more", "resourceVersion": "9"}}),
+        web.json_response({"items": [{"a": 2}], "metadata": {"resourceVersion": "9"}}),
     ]
     assert [page async for page in client.pages(NODES)] == [[{"a": 1}], [{"a": 2}]]
     server.answers = [web.Response(body=b"[]")]
     with pytest.raises(UnreachableError, match="no list"):
         await anext(client.pages(NODES))
+
+
+async def test_of_each_page_of_a_list_only_what_is_kept_stays(server, make_client):
+    client = await make_client()
+    server.answers = [
+        web.json_response({"items": [{"a": 1}, {"a": 2}], "metadata": {"continue": "more", "resourceVersion": "9"}}),
+        web.json_response({"items": [{"a": 3}], "metadata": {"continue": "", "resourceVersion": "9"}}),
+    ]
+    listed, version = await client.list(NODES, None, lambda one: {"kind": one["kind"], "b": one["a"]})
+    assert listed == [{"kind": "Node", "b": number} for number in (1, 2, 3)]
+    assert version == 9
+    assert [query.get("continue") for query in server.queries] == [None, "more"]
+
+
+async def test_a_list_of_nothing_has_a_version_all_the_same(server, make_client):
+    client = await make_client()
+    server.answers = [web.json_response({"items": [], "metadata": {"resourceVersion": "9"}})]
+    assert await client.list(NODES, None) == ([], 9)

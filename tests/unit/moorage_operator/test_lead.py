@@ -26,7 +26,7 @@ class ApiServer:
     def __init__(self, *deployments):
         self.deployments, self.version, self.lists = list(deployments), 100, 0
 
-    async def list(self, resource, namespace):
+    async def list(self, resource, namespace, keep):
         self.lists += 1
         if self.version is None:
             raise UnreachableError("timed out")

@@ -143,7 +143,7 @@ def test_kopf_hears_and_never_writes():
     assert settings.posting.enabled is False
     assert settings.peering.standalone is True
     assert settings.scanning.disabled is True
-    assert settings.watching.chunk_size is None
+    assert settings.watching.chunk_size == 500
     assert (settings.watching.server_timeout, settings.watching.client_timeout) == (240, 250)
     assert settings.networking.request_timeout == 30
     assert max(settings.networking.error_backoffs) <= 5, "once the API server is back, it is heard of soon"

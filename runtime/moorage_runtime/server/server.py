@@ -141,16 +141,22 @@ class Server:
         return await self._bury(await engine.exited, client)
 
     async def _drain(self, engine: EngineProcess, client: EngineClient, lost: asyncio.Task[Any]) -> int:
-        """Finish what runs, take nothing new. A second signal, or the engine's end or silence, cuts it short."""
+        """Finish what runs, take nothing new. A second signal, or the engine's end or silence, cuts it short.
+
+        So does the time that there is for it: whoever stops a server kills it some time after, in the middle of a word.
+        """
         self._state.drain()
         self._progress.draining(client.open_sequences)
         idle = asyncio.create_task(self._state.idle())
         aborted = asyncio.create_task(self._abort.wait())
-        await _first([idle, aborted, lost, engine.exited])
+        in_time = await _first([idle, aborted, lost, engine.exited], self._options.drain_seconds)
         complete = idle.done()
         for task in (idle, aborted, lost):
             task.cancel()
-        if complete:
+        if not in_time:
+            client.time_out()
+            await self._flush()
+        if complete or not in_time:
             return 0
         if engine.exited.done():
             return await self._bury(engine.exited.result(), client)
@@ -216,6 +222,7 @@ class Server:
         (self._abort if self._stop.is_set() else self._stop).set()
 
 
-async def _first(awaited: Sequence[asyncio.Future[Any]]) -> None:
-    """Wait until one of them is done, whatever its result."""
-    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+async def _first(awaited: Sequence[asyncio.Future[Any]], seconds: float | None = None) -> bool:
+    """Wait until one of them is done, whatever its result; False when that took longer than `seconds`."""
+    done, _ = await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    return bool(done)

@@ -8,7 +8,8 @@ from contextlib import suppress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, World
+from tests.rollout_laws import LawfulWorld
+from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, STUCK
 
 TRAJECTORIES = 2000
 GATES = [{"metric": "ErrorRate", "max": "5%", "minRequests": 50}]
@@ -17,12 +18,13 @@ STRATEGIES = st.sampled_from(
     (
         {},
         {"gates": GATES},
-        {"maxSurge": 2, "maxUnavailable": 1},
+        {"maxSurge": 2, "maxUnavailable": 1, "progressDeadline": "100s"},
         {"maxSurge": "50%", "maxUnavailable": "34%"},
         {"maxSurge": 0, "maxUnavailable": "25%"},
         {"maxSurge": 0, "maxUnavailable": 1, "keepWarm": {"replicas": 1, "for": "30s"}},
         {"strategy": "Canary", "steps": [{"weight": 10, "hold": "5s"}, {"weight": 60}], "gates": REGRESSION},
         {"strategy": "Canary", "steps": [{"weight": 50}], "keepWarm": {"replicas": 2, "for": "1m"}},
+        {"strategy": "Canary", "steps": [{"weight": 20}], "progressDeadline": "2m"},
         {"strategy": "BlueGreen", "gates": REGRESSION, "keepWarm": {"for": "10s"}},
         {"strategy": "BlueGreen", "autoRollback": False, "gates": GATES},
     )
@@ -33,7 +35,7 @@ EVENTS = st.one_of(
     *[st.tuples(st.just("ticks"), st.integers(1, 5))] * 4,
     st.tuples(st.just("sync"), st.integers(0, 1)),
     st.tuples(st.just("fail"), st.integers(0, 5)),
-    *[st.tuples(st.just("edit"), st.sampled_from((GOOD, OTHER, OTHER, CRASHING, SLOW, FAILING)))] * 2,
+    *[st.tuples(st.just("edit"), st.sampled_from((GOOD, OTHER, OTHER, CRASHING, SLOW, FAILING, STUCK)))] * 2,
     st.tuples(st.just("scale"), st.integers(0, 4)),
     st.tuples(st.just("strategy"), STRATEGIES),
     st.tuples(st.just("wait"), st.sampled_from((1, 6, 70, 1000))),
@@ -50,7 +52,7 @@ EVENTS = st.one_of(
 counted = []
 
 
-class Trajectory(World):
+class Trajectory(LawfulWorld):
     """A world in which the events above can happen."""
 
     def scale(self, replicas):

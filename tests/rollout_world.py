@@ -176,7 +176,7 @@ class World:
             seen.add(pod.workload)
             if pod.image == CRASHING:
                 pod.restarts += 1
-            elif pod.image != STUCK:
+            elif not pod.image.startswith(STUCK):
                 self.count += 1
                 pod.ready, pod.order = True, self.count
         for asked in self.lookups.values():

@@ -4,6 +4,7 @@
 """
 
 from contextlib import suppress
+from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,6 +124,25 @@ def test_every_way_keeps_the_promise_and_ends_where_spec_wants(rollout, replicas
     assert set(roles.values()) <= {"stable", "warm", "retired"}
     assert world.step() == 0, "at rest there is nothing to do"
     counted.append(len(events))
+
+
+@settings(max_examples=200)
+@given(STRATEGIES, st.integers(1, 4), st.lists(EVENTS, max_size=6))
+def test_a_candidate_that_never_comes_up_is_given_up_when_its_time_is_over(rollout, replicas, events):
+    world = Trajectory(replicas=replicas, rollout=rollout)
+    for name, *arguments in events:
+        getattr(world, name)(*arguments)
+    world.mend()
+    world.spec(replicas=max(1, world.wanted))
+    world.settle()
+    stable = world.status["revision"]["stable"]
+    world.roll(progressDeadline="60s", autoRollback=True)
+    world.edit(f"{STUCK}-at-last")
+    begun = world.now
+    world.until(lambda: world.ready[1] == "RolledBack")
+    assert "ProgressDeadlineExceeded" in world.message
+    assert timedelta(seconds=60) <= world.now - begun <= timedelta(seconds=70)
+    assert world.weights[stable] == 100
 
 
 def test_so_many_ways_were_gone():

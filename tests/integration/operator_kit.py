@@ -207,8 +207,8 @@ class Kubelet:
         )
 
     def ready(self, selector="moorage.dev/deployment"):
-        """Every pod that is not ready becomes so; returns how many there were."""
-        waiting = [pod for pod in self.pods(selector) if not is_ready(pod)]
+        """Every replica that is not ready becomes so; returns how many there were."""
+        waiting = [pod for pod in self.pods(f"{selector},!{names.PURPOSE_LABEL}") if not is_ready(pod)]
         for pod in waiting:
             self.report(pod, READY)
         return len(waiting)

@@ -126,7 +126,7 @@ def test_every_way_keeps_the_promise_and_ends_where_spec_wants(rollout, replicas
     counted.append(len(events))
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(STRATEGIES, st.integers(1, 4), st.lists(EVENTS, max_size=6))
 def test_a_candidate_that_never_comes_up_is_given_up_when_its_time_is_over(rollout, replicas, events):
     world = Trajectory(replicas=replicas, rollout=rollout)
@@ -143,6 +143,31 @@ def test_a_candidate_that_never_comes_up_is_given_up_when_its_time_is_over(rollo
     assert "ProgressDeadlineExceeded" in world.message
     assert timedelta(seconds=60) <= world.now - begun <= timedelta(seconds=70)
     assert world.weights[stable] == 100
+
+
+@settings(max_examples=40)
+@given(STRATEGIES, st.integers(1, 5), st.integers(0, 3))
+def test_replicas_that_come_one_after_the_other_in_time_are_waited_for(rollout, replicas, pauses):
+    """Each takes three quarters of the deadline, and pauses, which count for nothing, are longer than it."""
+    world = Trajectory(replicas=replicas, rollout={**rollout, "gates": [], "progressDeadline": "60s"})
+    world.settle()
+    world.edit(OTHER)
+    for _ in range(40):
+        world.run()
+        if pauses and world.status["revision"].get("candidate"):
+            pauses -= 1
+            world.act("pause")
+            world.run()
+            world.wait(100)
+            world.act("resume")
+            world.run()
+        world.wait(45)
+        world.start()
+        world.sync()
+        world.serve()
+    world.settle()
+    assert world.weights[2] == 100
+    assert world.roles()[2] == "stable"
 
 
 def test_so_many_ways_were_gone():

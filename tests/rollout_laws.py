@@ -24,6 +24,8 @@ class LawfulWorld(World):
         super().__init__(*args, **kwargs)
         self.clock = Clock()
         self.decided = {}
+        self.shares = {}
+        """(Revision, role) -> weight, as last reported."""
         self.put_aside = {}
         """Revision -> when it was told that it takes no part any more."""
 
@@ -41,6 +43,10 @@ class LawfulWorld(World):
         return {int(one["metadata"]["labels"]["moorage.dev/revision"]): one["spec"]["replicas"] for one in found}
 
     # Where the laws are looked at.
+
+    def lose_status(self):
+        super().lose_status()
+        self.shares = {}
 
     def wait(self, seconds):
         self.clock.spend(timedelta(seconds=seconds))
@@ -72,6 +78,7 @@ class LawfulWorld(World):
         super().check()
         self._weights_of_the_step()
         self._no_deadline_before_its_time()
+        self._nothing_moves_in_silence()
 
     def _roles_change(self, record):
         labels = record["metadata"]["labels"]
@@ -156,6 +163,15 @@ class LawfulWorld(World):
             steps = [0, *(step["weight"] for step in self.rollout.get("steps", ())), 100]
             step = min(rollout.get("step", 0), len(steps) - 1)
             assert weight in {0, *steps[max(0, step - 1) : step + 1]}, f"{weight} % in step {step} of {steps}"
+
+    def _nothing_moves_in_silence(self):
+        """While no gateway answers, those that had requests keep their shares."""
+        rows = self.status.get("revisions", ())
+        shares = {(row["number"], row["role"]): row["weight"] for row in rows if row["weight"]}
+        silent = self.gateways_installed and not any(gateway.answering for gateway in self.gateways)
+        if silent and self.shares.keys() <= {(row["number"], row["role"]) for row in rows}:
+            assert shares == self.shares or not self.shares, "requests were moved, and nobody could hear of it"
+        self.shares = shares
 
     def _no_deadline_before_its_time(self):
         """Time counts only while a further replica is awaited and nodes have room for it."""

@@ -140,9 +140,11 @@ class LawfulWorld(World):
     def _kept_warm(self, before):
         """The one that was stable last keeps its replicas without requests for as long as spec says."""
         keep = self.rollout.get("keepWarm")
-        warm = {number: self.put_aside[number] for number, role in self.roles().items() if role == "warm"}
+        if keep is None or self.rollout.get("strategy") == "BlueGreen" or not self.wanted:
+            return
         unusable = self.deployment["spec"]["model"]["source"].startswith("ftp:")
-        if keep is None or self.rollout.get("strategy") == "BlueGreen" or not self.wanted or unusable or not warm:
+        warm = {number: self.put_aside[number] for number, role in self.roles().items() if role == "warm"}
+        if unusable or not warm:
             return
         number = max(warm, key=lambda one: warm[one])
         if self.now - warm[number] < seconds(keep.get("for", "30m")):

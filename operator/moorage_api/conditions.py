@@ -37,6 +37,13 @@ class ConditionType(_Explained):
         "GPUHealthy",
         "The GPUs of the replicas can be measured and work. Only with spec.accelerator; Unknown until measured.",
     )
+    SCALING_ACTIVE = (
+        "ScalingActive",
+        (
+            "The number of replicas follows the targets of spec.autoscaling. Only with spec.autoscaling. False: the "
+            "number stays as it is, except where the message says otherwise."
+        ),
+    )
 
 
 class ConditionStatus(StrEnum):
@@ -214,6 +221,56 @@ class Reason(_Explained):
         "A replica cannot measure its GPUs, or lost one. The message carries NVML's words; look at the node.",
     )
     GPU_NOT_MEASURED = "GPUNotMeasured", "No gateway has told about the GPUs yet. Wait."
+
+    # Of ScalingActive; a model that went to zero has ScaledToZero here, too.
+    METRICS_FOUND = "MetricsFound", "The HorizontalPodAutoscaler reads every target. Nothing to do."
+    METRICS_AWAITED = (
+        "MetricsAwaited",
+        "The HorizontalPodAutoscaler was made and has not judged yet. Wait; it looks every 15 seconds by default.",
+    )
+    METRICS_MISSING = (
+        "MetricsMissing",
+        (
+            "The HorizontalPodAutoscaler cannot read a target, so nothing is scaled down. The message is its own word; "
+            "most often replicas do not tell that figure (KV cache, GPUs) or the gateways have just started."
+        ),
+    )
+    METRICS_UNSERVED = (
+        "MetricsUnserved",
+        (
+            "No gateway serves the metrics of the targets, so the number of replicas stays as it is. Check the "
+            "gateways' pods."
+        ),
+    )
+    METRICS_OWNED_BY_ANOTHER = (
+        "MetricsOwnedByAnother",
+        (
+            "Another adapter serves custom.metrics.k8s.io in this cluster, and only one can. Targets of CPUUtilization "
+            "are measured by metrics-server instead, where there is one; or remove spec.autoscaling and scale the "
+            "LLMDeployment by a HorizontalPodAutoscaler or ScaledObject of your own."
+        ),
+    )
+    METRICS_NEED_CLUSTER = (
+        "MetricsNeedCluster",
+        (
+            "The operator is installed for one namespace, and metrics are registered for a whole cluster. Scale the "
+            "LLMDeployment by an autoscaler of your own, or install for the cluster."
+        ),
+    )
+    REPLICAS_OWNED_BY_TWO = (
+        "ReplicasOwnedByTwo",
+        (
+            "Somebody else writes spec.replicas, too, so the number may jump. Remove replicas from what is applied "
+            "(in Git, say), or the other autoscaler, or spec.autoscaling."
+        ),
+    )
+    SCALING_DISABLED = (
+        "ScalingDisabled",
+        (
+            "spec.replicas is 0, which stops the model by hand, and no autoscaler changes that. To go on: kubectl "
+            "scale llmdep/NAME --replicas=1."
+        ),
+    )
 
 
 PODS_ON_THE_WAY = (Reason.SCHEDULING, Reason.FETCHING_MODEL, Reason.LOADING_WEIGHTS, Reason.WARMING_UP)

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
+from moorage_api.autoscaling import Autoscaling
 from moorage_api.base import ApiModel
 from moorage_api.lists import SET, map_by
 from moorage_api.pod_template import PodTemplate
@@ -244,6 +245,21 @@ class Resources(ApiModel):
 class Spec(ApiModel):
     """What is wanted."""
 
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.autoscaling) || !has(self.autoscaling.budget) || has(self.accelerator)",
+            "autoscaling.budget counts accelerators, so it needs spec.accelerator; "
+            "remove the budget: maxReplicas is the bound of a model on CPU",
+        ),
+        Rule(
+            "!has(self.autoscaling) || !has(self.autoscaling.budget) || !has(self.accelerator) || "
+            "self.autoscaling.budget.accelerators >= self.accelerator.count * "
+            "(self.autoscaling.minReplicas < 1 ? 1 : self.autoscaling.minReplicas)",
+            "autoscaling.budget.accelerators is less than minReplicas (at least 1) of accelerator.count need; "
+            "raise the budget or lower minReplicas",
+        ),
+    )
+
     model: Model
     """The model to serve."""
 
@@ -258,7 +274,10 @@ class Spec(ApiModel):
 
     replicas: _Count = 1
     """How many replicas serve. 0 stops the model and keeps its settings. `kubectl scale` and autoscalers write it
-    through the scale subresource."""
+    through the scale subresource. With spec.autoscaling it is the autoscaler's: leave it out."""
+
+    autoscaling: Autoscaling | None = None
+    """Let spec.replicas follow the load. Left out, nothing of the operator changes it."""
 
     rollout: Rollout = Rollout()
     """How a change of what replicas are made of comes into effect."""

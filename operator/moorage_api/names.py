@@ -54,3 +54,9 @@ MODEL_HEADER: Final = "x-moorage-model"
 """From the gateway: the public name that the client used for the model."""
 INTERNAL_HEADER_PREFIX: Final = "x-moorage-"
 """Headers with this prefix are ours: those that a client sends are dropped."""
+
+# What the gateways serve to autoscalers, and the operator registers.
+METRICS_GROUP: Final = "custom.metrics.k8s.io"
+METRICS_VERSION: Final = "v1beta2"
+GATEWAY_METRICS_PORT: Final = 8443
+"""Of the gateway's pods: `METRICS_GROUP`, over TLS, for the API server only."""

@@ -18,7 +18,8 @@ class Condition(ApiModel):
     """One statement of the operator, after Kubernetes' API conventions."""
 
     type: Annotated[str, StringConstraints(max_length=316)]
-    """What the statement is about: Accepted, Available, Progressing, Ready, Stalled or GPUHealthy."""
+    """What the statement is about: Accepted, Available, Progressing, Ready, Stalled, GPUHealthy or
+    ScalingActive."""
 
     status: ConditionStatus
     """True, False or Unknown."""
@@ -233,8 +234,8 @@ class Status(ApiModel):
     """The metadata.generation that this status is about."""
 
     conditions: Annotated[tuple[Condition, ...], map_by("type")] = ()
-    """Accepted, Available, Progressing, Ready and Stalled, and GPUHealthy with accelerators; Ready sums up the
-    others."""
+    """Accepted, Available, Progressing, Ready and Stalled; GPUHealthy with accelerators, ScalingActive with
+    autoscaling; Ready sums up the others."""
 
     url: str | None = None
     """Base URL for OpenAI clients inside the cluster."""

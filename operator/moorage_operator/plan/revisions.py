@@ -20,7 +20,7 @@ from moorage_operator.render.context import Context, Owner, Resolved
 from moorage_operator.render.pod import pod_template
 from moorage_operator.render.record import Role, Standing
 
-_NOT_MADE_OF: Final = frozenset({"replicas", "rollout", "rollbackTo"})
+_NOT_MADE_OF: Final = frozenset({"replicas", "autoscaling", "rollout", "rollbackTo"})
 """How many, and how they come to be: parts of spec that make no revision."""
 
 

@@ -16,6 +16,7 @@ from moorage_api.pod_template import PodTemplate
 from moorage_api.quantity import MemorySize, Quantity
 from moorage_api.rollout import RollbackTo, Rollout
 from moorage_api.rules import Excludes, Matches, Rule
+from moorage_api.sharding import Sharding
 from moorage_api.source import ModelSource
 from moorage_api.status import Status
 
@@ -107,6 +108,10 @@ class EnvVar(ApiModel):
             "put it into a Secret under the key `token` and name the Secret in spec.model.credentials.secretName",
         ),
         Excludes("^HOME$", "HOME is set already, to a folder that can be written; remove it"),
+        Excludes(
+            "^(MOORAGE_GROUP|LWS_GROUP_SIZE|LWS_WORKER_INDEX|LWS_LEADER_ADDRESS)$",
+            "where a pod is among the ranks of its replica follows from spec.sharding; remove it",
+        ),
     ]
     """Name of the variable."""
 
@@ -153,7 +158,7 @@ class Engine(ApiModel):
 
 
 class Accelerator(ApiModel):
-    """Accelerators of one replica."""
+    """Accelerators of one pod."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
@@ -175,7 +180,7 @@ class Accelerator(ApiModel):
     """Extended resource that the device plugin of the nodes offers."""
 
     count: Annotated[int, Field(ge=1, le=64, json_schema_extra={"format": "int32"})] = 1
-    """How many each replica gets."""
+    """How many each pod of a replica gets: with the default of spec.sharding.pods, how many each replica gets."""
 
     products: Annotated[
         tuple[
@@ -227,7 +232,7 @@ def _within_limit(resource: str, key: str) -> Rule:
 
 
 class Resources(ApiModel):
-    """What one replica gets of its node."""
+    """What one pod gets of its node."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
         _within_limit("cpu", "cpu"),
@@ -236,10 +241,10 @@ class Resources(ApiModel):
     )
 
     requests: ResourceAmounts | None = None
-    """What a replica is promised; the scheduler looks for a node that has it. Default: the limits."""
+    """What a pod is promised; the scheduler looks for a node that has it. Default: the limits."""
 
     limits: ResourceAmounts | None = None
-    """What a replica may take at most. Above its memory limit a container is killed."""
+    """What a pod may take at most. Above its memory limit a container is killed."""
 
 
 class Spec(ApiModel):
@@ -253,10 +258,15 @@ class Spec(ApiModel):
         ),
         Rule(
             "!has(self.autoscaling) || !has(self.autoscaling.budget) || !has(self.accelerator) || "
-            "self.autoscaling.budget.accelerators >= self.accelerator.count * "
+            "self.autoscaling.budget.accelerators >= self.accelerator.count * self.sharding.pods * "
             "(self.autoscaling.minReplicas < 1 ? 1 : self.autoscaling.minReplicas)",
-            "autoscaling.budget.accelerators is less than minReplicas (at least 1) of accelerator.count need; "
-            "raise the budget or lower minReplicas",
+            "autoscaling.budget.accelerators is less than minReplicas (at least 1) of accelerator.count "
+            "in each of sharding.pods need; raise the budget or lower minReplicas",
+        ),
+        Rule(
+            "!has(self.accelerator) || self.sharding.tensorParallel <= self.sharding.pods * self.accelerator.count",
+            "each rank needs an accelerator of its own, and spec.accelerator.count is how many each pod has; "
+            "raise it to spec.sharding.tensorParallel / spec.sharding.pods, or divide the ranks over more pods",
         ),
     )
 
@@ -267,10 +277,13 @@ class Spec(ApiModel):
     """The inference engine that serves it."""
 
     accelerator: Accelerator | None = None
-    """Accelerators of one replica. Leave it out to serve on CPU."""
+    """Accelerators of each pod of a replica. Leave it out to serve on CPU."""
 
     resources: Resources | None = None
-    """CPU, memory and disk of one replica."""
+    """CPU, memory and disk of each pod of a replica."""
+
+    sharding: Sharding = Sharding()
+    """How one replica is divided among processes and pods. Default: it is not."""
 
     replicas: _Count = 1
     """How many replicas serve. 0 stops the model and keeps its settings. `kubectl scale` and autoscalers write it

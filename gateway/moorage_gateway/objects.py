@@ -5,7 +5,8 @@ knows: an object without what routing needs gives None, and no object can stop t
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -31,11 +32,21 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A pod that takes requests, and which revision of which deployment it runs."""
+    """A pod that is ready, and which revision of which deployment it runs; by itself, or with others of a group.
+
+    Attributes:
+        target: Where its requests go.
+        leads: Whether requests are its business; of a group it is one pod's.
+        group: Which group of its revision it belongs to; empty: it is a replica by itself.
+        size: How many pods are a replica together.
+    """
 
     key: Key
     revision: int
     target: Target
+    leads: bool = True
+    group: str = ""
+    size: int = 1
 
 
 def deployment(raw: Mapping[str, Any]) -> Deployment | None:
@@ -60,24 +71,31 @@ def deployment(raw: Mapping[str, Any]) -> Deployment | None:
 
 
 def replica(raw: Mapping[str, Any]) -> Replica | None:
-    """Read a pod; None unless requests may be sent to it now: first rank, Ready, an address, not being deleted."""
+    """Read a pod; None unless it serves, or helps to: a rank, Ready, an address, not being deleted."""
     meta, status = raw["metadata"], raw.get("status") or {}
     labels = meta.get("labels") or {}
     name, revision = labels.get(names.DEPLOYMENT_LABEL), labels.get(names.REVISION_LABEL, "")
-    address = status.get("podIP")
-    if not name or not revision.isdecimal() or labels.get(names.RANK_LABEL) != "0" or not address:
+    group, address = labels.get(names.GROUP_LABEL, ""), status.get("podIP")
+    leads = labels.get(names.POD_INDEX_LABEL if group else names.RANK_LABEL) == "0"
+    if not name or not revision.isdecimal() or not (leads or group) or not address:
         return None
     if meta.get("deletionTimestamp") or _condition(status, "Ready").get("status") != "True":
         return None
     host = f"[{address}]" if ":" in address else address
-    target = Target(key=meta["uid"], pod=meta["name"], address=f"{host}:{names.HTTP_PORT}")
-    return Replica(key=(meta["namespace"], name), revision=int(revision), target=target)
+    return Replica(
+        key=(meta["namespace"], name),
+        revision=int(revision),
+        target=Target(key=meta["uid"], pod=meta["name"], address=f"{host}:{names.HTTP_PORT}"),
+        leads=leads,
+        group=group,
+        size=int(labels[names.GROUP_SIZE_LABEL]) if group else 1,
+    )
 
 
 def model(source: Deployment, replicas: Iterable[Replica]) -> Model:
-    """Put an LLMDeployment and its replicas together; a revision that only one of the two knows is there as well."""
+    """Put an LLMDeployment and its pods together; a revision that only one of the two knows is there as well."""
     targets: dict[int, list[Target]] = {number: [] for number in source.weights}
-    for each in replicas:
+    for each in whole(replicas):
         targets.setdefault(each.revision, []).append(each.target)
     namespace, name = source.key
     return Model(
@@ -92,6 +110,13 @@ def model(source: Deployment, replicas: Iterable[Replica]) -> Model:
             for number, found in sorted(targets.items())
         ),
     )
+
+
+def whole(replicas: Iterable[Replica]) -> Iterator[Replica]:
+    """Those that take requests: of a group the one that leads, while all of its pods are there."""
+    pods = tuple(replicas)
+    ready = Counter((each.revision, each.group) for each in pods)
+    return (each for each in pods if each.leads and (not each.group or ready[each.revision, each.group] >= each.size))
 
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

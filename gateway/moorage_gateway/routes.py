@@ -114,7 +114,7 @@ class _Deployments:
 
 
 class _Replicas:
-    """Sink of pods: those that take requests, by deployment."""
+    """Sink of pods: those that serve, or help to, by deployment."""
 
     def __init__(self, touch: Callable[[Iterable[Key]], None]) -> None:
         self.listed = False

@@ -27,6 +27,22 @@ def _pod(namespace, name, uid, revision, ready):
     }
 
 
+def _member(namespace, name, index, revision, ready):
+    """A pod of a replica over two pods."""
+    labels = {
+        "moorage.dev/deployment": name,
+        "moorage.dev/revision": str(revision),
+        "moorage.dev/group": "0",
+        "moorage.dev/group-size": "2",
+        "apps.kubernetes.io/pod-index": str(index),
+    }
+    uid = f"{name}-r{revision}-0-{index}"
+    return {
+        "metadata": {"namespace": namespace, "name": uid, "uid": f"{namespace}-{uid}", "labels": labels},
+        "status": {"podIP": f"10.0.1.{index}", "conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
+
+
 deployments = st.builds(
     _deployment,
     st.sampled_from(NAMESPACES),
@@ -42,10 +58,18 @@ pods = st.builds(
     st.integers(1, 3),
     st.booleans(),
 )
+members = st.builds(
+    _member,
+    st.sampled_from(NAMESPACES),
+    st.sampled_from(NAMES),
+    st.integers(0, 1),
+    st.integers(1, 2),
+    st.booleans(),
+)
 changes = st.lists(
     st.one_of(
         st.tuples(st.just("deployments"), st.sampled_from(("put", "remove")), deployments),
-        st.tuples(st.just("replicas"), st.sampled_from(("put", "remove")), pods),
+        st.tuples(st.just("replicas"), st.sampled_from(("put", "remove")), st.one_of(pods, members)),
         st.tuples(st.just("turn"), st.none(), st.none()),
     ),
     max_size=30,

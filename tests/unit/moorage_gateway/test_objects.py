@@ -111,3 +111,60 @@ def test_a_model_has_every_revision_that_has_weight_or_pods():
         Revision(3, 0, (Target("u3", "c", address),)),
     )
     assert (model.full_name, model.deployment, model.can_serve) == ("team-a/smol", "chat", True)
+
+
+def _member(index, *, group="0", size="2", revision="2", **status):
+    """A pod of a replica over several pods, as a StatefulSet's controller makes it."""
+    labels = {
+        "moorage.dev/deployment": "chat",
+        "moorage.dev/revision": revision,
+        "moorage.dev/group": group,
+        "moorage.dev/group-size": size,
+        "apps.kubernetes.io/pod-index": str(index),
+    }
+    name = f"chat-r{revision}-{group}-{index}"
+    metadata = {"namespace": "team-a", "name": name, "uid": name, "labels": labels}
+    return {"metadata": metadata, "status": POD["status"] | status}
+
+
+def _targets(*pods):
+    """The pods that get requests, by revision."""
+    found = [replica for pod in pods if (replica := objects.replica(pod)) is not None]
+    model = objects.model(objects.deployment(DEPLOYMENT), found)
+    return {one.number: [target.pod for target in one.targets] for one in model.revisions if one.targets}
+
+
+def test_of_a_whole_group_the_first_pod_is_the_target():
+    assert _targets(_member(1), _member(0)) == {2: ["chat-r2-0-0"]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": {"conditions": [{"type": "Ready", "status": "False"}]}},
+        {"status": {"podIP": None}},
+        {"metadata": {"deletionTimestamp": "2026-11-22T08:00:00Z"}},
+    ],
+)
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_partial_group_gets_nothing(index, change):
+    """Whichever pod it is that is not there: without its part of the model nobody has an answer."""
+    lost = _member(index)
+    for part, fields in change.items():
+        lost[part] |= fields
+    assert _targets(lost, _member(1 - index)) == {}
+    assert _targets(_member(1 - index)) == {}
+
+
+def test_pods_of_another_group_or_revision_make_no_group_whole():
+    assert _targets(_member(0), _member(1, group="1")) == {}
+    assert _targets(_member(0), _member(1, revision="3")) == {}
+    whole = [_member(index, group=group) for group in "01" for index in (0, 1)]
+    assert _targets(*whole) == {2: ["chat-r2-0-0", "chat-r2-1-0"]}
+    assert _targets(*whole, POD) == {2: ["chat-r2-0-0", "chat-r2-1-0", "chat-r2-abc"]}
+
+
+@pytest.mark.parametrize("size", ["3", "64"])
+def test_a_group_is_as_large_as_its_pods_say(size):
+    assert _targets(_member(0, size=size), _member(1, size=size)) == {}
+    assert _targets(*(_member(index, size=size) for index in range(int(size)))) == {2: ["chat-r2-0-0"]}

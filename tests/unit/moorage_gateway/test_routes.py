@@ -42,3 +42,35 @@ async def test_a_lost_status_changes_no_share(listed):
 async def test_another_object_of_the_same_name_inherits_nothing(listed):
     assert await weights_after(deployment(r1=100), deployment(LATER), listed=listed) == {}
     assert await weights_after(deployment(r1=100), None, deployment(), listed=listed) == {}
+
+
+def member(index, *, ready=True):
+    labels = {
+        "moorage.dev/deployment": "chat",
+        "moorage.dev/revision": "1",
+        "moorage.dev/group": "0",
+        "moorage.dev/group-size": "2",
+        "apps.kubernetes.io/pod-index": str(index),
+    }
+    status = {"podIP": f"10.0.0.{index}", "conditions": [{"type": "Ready", "status": str(ready)}]}
+    return {
+        "metadata": {"namespace": "team", "name": f"p{index}", "uid": f"u{index}", "labels": labels},
+        "status": status,
+    }
+
+
+async def test_what_happens_to_a_follower_decides_whether_its_leader_gets_requests():
+    routes = Routes()
+    routes.deployments.replace([deployment(r1=100)])
+    routes.replicas.replace([member(0)])
+    seen = []
+    for change in (
+        lambda: routes.replicas.put(member(1)),
+        lambda: routes.replicas.put(member(1, ready=False)),
+        lambda: routes.replicas.put(member(1)),
+        lambda: routes.replicas.remove(member(1)),
+    ):
+        change()
+        await asyncio.sleep(0)
+        seen.append([target.pod for target in routes.table.full["team/chat"].revisions[0].targets])
+    assert seen == [["p0"], [], ["p0"], []]

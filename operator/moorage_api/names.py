@@ -36,6 +36,8 @@ FETCH_CONTAINER: Final = "fetch"
 SERVER_CONTAINER: Final = "server"
 HTTP_PORT: Final = 8000
 HTTP_PORT_NAME: Final = "http"
+RANKS_PORT: Final = 8010
+"""Where rank 0 waits for those of other pods. To each other they open ports that the machine gives them."""
 MODEL_PATH: Final = "/model"
 """Where the fetch container puts the verified files and the server reads them."""
 SOURCES_PATH: Final = "/sources"

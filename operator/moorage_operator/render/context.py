@@ -51,6 +51,19 @@ class Owner:
         """The name of a revision's record and of its workload."""
         return f"{self.name}-r{number}"
 
+    def group_name(self, number: int, group: int) -> str:
+        """The name of the workload of one group of a revision, and what the names of its pods begin with.
+
+        At most 52 characters, or its controller could not label the pods with it: 40 of the object's name, and 9 digits
+        for both numbers together.
+        """
+        return f"{self.revision_name(number)}-{group}"
+
+    @property
+    def ranks_name(self) -> str:
+        """The name of what ranks in several pods find and know each other by."""
+        return f"{self.name}-ranks"
+
 
 @dataclass(frozen=True)
 class Resolved:

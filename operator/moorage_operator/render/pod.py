@@ -9,7 +9,7 @@ from typing import Any, Final
 from moorage_api import names
 from moorage_api.llmdeployment import ResourceAmounts, Spec
 from moorage_api.source import ClaimSource, parse_source
-from moorage_operator.render import accelerator
+from moorage_operator.render import accelerator, sharding
 from moorage_operator.render.additions import merged
 from moorage_operator.render.context import Context, Owner, Resolved
 
@@ -63,14 +63,14 @@ def pod_template(
     size = resolved.size if resolved is not None else None
     template = {
         "metadata": {
-            "labels": {**owner.labels(number), names.RANK_LABEL: "0"},
+            "labels": {**owner.labels(number), **sharding.labels(spec)},
             "annotations": {"kubectl.kubernetes.io/default-container": names.SERVER_CONTAINER},
         },
         "spec": {
             **POD_SECURITY,
             "terminationGracePeriodSeconds": GRACE_PERIOD,
             "initContainers": [_fetch(spec, image, source, spec.model.digest or digest)],
-            "containers": [_server(owner, spec, image, start_budget(size))],
+            "containers": [_server(owner, number, spec, image, size)],
             "volumes": _volumes(spec),
             "topologySpreadConstraints": [_spread(owner, number)],
             **accelerator.placement(spec.accelerator),
@@ -152,10 +152,14 @@ def claim_volumes(spec: Spec) -> list[dict[str, Any]]:
     return [{"name": "source", "persistentVolumeClaim": {"claimName": source.claim, "readOnly": True}}]
 
 
-def _server(owner: Owner, spec: Spec, image: str, seconds: int) -> dict[str, Any]:
-    return _container(names.SERVER_CONTAINER, image, _serve(owner, spec), spec) | {
+def _server(owner: Owner, number: int, spec: Spec, image: str, size: int | None) -> dict[str, Any]:
+    container = _container(names.SERVER_CONTAINER, image, _serve(owner, spec), spec)
+    seconds = start_budget(size) + (sharding.MEETING_BUDGET if spec.sharding.pods > 1 else 0)
+    model = {"name": "model", "mountPath": names.MODEL_PATH, "readOnly": True}
+    return container | {
+        "env": [*container["env"], *sharding.environment(owner, number, spec)],
         "ports": [{"name": names.HTTP_PORT_NAME, "containerPort": names.HTTP_PORT, "protocol": "TCP"}],
-        "volumeMounts": [{"name": "model", "mountPath": names.MODEL_PATH, "readOnly": True}, _temporary_mount()],
+        "volumeMounts": [model, _temporary_mount(), *sharding.mounts(spec)],
         "resources": _resources(spec, accelerator.limits(spec.accelerator)),
         "startupProbe": _probe(names.READY_PATH, period=_START_PERIOD, failures=seconds // _START_PERIOD, timeout=5),
         "readinessProbe": _probe(names.READY_PATH, period=2, failures=2, timeout=5),
@@ -173,6 +177,7 @@ def _serve(owner: Owner, spec: Spec) -> list[str]:
         command += ["--context-length", str(model.context_length)]
     if model.quantization != "None":
         command += ["--quantization", model.quantization]
+    command += sharding.flags(spec)
     command += ["--scheduling-policy", scheduling.policy, "--max-running", str(scheduling.max_running)]
     return [*command, "--drain-seconds", str(drain_seconds(spec)), "--port", str(names.HTTP_PORT)]
 
@@ -215,4 +220,5 @@ def _volumes(spec: Spec) -> list[dict[str, Any]]:
         {"name": "model", "emptyDir": {"sizeLimit": limits.get("ephemeral-storage", MODEL_LIMIT)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY_LIMIT}},
         *claim_volumes(spec),
+        *sharding.volumes(spec),
     ]

@@ -1,11 +1,12 @@
-"""The Deployment that runs the replicas of one revision."""
+"""What runs the replicas of one revision: a Deployment, or a StatefulSet for each replica that is a group of pods."""
 
 from dataclasses import dataclass
 from typing import Any, Final
 
 from moorage_api import names
-from moorage_operator.manifest import Manifest
+from moorage_operator.manifest import Manifest, dig
 from moorage_operator.render.context import Owner
+from moorage_operator.render.sharding import pods_of
 
 RESTARTED: Final = f"{names.GROUP}/restarted"
 """Annotation of pods: which restart they are of."""
@@ -28,10 +29,6 @@ def workload(owner: Owner, number: int, template: Manifest, replicas: int, repla
     so the Deployment only ever scales and all new pods of a revision start together.
     """
     labels = owner.labels(number)
-    if replacement.restarted:
-        metadata = template["metadata"]
-        annotations = {**metadata.get("annotations", {}), RESTARTED: replacement.restarted}
-        template = {**template, "metadata": {**metadata, "annotations": annotations}}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -44,6 +41,43 @@ def workload(owner: Owner, number: int, template: Manifest, replicas: int, repla
                 "rollingUpdate": {"maxSurge": replacement.surge, "maxUnavailable": replacement.unavailable},
             },
             "selector": {"matchLabels": labels},
-            "template": template,
+            "template": _restarted(template, replacement.restarted),
         },
     }
+
+
+def group(owner: Owner, number: int, index: int, template: Manifest, restarted: str) -> dict[str, Any]:
+    """Group `index` of revision `number`: all pods of one replica, which start together and find each other by name.
+
+    A group never changes, not even by a restart, which makes other groups: its pods are of no use without each other.
+    """
+    labels = {**owner.labels(number), names.GROUP_LABEL: str(index)}
+    metadata = template["metadata"]
+    pods = {**template, "metadata": {**metadata, "labels": {**metadata["labels"], **labels}}}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": owner.metadata(owner.group_name(number, index), labels),
+        "spec": {
+            "replicas": pods_of(template),
+            "revisionHistoryLimit": 0,
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"type": "OnDelete"},
+            "serviceName": owner.ranks_name,
+            "selector": {"matchLabels": labels},
+            "template": _restarted(pods, restarted),
+        },
+    }
+
+
+def restart_of(manifest: Manifest) -> str:
+    """Which restart the pods of a workload are of; empty for none."""
+    return str(dig(manifest, "spec", "template", "metadata", "annotations", RESTARTED, default=""))
+
+
+def _restarted(template: Manifest, restart: str) -> Manifest:
+    if not restart:
+        return template
+    metadata = template["metadata"]
+    annotations = {**metadata.get("annotations", {}), RESTARTED: restart}
+    return {**template, "metadata": {**metadata, "annotations": annotations}}

@@ -5,6 +5,7 @@ time is the difference of two views. Buckets are those of a Prometheus histogram
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,15 @@ class Gateway:
     ttft_bounds: tuple[float, ...] = ()
     """Upper bounds of the buckets in seconds, without the infinite one."""
     itl_bounds: tuple[float, ...] = ()
+    ready: bool = True
+    """Whether clients are sent to it."""
+    held: int = 0
+    """Requests that wait at it, since nothing serves them."""
+    quiet_since: datetime | None = None
+    """When it last had a request of this deployment, by the operator's clock; since its start where it never had one.
+    None: it does not say, or does not know the deployment."""
+    heard: datetime | None = None
+    """When it last said something, by the operator's clock. What is said is true until then."""
 
     def of(self, number: int) -> RevisionFigures:
         """Its figures of a revision; nothing of one that it does not know."""

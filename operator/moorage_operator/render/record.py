@@ -52,6 +52,9 @@ class Standing:
     """What a person last said about its rollout: `paused`, `promote`, or nothing."""
     restarted: str = ""
     """The last restart that a person asked for; a part of its pods' annotations."""
+    asleep: str = ""
+    """When the deployment went to zero with this revision as the stable one (RFC 3339); empty while it does not sleep.
+    A candidate that is younger has to prove itself; one that is older had begun to, and goes on at the next request."""
     drains: bool = False
     """Its replicas found no room beside those of the stable revision, which gives up one for each."""
 
@@ -71,7 +74,7 @@ class Standing:
         said = dig(record, "metadata", "annotations", default={})
         texts = {field: str(said.get(f"{names.GROUP}/{key}", "")) for field, key in _TEXTS.items()}
         texts["since"] = _moment(texts["since"]) or str(dig(record, "metadata", "creationTimestamp", default=""))
-        texts["promoted"] = _moment(texts["promoted"])
+        texts["promoted"], texts["asleep"] = _moment(texts["promoted"]), _moment(texts["asleep"])
         role = next((role for role in Role if role == label), Role.CANDIDATE)
         return cls(role=role, drains=said.get(DRAINS) == "true", **texts)
 
@@ -93,6 +96,7 @@ _TEXTS: Final = {
     "acted": "acted",
     "steering": "steering",
     "restarted": "restarted",
+    "asleep": "asleep",
 }
 """Field of `Standing` -> its annotation, below our group."""
 DRAINS: Final = f"{names.GROUP}/drains"

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 import aiohttp
@@ -42,6 +43,7 @@ class Gateways:
         namespace: where they are.
         chance: a number in [0, 1) for the jitter of retries.
         pace: how patient to be with each.
+        now: the time.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Gateways:
         namespace: str,
         chance: Callable[[], float],
         pace: Pace | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client, self._namespace, self._chance = client, namespace, chance
-        self._pace = pace or Pace()
+        self._pace, self._now = pace or Pace(), now
         self._links: dict[_Address, Link] = {}
         self._tasks: dict[_Address, asyncio.Task[None]] = {}
         self._listed = asyncio.Event()
@@ -98,7 +101,8 @@ class Gateways:
             self._tasks.pop(address).cancel()
         for address, pod in found.items():
             if address not in self._links:
-                self._links[address] = Link(name_of(pod), address[1], self._told, self._turned, self._pace)
+                who = name_of(pod), address[1]
+                self._links[address] = Link(*who, self._told, self._turned, self._pace, now=self._now)
                 self._tasks[address] = start(self._links[address])
             self._links[address].leaving = is_deleting(pod)
             self._links[address].ready = _is_ready(pod)

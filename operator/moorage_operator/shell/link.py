@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import aiohttp
@@ -41,10 +42,18 @@ class Link:
         told: called with what each line brought.
         turned: called when it begins or ceases to answer.
         pace: how patient to be.
+        now: the time.
     """
 
     def __init__(
-        self, name: str, url: str, told: Callable[[News], None], turned: Callable[["Link"], None], pace: Pace
+        self,
+        name: str,
+        url: str,
+        told: Callable[[News], None],
+        turned: Callable[["Link"], None],
+        pace: Pace,
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self.name = name
         self.url = url
@@ -54,8 +63,9 @@ class Link:
         self.heard = False  # whether a line has come over this connection
         self.spoke = asyncio.Event()
         """Set once a line has come."""
-        self._told, self._turned, self._pace = told, turned, pace
+        self._told, self._turned, self._pace, self._now = told, turned, pace, now
         self._view = View()
+        self._last_word: datetime | None = None
         self._silent: asyncio.TimerHandle | None = None
 
     def of(self, key: Key) -> Gateway:
@@ -69,6 +79,10 @@ class Link:
             pods=model.pods,
             ttft_bounds=self._view.ttft_bounds,
             itl_bounds=self._view.itl_bounds,
+            ready=self.ready,
+            held=model.held,
+            quiet_since=model.quiet_since,
+            heard=self._last_word,
         )
 
     async def listen(self, session: aiohttp.ClientSession, chance: Callable[[], float]) -> None:
@@ -97,7 +111,9 @@ class Link:
                 self._take(line)
 
     def _take(self, line: bytes) -> None:
-        news = self._view.take(line)
+        arrived = self._now()
+        news = self._view.take(line, arrived)
+        self._last_word = arrived
         self.heard = True
         self.spoke.set()
         if self._silent is not None:

@@ -4,13 +4,15 @@ The wire format is in `docs/contracts.md`, "Gateway -> operator".
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import orjson
 
 from moorage_operator.manifest import Key
 from moorage_operator.plan.figures import Device, PodFigures, PodGpu, RevisionFigures
+from moorage_operator.plan.times import from_text
 
 Models: TypeAlias = "dict[Key, ModelView]"
 
@@ -25,12 +27,16 @@ class ModelView:
 
     revisions: tuple[RevisionFigures, ...] = ()
     pods: tuple[PodFigures, ...] = ()
+    held: int = 0
+    quiet_since: datetime | None = field(default=None, compare=False)
+    """When it last had a request, by our clock, as of the line that said so: told again it may differ by a moment."""
 
     @property
     def facts(self) -> object:
-        """What decisions cannot wait for: weights, targets, and whether GPUs answer. The rest are figures."""
+        """What decisions cannot wait for: weights, targets, whether requests are held, and whether GPUs answer."""
         routes = [(one.number, one.weight, one.targets) for one in self.revisions]
-        return routes, [(pod.uid, pod.gpu.available, pod.gpu.reason) for pod in self.pods if pod.gpu is not None]
+        gpus = [(pod.uid, pod.gpu.available, pod.gpu.reason) for pod in self.pods if pod.gpu is not None]
+        return routes, self.held > 0, gpus
 
 
 NOTHING = ModelView()
@@ -64,15 +70,16 @@ class View:
         """How many deployments it knows."""
         return len(self._models)
 
-    def take(self, line: bytes) -> News:
-        """Take in a line, whole or not at all.
+    def take(self, line: bytes, arrived: datetime) -> News:
+        """Take in a line, whole or not at all. Its times are put on the clock that says when it `arrived`.
 
         Raises:
             BadLineError: it is none, or it continues something that was never begun.
         """
         try:
             said = orjson.loads(line)
-            models = dict(_model(raw) for raw in said["models"])
+            ahead = arrived - from_text(said["time"]) if "time" in said else None
+            models = dict(_model(raw, arrived, ahead) for raw in said["models"])
             removed = [_key(text) for text in said["removed"]]
             started, whole = str(said["started"]), bool(said["whole"])
             bounds = _bounds(said["buckets"])
@@ -107,9 +114,16 @@ def _bounds(raw: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...
     return tuple(map(float, raw["ttft"])), tuple(map(float, raw["itl"]))
 
 
-def _model(raw: Mapping[str, Any]) -> tuple[Key, ModelView]:
+def _model(raw: Mapping[str, Any], arrived: datetime, ahead: timedelta | None) -> tuple[Key, ModelView]:
     revisions = tuple(_revision(one) for one in raw["revisions"])
-    return Key(raw["namespace"], raw["deployment"]), ModelView(revisions, tuple(_pod(one) for one in raw["pods"]))
+    pods = tuple(_pod(one) for one in raw["pods"])
+    view = ModelView(revisions, pods, int(raw.get("held", 0)), _quiet_since(raw.get("lastDemand"), arrived, ahead))
+    return Key(raw["namespace"], raw["deployment"]), view
+
+
+def _quiet_since(told: str | None, arrived: datetime, ahead: timedelta | None) -> datetime | None:
+    """The time of the last request by our clock, which is `ahead` of the gateway's; None where it does not tell."""
+    return None if told is None or ahead is None else min(arrived, from_text(told) + ahead)
 
 
 def _revision(raw: Mapping[str, Any]) -> RevisionFigures:

@@ -15,8 +15,8 @@ from moorage_api.source import ClaimSource, HubSource, PythonSource, parse_sourc
 from moorage_operator.cluster.compare import includes
 from moorage_operator.manifest import KINDS, Manifest, dig, kind_of, label_of, name_of, revision_of
 from moorage_operator.plan.figures import Gateway, RevisionFigures
+from moorage_operator.plan.groups import replicas
 from moorage_operator.plan.planner import plan
-from moorage_operator.plan.pods import replicas
 from moorage_operator.plan.snapshot import Plan, Snapshot
 from moorage_operator.render.context import Context
 

@@ -12,7 +12,16 @@ from moorage_api import names
 
 Manifest: TypeAlias = Mapping[str, Any]
 
-KINDS: Final = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget", "Pod")
+KINDS: Final = (
+    "ControllerRevision",
+    "Deployment",
+    "StatefulSet",
+    "Service",
+    "NetworkPolicy",
+    "PodDisruptionBudget",
+    "HorizontalPodAutoscaler",
+    "Pod",
+)
 """The kinds of a deployment's children, in the order in which they are made."""
 
 MAPS: Final = (dict, Mapping)
@@ -73,8 +82,13 @@ def label_of(manifest: Manifest, label: str) -> str:
 
 def revision_of(manifest: Manifest) -> int:
     """The revision that a record, workload or pod belongs to; 0 when its label is absent or damaged."""
-    value = label_of(manifest, names.REVISION_LABEL)
-    return int(value) if value.isascii() and value.isdigit() else 0
+    return number_of(manifest, names.REVISION_LABEL) or 0
+
+
+def number_of(manifest: Manifest, label: str) -> int | None:
+    """The number that a label holds; None when it is absent or damaged."""
+    value = label_of(manifest, label)
+    return int(value) if value.isascii() and value.isdigit() else None
 
 
 def controller_uid(manifest: Manifest) -> str:

@@ -11,10 +11,10 @@ from moorage_api import names
 from moorage_api.quantity import quantity_value
 from moorage_operator.manifest import MAPS
 
-_QUANTITIES: Final = frozenset({"requests", "limits", "sizeLimit"})
+_QUANTITIES: Final = frozenset({"requests", "limits", "sizeLimit", "averageValue"})
 _OURS: Final = f"{names.GROUP}/"
 """Annotations that begin so are ours: one that is not wanted any more is a difference, though the rest is there."""
-_WHOLE: Final = frozenset({"selector", "nodeSelector", "data"})
+_WHOLE: Final = frozenset({"selector", "podSelector", "nodeSelector", "data"})
 """Maps that belong to us as a whole: a key that somebody added is a difference."""
 
 

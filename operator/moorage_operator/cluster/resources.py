@@ -34,8 +34,11 @@ PODS: Final = Resource("Pod", "v1", "pods")
 CHILDREN: Final = (
     Resource("ControllerRevision", "apps/v1", "controllerrevisions"),
     Resource("Deployment", "apps/v1", "deployments"),
+    Resource("StatefulSet", "apps/v1", "statefulsets"),
     Resource("Service", "v1", "services"),
+    Resource("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
     Resource("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
+    Resource("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers"),
     PODS,
 )
 LEASES: Final = Resource("Lease", "coordination.k8s.io/v1", "leases", selector="")

@@ -2,11 +2,12 @@
 
 from typing import Final
 
-from moorage_operator.manifest import Manifest, dig, kind_of
+from moorage_api import names
+from moorage_operator.manifest import Manifest, dig, kind_of, label_of
 
 _NUMBER: Final = "deployment.kubernetes.io/revision"
 """The deployment controller's own annotation."""
-_STATUS_UNREAD: Final = frozenset({"Service", "PodDisruptionBudget"})
+_STATUS_UNREAD: Final = frozenset({"StatefulSet", "Service", "PodDisruptionBudget"})
 
 
 def slim(manifest: Manifest) -> Manifest:
@@ -21,6 +22,8 @@ def slim(manifest: Manifest) -> Manifest:
         found["status"] = {"conditions": refusals}
         annotations = metadata.get("annotations", {})
         metadata["annotations"] = {name: value for name, value in annotations.items() if name != _NUMBER}
+    elif kind == "ControllerRevision" and label_of(manifest, names.GROUP_LABEL):
+        found.pop("data", None)  # no record of ours: the StatefulSet controller's, with the labels of the group's pods
     elif kind in _STATUS_UNREAD:
         found.pop("status", None)
     return found

@@ -163,7 +163,7 @@ def _for_accelerators(trouble: Trouble, found: Situation) -> Trouble:
         return trouble
     if resource not in trouble.detail and "node affinity" not in trouble.detail:
         return trouble
-    who_has = needs(found.target.template["spec"], resource, found.nodes)
+    who_has = needs(found.target.template, resource, found.nodes)
     return Trouble(Reason.WAITING_FOR_GPU, f"{who_has}. {trouble.detail}" if who_has else trouble.detail)
 
 

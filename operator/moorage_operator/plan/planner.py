@@ -5,9 +5,10 @@ from typing import Final
 
 from moorage_operator.manifest import Manifest, dig, is_deleting, kind_of, name_of, revision_of, uid_of
 from moorage_operator.plan import revisions as revs
-from moorage_operator.plan import warm
+from moorage_operator.plan import sharded, warm
 from moorage_operator.plan.divide import Share, divide
 from moorage_operator.plan.rollout import Verdict, judge
+from moorage_operator.plan.sharded import Arranged
 from moorage_operator.plan.situation import Situation, situation
 from moorage_operator.plan.snapshot import Apply, Delete, Plan, Snapshot
 from moorage_operator.plan.standings import judged, standing
@@ -39,12 +40,13 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
     if foreign:
         return _waiting(snapshot, decided, foreign, context)
     told = report(snapshot, decided, snapshot.refused, context)
+    groups = sharded.arranged(decided)
     return Plan(
-        applies=tuple(_applies(found, verdict, shares, context)),
-        deletes=tuple(_deletes(snapshot, found, shares)),
+        applies=tuple(_applies(decided, groups, context)),
+        deletes=tuple(_deletes(snapshot, found, shares, groups)),
         status=told.status,
         events=told.events,
-        requeue_after=_soonest((*verdict.wakes, *told.wakes, *_waits(found, shares))),
+        requeue_after=_soonest((*verdict.wakes, *told.wakes, *_waits(found, shares, groups))),
     )
 
 
@@ -79,60 +81,79 @@ def _shares(found: Situation, verdict: Verdict) -> tuple[Share, ...]:
     )
 
 
-def _applies(found: Situation, verdict: Verdict, shares: tuple[Share, ...], context: Context) -> Iterator[Apply]:
+def _applies(decided: Judged, groups: Arranged, context: Context) -> Iterator[Apply]:
     """Records, so that a workload always has one; workloads, since starting takes longest; what points at them."""
-    by_number = {share.number: share for share in shares}
+    found = decided.found
+    by_number = {share.number: share for share in decided.shares}
     for revision in found.revisions:
         stands = standing(found, revision, by_number.get(revision.number))
         yield Apply(
             record(found.owner, revision.number, revision.data, stands),
             f"revision {revision.number} is {stands.role}{': ' if stands.reason else ''}{stands.reason}",
         )
-    yield from _workloads(found, verdict, shares)
+    yield from sharded.surroundings(found.owner, groups)
+    yield from _workloads(decided, groups)
     if found.pending is not None and found.pending.pod is None:
         pod = resolve_pod(found.owner, found.pending.number, found.pending.spec, context)
         yield Apply(pod, f"revision {found.pending.number}: {found.pending.spec.model.source} may move, so look it up")
     if found.serving is not None:
-        yield Apply(service(found.owner, found.serving.number), f"revision {found.serving.number} serves")
+        number, template = found.serving.number, found.serving.template
+        yield Apply(service(found.owner, number, template), f"revision {number} serves")
         budget = disruption_budget(found.owner, found.serving.number, found.wanted)
         if budget is not None:
             yield Apply(budget, f"{found.wanted} replicas: node drains take one at a time")
 
 
-def _workloads(found: Situation, verdict: Verdict, shares: tuple[Share, ...]) -> Iterator[Apply]:
-    room = verdict.course.budget
-    for share in shares:
+def _workloads(decided: Judged, groups: Arranged) -> Iterator[Apply]:
+    found, room = decided.found, decided.verdict.course.budget
+    for share in decided.shares:
         made_of = found.revision(share.number)
         if share.replicas is None or made_of is None:
             continue
-        if share.replicas or share.number in found.workloads:
+        if share.number in groups:
+            yield from sharded.applies(found.owner, made_of, share, groups[share.number])
+        elif share.replicas or share.number in found.workloads:
             replacement = Replacement(made_of.standing.restarted, room.surge, room.unavailable)
             manifest = workload(found.owner, share.number, made_of.template, share.replicas, replacement)
             yield Apply(manifest, f"revision {share.number}: {share.reason}")
 
 
-def _deletes(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) -> Iterator[Delete]:
+def _deletes(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...], groups: Arranged) -> Iterator[Delete]:
     for share in shares:
         if share.replicas is None:
-            yield Delete(found.workloads[share.number], f"revision {share.number}: {share.reason}")
+            for manifest in found.workloads[share.number].manifests:
+                yield Delete(manifest, f"revision {share.number}: {share.reason}")
+    yield from sharded.deletes(snapshot, found, groups)
+    yield from _forgotten(found, shares)
+    yield from _answered(snapshot, found)
+    if found.serving is None or disruption_budget(found.owner, found.serving.number, found.wanted) is None:
+        for budget in snapshot.owned("PodDisruptionBudget"):
+            yield Delete(budget, f"{found.wanted} replicas: a budget would block node drains")
+
+
+def _forgotten(found: Situation, shares: tuple[Share, ...]) -> Iterator[Delete]:
+    """Records beyond the limit."""
     kept = frozenset(share.number for share in shares) | {one.number for one in (found.target,) if one is not None}
     limit = found.rollout.revision_history_limit
     for revision in revs.prunable(found.revisions, kept, limit):
         if revision.record is not None:
             yield Delete(revision.record, f"revision {revision.number}: more than {limit} are recorded")
+
+
+def _answered(snapshot: Snapshot, found: Situation) -> Iterator[Delete]:
+    """Pods that have looked a source up."""
     recorded = {revision.number for revision in found.revisions if revision.record is not None}
     for pod in resolve_pods(snapshot):
         needed = found.pending is not None and found.pending.pod is pod
         new = found.target is not None and found.target.number == revision_of(pod)
         if not is_deleting(pod) and not needed and not (new and revision_of(pod) not in recorded):
             yield Delete(pod, "its answer is recorded, or not needed any more")
-    if found.serving is None or disruption_budget(found.owner, found.serving.number, found.wanted) is None:
-        for budget in snapshot.owned("PodDisruptionBudget"):
-            yield Delete(budget, f"{found.wanted} replicas: a budget would block node drains")
 
 
-def _waits(found: Situation, shares: tuple[Share, ...]) -> Iterator[float]:
-    """Seconds until revisions that were put aside have drained, and until the warm one's time is over."""
+def _waits(found: Situation, shares: tuple[Share, ...], groups: Arranged) -> Iterator[float]:
+    """Seconds until groups are given up, until revisions that were put aside have drained, and the warm one's time."""
+    for those in groups.values():
+        yield from those.wakes
     for share in shares:
         revision = found.revision(share.number)
         if revision is None or share.replicas is None or not share.retired:

@@ -1,4 +1,4 @@
-"""What a pod's status says about a replica: ready, on its way and how far, or in trouble and why.
+"""What a pod's status says: ready, on its way and how far, or in trouble and why.
 
 Sources: the pod's conditions and container statuses, and the termination messages of its two containers.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from moorage_api import names
 from moorage_api.conditions import PODS_ON_THE_WAY, Reason
-from moorage_operator.manifest import Manifest, dig, is_deleting, label_of, revision_of, uid_of
+from moorage_operator.manifest import Manifest, dig, is_deleting, revision_of, uid_of
 from moorage_operator.plan.times import from_text
 
 _PULL_FAILURES: Final = frozenset(
@@ -48,7 +48,7 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Replica:
-    """One pod, as far as decisions need it."""
+    """One pod, or all pods of one group, as far as decisions need it."""
 
     revision: int
     ready: bool
@@ -57,12 +57,19 @@ class Replica:
     trouble: Trouble | None = None
     model_digest: str | None = None
     uid: str = ""
+    """Of the pod that requests go to; empty while a group has none."""
     restarts: int = 0
     """How often its containers ended and were tried again."""
     unschedulable_since: datetime | None = None
     """Since when no node takes it."""
     crowded_since: datetime | None = None
     """Since when nodes would take it, were they not full: where a replica gives way on one, it finds its place."""
+    group: int | None = None
+    """Which group of its revision it is; None: it is one pod."""
+    born: datetime | None = None
+    """When it was made."""
+    ready_since: datetime | None = None
+    """When it became ready; None while it is not."""
 
     @property
     def crashes(self) -> bool:
@@ -70,13 +77,14 @@ class Replica:
         return not self.ready and self.trouble is not None and self.restarts >= CRASH_LOOP
 
 
-def replicas(pods: Iterable[Manifest]) -> tuple[Replica, ...]:
-    """The replicas that exist: without those on their way out and those that were given up, such as evicted ones."""
-    return tuple(_replica(pod) for pod in pods if not label_of(pod, names.PURPOSE_LABEL) and _counts(pod))
-
-
-def _counts(pod: Manifest) -> bool:
+def counts(pod: Manifest) -> bool:
+    """Whether a pod is neither on its way out nor given up, as evicted ones are."""
     return not is_deleting(pod) and dig(pod, "status", "phase") not in _GIVEN_UP
+
+
+def is_placed(pod: Manifest) -> bool:
+    """Whether a pod has a node, and what it asks for there."""
+    return counts(pod) and condition_of(pod, "PodScheduled").get("status") == "True"
 
 
 def furthest(among: Iterable[Replica]) -> Reason:
@@ -85,7 +93,8 @@ def furthest(among: Iterable[Replica]) -> Reason:
     return max(phases, key=PODS_ON_THE_WAY.index, default=Reason.SCHEDULING)
 
 
-def _replica(pod: Manifest) -> Replica:
+def replica_of(pod: Manifest) -> Replica:
+    """What one pod says."""
     ready = condition_of(pod, "Ready").get("status") == "True"
     unschedulable_since = _unschedulable_since(pod)
     return Replica(
@@ -98,6 +107,8 @@ def _replica(pod: Manifest) -> Replica:
         restarts=sum(container_of(pod, name).get("restartCount", 0) for name in _CONTAINERS),
         unschedulable_since=unschedulable_since,
         crowded_since=unschedulable_since if _FULL.search(_scheduler_said(pod)) else None,
+        born=_time(dig(pod, "metadata", "creationTimestamp")),
+        ready_since=_time(condition_of(pod, "Ready").get("lastTransitionTime")) if ready else None,
     )
 
 
@@ -118,6 +129,10 @@ def _unschedulable_since(pod: Manifest) -> datetime | None:
     if scheduled.get("reason") != "Unschedulable" or since is None or _MISSING_CLAIM.search(_scheduler_said(pod)):
         return None  # a claim that is missing is no lack of room: waiting for nodes brings it no nearer
     return from_text(since)
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else from_text(text)
 
 
 def _scheduler_said(pod: Manifest) -> str:

@@ -4,23 +4,27 @@ from typing import Final
 
 from moorage_operator.manifest import Manifest
 from moorage_operator.plan.nodes import Node, Nodes, asked, misfit
+from moorage_operator.render.sharding import pods_of
 
 _NAMED: Final = 4
 """Nodes that a message names: those with the most free ones."""
 
 
-def needs(spec: Manifest, resource: str, nodes: Nodes | None) -> str:
+def needs(template: Manifest, resource: str, nodes: Nodes | None) -> str:
     """A sentence; nothing while nodes have not been listed.
 
     Args:
-        spec: the pod that has no node.
+        template: of the pods of the replica that has no node.
         resource: of its accelerators.
         nodes: all of them; None when nobody knows yet.
     """
     if nodes is None:
         return ""
+    spec, pods = template["spec"], pods_of(template)
     count = int(asked(spec).get(resource, 0))
     wanted = f"Needs {count} x {resource}{' on one node' if count > 1 else ''}"
+    if pods > 1:
+        wanted += f" for each of {pods} pods"
     if nodes.unknown:
         return f"{wanted}; {nodes.unknown}"
     fit = sorted((one for one in nodes.there if not misfit(one, spec)), key=lambda one: (-one.free[resource], one.name))

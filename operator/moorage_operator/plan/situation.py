@@ -1,26 +1,32 @@
 """The situation of one deployment: what is wanted, which revisions there are, what runs of each."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from moorage_api.duration import duration_value
 from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
 from moorage_api.rollout import Rollout
 from moorage_api.status import RolloutStatus
-from moorage_operator.manifest import Manifest, dig, revision_of
-from moorage_operator.plan import actions, warm
+from moorage_operator.manifest import Manifest, dig
+from moorage_operator.plan import actions, warm, zero
 from moorage_operator.plan import revisions as revs
 from moorage_operator.plan.actions import Action
+from moorage_operator.plan.demand import demand
 from moorage_operator.plan.divide import Crew
+from moorage_operator.plan.groups import Group, groups, replicas
 from moorage_operator.plan.nodes import Nodes
-from moorage_operator.plan.pods import Replica, replicas
+from moorage_operator.plan.pods import Replica
 from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.plan.target import Pending, Target, target, updated
-from moorage_operator.plan.times import from_text
+from moorage_operator.plan.times import as_text, from_text
+from moorage_operator.plan.workloads import Workload, workloads
+from moorage_operator.plan.zero import Scale
 from moorage_operator.render.context import Context, Owner
 from moorage_operator.render.record import Role
 
@@ -36,6 +42,9 @@ class Situation:
     owner: Owner
     now: datetime
     wanted: int
+    """Replicas that shall serve: `scale.wanted`."""
+    scale: Scale
+    """Why so many, and what may change that."""
     rollout: Rollout
     invalid: str | None
     """Why spec cannot be used; None when it can."""
@@ -49,7 +58,7 @@ class Situation:
     has_accelerator: str
     """The accelerators' resource; empty without any."""
     accelerators: int
-    """How many each replica gets."""
+    """How many each replica gets, in all of its pods together."""
     accelerators_short: bool
     nodes: Nodes | None
     """What nodes have, where somebody waits for it."""
@@ -60,7 +69,12 @@ class Situation:
     """What spec asks for; the stable one while spec cannot be used."""
     pending: Pending | None
     """What spec asks for, while its source is looked up."""
-    workloads: dict[int, Manifest]
+    workloads: dict[int, Workload]
+    """What runs of each revision that anything runs of."""
+    groups: dict[int, tuple[Group, ...]]
+    """Of each revision whose replicas are several pods."""
+    told: Mapping[str, str]
+    """Why controllers make no pods, by the uid of their workload."""
     replicas: tuple[Replica, ...]
     weights: dict[int, int]
     """As last reported."""
@@ -94,7 +108,7 @@ class Situation:
         retired = role in _GONE
         return Crew(
             number=number,
-            replicas=int(dig(self.workloads.get(number), "spec", "replicas", default=0)),
+            replicas=self.workloads.get(number, Workload()).replicas,
             ready=sum(1 for one in there if one.ready),
             reached=self.routing.reached(there),
             relied_on=self.routing.relied_on(there),
@@ -112,9 +126,7 @@ class Situation:
     def refusal(self) -> str:
         """What kept the workload of the wanted revision from making its pods, in the API server's words."""
         workload = self.workloads.get(self.target.number) if self.target is not None else None
-        conditions = dig(workload, "status", "conditions", default=())
-        failure = (one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True")
-        return next((one.get("message", "") for one in failure), "")
+        return workload.refusal(self.told) if workload is not None else ""
 
     def revision(self, number: int) -> Revision | None:
         """A revision by its number."""
@@ -141,9 +153,17 @@ class Situation:
             target=changed if _is(self.target, changed.number) else self.target,
         )
 
+    def at_zero(self) -> "Situation":
+        """The same once it has fallen asleep; what sleeps already goes on doing so."""
+        found = replace(self, wanted=0, scale=zero.fallen_asleep(self.scale))
+        if found.stable is None or found.stable.standing.asleep:
+            return found
+        slept = replace(found.stable.standing, asleep=as_text(found.now))
+        return found.with_revision(replace(found.stable, standing=slept))
+
     def would_keep(self, revision: Revision) -> bool:
         """Whether a revision that is not stable any more would be kept warm."""
-        there = revision.number in self.workloads
+        there = bool(self.crew(revision.number).replicas)
         return there and bool(warm.kept(self.rollout, self.wanted, short=self.accelerators_short))
 
     def _drained(self, number: int, weight: int, revision: Revision | None) -> bool:
@@ -163,17 +183,20 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
     """Read a snapshot."""
     deployment, unknown, invalid = _read(snapshot.deployment)
     recorded = revs.recorded(snapshot.owned("ControllerRevision"))
-    workloads = {revision_of(one): one for one in snapshot.owned("Deployment") if revision_of(one)}
+    joined = replicas(snapshot.owned_pods())
+    grouped = groups(snapshot.owned("StatefulSet"), snapshot.children.get("Pod", ()), joined)
+    running = workloads(snapshot.owned("Deployment"), grouped)
     stable = revs.stable_among(recorded, snapshot.reported("revision", "stable"))
     asked = Target(stable)
     if deployment is not None:
-        asked = target(snapshot, deployment.spec, recorded, workloads, context)
+        asked = target(snapshot, deployment.spec, recorded, running, context)
     accelerator = deployment.spec.accelerator if deployment is not None else None
     wish, misunderstood = actions.wish(snapshot.deployment)
     found = Situation(
         owner=Owner.of(snapshot.deployment),
         now=snapshot.now,
-        wanted=_wanted(snapshot.deployment, workloads, stable),
+        wanted=0,
+        scale=Scale(_wanted(snapshot.deployment, running, stable)),
         rollout=deployment.spec.rollout if deployment is not None else Rollout(),
         invalid=invalid,
         unknown=unknown,
@@ -181,20 +204,22 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         misunderstood=misunderstood,
         action=wish,
         has_accelerator=accelerator.resource if accelerator is not None else "",
-        accelerators=accelerator.count if accelerator is not None else 0,
+        accelerators=_accelerators(deployment),
         accelerators_short=snapshot.accelerators_short,
         nodes=snapshot.nodes,
         revisions=recorded if asked.revision is None else updated(recorded, asked.revision),
         stable=stable,
         target=asked.revision or (stable if asked.pending is None or stable is not None else None),
         pending=asked.pending,
-        workloads=workloads,
-        replicas=replicas(snapshot.owned_pods()),
+        workloads=running,
+        groups=grouped,
+        told=snapshot.told,
+        replicas=joined,
         weights=_weights(snapshot),
         routing=Routing(snapshot.gateways),
         before=RolloutStatus(),
     )
-    found = _acted(_tried(found, goes_back=asked.goes_back))
+    found = _scaled(_acted(_tried(found, goes_back=asked.goes_back)), deployment)
     return replace(found, before=_before(snapshot, found))
 
 
@@ -218,6 +243,28 @@ def _acted(found: Situation) -> Situation:
     return found.with_revision(replace(revision, standing=standing))
 
 
+def _scaled(found: Situation, deployment: LLMDeployment | None) -> Situation:
+    """The same once it is decided how many replicas shall serve; awake, where it was woken."""
+    stable, candidate = found.stable, found.candidate
+    inputs = zero.Inputs(
+        replicas=found.scale.wanted,
+        autoscaling=deployment.spec.autoscaling if deployment is not None else None,
+        readable=deployment is not None,
+        through_gateways=found.routing.gateways is not None,
+        demand=demand(found.routing),
+        stable=stable.standing if stable is not None else None,
+        candidate=candidate.standing if candidate is not None else None,
+        there=tuple(one for each in (stable, candidate) if each is not None for one in found.of(each.number)),
+        patience=duration_value(found.rollout.progress_deadline),
+        now=found.now,
+    )
+    scale = zero.decide(inputs)
+    found = replace(found, wanted=scale.wanted, scale=scale)
+    if stable is None or not stable.standing.asleep or scale.asleep or scale.proves:
+        return found
+    return found.with_revision(replace(stable, standing=replace(stable.standing, asleep="")))
+
+
 def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
     reported = snapshot.reported("rollout")
     if found.candidate is None or snapshot.reported("revision", "candidate") != found.candidate.number:
@@ -229,9 +276,9 @@ def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
 
 
 def strategy(found: Situation) -> str:
-    """The strategy of this rollout: going back to what has served before needs no steps."""
+    """The strategy of this rollout: what has served before needs no steps, nor does what nobody asks for."""
     back = found.candidate is not None and found.candidate.standing.steering == "back"
-    return "RollingUpdate" if back else found.rollout.strategy
+    return "RollingUpdate" if back or found.scale.proves else found.rollout.strategy
 
 
 def _is(revision: Revision | None, number: int) -> bool:
@@ -246,12 +293,18 @@ def _read(raw: Manifest) -> tuple[LLMDeployment | None, tuple[str, ...], str | N
     return parsed.deployment, parsed.unknown_fields, None
 
 
-def _wanted(raw: Manifest, workloads: dict[int, Manifest], stable: Revision | None) -> int:
+def _accelerators(deployment: LLMDeployment | None) -> int:
+    if deployment is None or deployment.spec.accelerator is None:
+        return 0
+    return deployment.spec.accelerator.count * deployment.spec.sharding.pods
+
+
+def _wanted(raw: Manifest, running: dict[int, Workload], stable: Revision | None) -> int:
     """spec.replicas; while that is unusable, what runs already."""
     replicas = dig(raw, "spec", "replicas", default=1)
     if isinstance(replicas, int) and replicas >= 0:
         return replicas
-    return int(dig(workloads.get(stable.number) if stable else None, "spec", "replicas", default=0))
+    return running.get(stable.number, Workload()).replicas if stable is not None else 0
 
 
 def _weights(snapshot: Snapshot) -> dict[int, int]:

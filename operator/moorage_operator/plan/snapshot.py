@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -12,7 +12,7 @@ from moorage_operator.plan.nodes import Nodes
 
 _OF_A_POD: Final = re.compile("-r[0-9]+-resolve")
 """What follows the object's name in that of the only pods that are made by name; a workload's pods have random ones."""
-_OF_OTHERS: Final = re.compile("(-r[0-9]+)?")
+_OF_OTHERS: Final = re.compile("(-r[0-9]+(-[0-9]+)?|-ranks)?")
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Snapshot:
     """Whether a pod of any LLMDeployment of the namespace waits for accelerators."""
     nodes: Nodes | None = None
     """What nodes have; None unless a pod of this object waits for accelerators and they have been listed."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """Why pods are not made, by the uid of their workload: of those whose controller says so in events only."""
 
     def owned(self, kind: str) -> tuple[Manifest, ...]:
         """The children of that kind that this very object controls."""

@@ -29,6 +29,7 @@ from moorage_operator.plan.startup import startup
 from moorage_operator.plan.telemetry import Health, Measured, health, measured
 from moorage_operator.plan.times import from_text
 from moorage_operator.render.context import Context
+from moorage_operator.render.sharding import leader_labels, pods_of
 
 _MOVING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING, Reason.RESOLVING_SOURCE})
 _GOOD: Final = frozenset({Reason.SERVING, Reason.SCALED_TO_ZERO})
@@ -95,7 +96,7 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
         ready=f"{sum(1 for one in active if one.ready)}/{found.wanted}",
         replicas=len(active),
         ready_replicas=sum(1 for one in active if one.ready),
-        selector=",".join(f"{name}={value}" for name, value in sorted(found.owner.labels().items())),
+        selector=_selector(found),
         revision=RevisionPointers(
             stable=found.stable.number if found.stable else None,
             candidate=found.candidate.number if found.candidate else None,
@@ -111,6 +112,14 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
     status = status.model_copy(update={"decisions": decided})
     events = (*announcements(snapshot.reported("decisions"), decided), *_events(snapshot, head))
     return Told(status.to_api(), events, _wakes(figures, gpus))
+
+
+def _selector(found: Situation) -> str:
+    """Of one pod of each replica: an autoscaler that measures pods takes their number for that of replicas."""
+    labels = found.owner.labels()
+    if found.serving is not None and pods_of(found.serving.template) > 1:
+        labels |= leader_labels(found.serving.template)
+    return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
 def _clock(snapshot: Snapshot) -> _Clock:

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 PASSING_SECONDS: Final = 2.0
 """A phase of a start that is over before is never written."""
-_STARTING: Final = frozenset({"ControllerRevision", "Deployment", "Pod"})
+_WORKLOADS: Final = frozenset({"Deployment", "StatefulSet"})
+_STARTING: Final = frozenset({"ControllerRevision", *_WORKLOADS, "Pod"})
 """What it takes to start pods, which take longest, so that with many deployments all of them start first."""
 _REFUSALS: Final = frozenset({400, 403, 422})
 """The API server will not have what we render, and asking again does not help: the user must know."""
@@ -126,7 +127,7 @@ class Reconciler:
             if await self._writer.apply(deployment, apply.manifest):
                 log.info("%s: applied %s %s: %s", _label(deployment), *_names(apply.manifest), apply.reason)
                 wrote = True
-                started |= kind_of(apply.manifest) == "Deployment"
+                started |= kind_of(apply.manifest) in _WORKLOADS
         for delete in decided.deletes:
             await self._writer.delete(delete.manifest)
             log.info("%s: deleted %s %s: %s", _label(deployment), *_names(delete.manifest), delete.reason)

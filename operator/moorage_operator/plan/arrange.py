@@ -1,0 +1,138 @@
+"""Which groups of pods a revision shall have: how many is decided by `divide`, which ones here.
+
+What ReplicaSets do for single pods, by the same rules: what is not ready goes first. Groups are never changed, only
+made and let go. A number is free once neither its workload nor a pod of it is left, so no group waits for an old one.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from moorage_operator.manifest import is_deleting
+from moorage_operator.plan.capacity import PATIENCE, Budget
+from moorage_operator.plan.groups import Group
+from moorage_operator.plan.routable import Routing
+from moorage_operator.render.workload import restart_of
+
+LOST_AFTER: Final = timedelta(seconds=60)
+"""After the end of its grace period, when a pod has not ended, nobody is there to end it: its node is lost."""
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """What becomes of the groups of one revision."""
+
+    kept: tuple[Group, ...] = ()
+    new: tuple[int, ...] = ()
+    gone: tuple[tuple[Group, str], ...] = ()
+    """Each with the reason why."""
+    wakes: tuple[float, ...] = ()
+    """Seconds after which time alone changes something."""
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What groups are judged by."""
+
+    restart: str
+    routing: Routing
+    now: datetime
+
+    def worth(self, group: Group) -> tuple[bool, bool, bool, int]:
+        """What has the least goes first."""
+        return self.is_relied_on(group), _is_ready(group), not self.is_stale(group), -group.number
+
+    def is_relied_on(self, group: Group) -> bool:
+        """Whether another group may go for it."""
+        return group.replica is not None and self.routing.relied_on((group.replica,)) > 0
+
+    def is_stale(self, group: Group) -> bool:
+        """Whether it is of before the last restart that a person asked for."""
+        return group.workload is not None and restart_of(group.workload) != self.restart
+
+    def is_lost(self, group: Group) -> bool:
+        """Whether a pod of it will never end, and so never be made anew."""
+        return group.overdue is not None and self.now - group.overdue >= LOST_AFTER
+
+    def is_stuck(self, group: Group) -> bool:
+        """Whether a pod of it has waited for a node for long enough."""
+        since = group.replica.unschedulable_since if group.replica is not None else None
+        return since is not None and self.now - since >= PATIENCE
+
+
+def arrange(
+    groups: tuple[Group, ...], wanted: int, restart: str, room: Budget, *, routing: Routing, now: datetime
+) -> Arrangement:
+    """Decide.
+
+    Args:
+        groups: those that are there, with those of which nothing but pods is left.
+        wanted: how many there shall be.
+        restart: the last one that a person asked for: groups of an earlier one are replaced.
+        room: how many more or fewer than wanted there may be meanwhile.
+        routing: which of them others may be taken away for.
+        now: the time.
+    """
+    judge = _Judge(restart, routing, now)
+    there = [one for one in groups if one.workload is not None and not is_deleting(one.workload)]
+    gone = [(one, "a pod of it does not end, so its node is lost") for one in there if judge.is_lost(one)]
+    left = sorted((one for one in there if not judge.is_lost(one)), key=judge.worth)
+    most = wanted + (room.surge if any(map(judge.is_stale, left)) else 0)
+    gone += [(one, f"{wanted} wanted") for one in left[: max(0, len(left) - most)]]
+    left = left[max(0, len(left) - most) :]
+    gone += _replaced(left, wanted - room.unavailable, judge)
+    gone += _giving_way([one for one in left if judge.is_stuck(one)])
+    kept = _without(left, gone)
+    return Arrangement(
+        kept=tuple(sorted(kept, key=lambda one: one.number)),
+        new=tuple(itertools.islice(_free(groups), _missing(kept, wanted, most, judge))),
+        gone=tuple(sorted(gone, key=lambda one: one[0].number)),
+        wakes=tuple(_wakes(kept, now)),
+    )
+
+
+def _replaced(left: list[Group], promise: int, judge: _Judge) -> list[tuple[Group, str]]:
+    """Groups of before a restart that may go: those that serve nobody, and others for as many as there are to spare."""
+    spare = sum(1 for one in left if judge.is_relied_on(one)) - max(0, promise)
+    stale = [one for one in left if judge.is_stale(one)]
+    idle = [one for one in stale if not _is_ready(one)]
+    ready = [one for one in stale if _is_ready(one)][: max(0, spare)]
+    return [(one, "a person asked for a restart") for one in (*idle, *ready)]
+
+
+def _giving_way(stuck: list[Group]) -> list[tuple[Group, str]]:
+    """Of several groups that wait for nodes the first one gets what the others hold: or none would ever be whole."""
+    others = sorted(stuck, key=lambda one: one.number)[1:]
+    return [(one, "an earlier group waits for the nodes that it holds") for one in others if one.placed]
+
+
+def _missing(kept: list[Group], wanted: int, most: int, judge: _Judge) -> int:
+    """How many to make: none while one waits for nodes, which would have to share them with it."""
+    if any(map(judge.is_stuck, kept)):
+        return 0
+    fresh = sum(1 for one in kept if not judge.is_stale(one))
+    return max(0, min(wanted - fresh, most - len(kept)))
+
+
+def _without(left: list[Group], gone: Iterable[tuple[Group, str]]) -> list[Group]:
+    numbers = {one.number for one, _ in gone}
+    return [one for one in left if one.number not in numbers]
+
+
+def _free(groups: tuple[Group, ...]) -> Iterator[int]:
+    taken = {one.number for one in groups}
+    return (number for number in itertools.count() if number not in taken)
+
+
+def _is_ready(group: Group) -> bool:
+    return group.replica is not None and group.replica.ready
+
+
+def _wakes(kept: list[Group], now: datetime) -> Iterator[float]:
+    for one in kept:
+        since = one.replica.unschedulable_since if one.replica is not None else None
+        for moment in (since and since + PATIENCE, one.overdue and one.overdue + LOST_AFTER):
+            if moment is not None and moment > now:
+                yield (moment - now).total_seconds()

@@ -1,0 +1,139 @@
+"""Replicas that are several pods each: when one is whole, how far it is, and whose trouble is the trouble of all.
+
+None of its pods answers without the others, so a group is one replica to everybody who counts replicas.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from moorage_api import names
+from moorage_api.conditions import PODS_ON_THE_WAY, Reason
+from moorage_operator.manifest import Manifest, dig, is_deleting, label_of, name_of, number_of, revision_of
+from moorage_operator.plan.pods import Replica, Trouble, counts, is_placed, replica_of
+from moorage_operator.plan.times import from_text
+
+_BEFORE_THE_SERVER: Final = frozenset({Reason.SCHEDULING, Reason.FETCHING_MODEL})
+"""Phases in which a pod cannot meet the others yet: they wait for it, and may tire of it."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of a revision, as it is."""
+
+    number: int
+    workload: Manifest | None = None
+    """Its StatefulSet; None: that is gone, and its pods end."""
+    replica: Replica | None = None
+    """What its pods are together; None while it has none, or they all end."""
+    placed: bool = False
+    """Whether any of its pods has a node."""
+    overdue: datetime | None = None
+    """By when a pod of it was to have ended that has not; None: there is no such pod."""
+
+
+def replicas(pods: Iterable[Manifest]) -> tuple[Replica, ...]:
+    """The replicas that exist: without those on their way out and those that were given up, such as evicted ones."""
+    serving = [pod for pod in pods if not label_of(pod, names.PURPOSE_LABEL) and counts(pod)]
+    alone = (replica_of(pod) for pod in serving if group_of(pod) is None)
+    return (*alone, *(_joined(number, members) for (_, number), members in sorted(_together(serving).items())))
+
+
+def groups(
+    sets: Iterable[Manifest], pods: Iterable[Manifest], joined: Iterable[Replica]
+) -> dict[int, tuple[Group, ...]]:
+    """The groups of each revision, by number.
+
+    Args:
+        sets: the StatefulSets.
+        pods: all that have the deployment's name, those of a deleted namesake too: their names are taken.
+        joined: the replicas that they are.
+    """
+    found: dict[tuple[int, int], Group] = {}
+    for key, members in _together(pods).items():
+        found[key] = Group(key[1], placed=any(map(is_placed, members)), overdue=_overdue(members))
+    for one in sets:
+        if (number := group_of(one)) is not None:
+            key = revision_of(one), number
+            found[key] = replace(found.get(key, Group(number)), workload=one)
+    for replica in joined:
+        if replica.group is not None and (key := (replica.revision, replica.group)) in found:
+            found[key] = replace(found[key], replica=replica)
+    by_revision: dict[int, tuple[Group, ...]] = {}
+    for revision, number in sorted(found):
+        by_revision[revision] = (*by_revision.get(revision, ()), found[revision, number])
+    return by_revision
+
+
+def group_of(manifest: Manifest) -> int | None:
+    """The group that a workload or a pod belongs to; None where it is a replica, or several, by itself."""
+    return number_of(manifest, names.GROUP_LABEL)
+
+
+def _together(pods: Iterable[Manifest]) -> Mapping[tuple[int, int], list[Manifest]]:
+    """The pods of each group, by revision and number."""
+    found = defaultdict(list)
+    for pod in pods:
+        if (number := group_of(pod)) is not None:
+            found[revision_of(pod), number].append(pod)
+    return found
+
+
+def _overdue(pods: Iterable[Manifest]) -> datetime | None:
+    """A pod's `deletionTimestamp` is when its grace period is over, not when it was told to go."""
+    ends = (dig(pod, "metadata", "deletionTimestamp") for pod in pods if is_deleting(pod))
+    return min((from_text(end) for end in ends), default=None)
+
+
+def _joined(number: int, pods: Sequence[Manifest]) -> Replica:
+    """One replica of the pods of a group that are there."""
+    members = sorted(((_index(pod), name_of(pod), replica_of(pod)) for pod in pods), key=lambda one: one[:2])
+    there = [replica for _, _, replica in members]
+    size = max(number_of(pod, names.GROUP_SIZE_LABEL) or 1 for pod in pods)
+    complete = len(there) >= size
+    behind = [one.phase for one in there if not one.ready]
+    phase = min(behind, key=PODS_ON_THE_WAY.index, default=Reason.SCHEDULING) if complete else Reason.SCHEDULING
+    waiting = [one.unschedulable_since for one in there if one.unschedulable_since is not None]
+    crowded = [one.crowded_since for one in there if one.crowded_since is not None]
+    ready = complete and not behind
+    name, blamed = (None, None) if ready else _blamed(members, awaited=phase in _BEFORE_THE_SERVER)
+    trouble = blamed.trouble if blamed is not None else None
+    return Replica(
+        revision=there[0].revision,
+        ready=ready,
+        phase=phase,
+        trouble=None if trouble is None else Trouble(trouble.reason, f"{name}: {trouble.detail}"),
+        model_digest=next((one.model_digest for one in there if one.model_digest), None),
+        uid=next((replica.uid for index, _, replica in members if index == 0), ""),
+        restarts=blamed.restarts if blamed is not None else 0,
+        born=min((one.born for one in there if one.born), default=None),
+        ready_since=max((one.ready_since for one in there if one.ready_since), default=None) if ready else None,
+        unschedulable_since=min(waiting, default=None),
+        # Where one pod would not fit an empty node either, room alone does not help.
+        crowded_since=min(crowded) if crowded and len(crowded) == len(waiting) else None,
+        group=number,
+    )
+
+
+def _blamed(members: Sequence[tuple[int, str, Replica]], *, awaited: bool) -> tuple[str | None, Replica | None]:
+    """Whose trouble it is, of all who have some.
+
+    A server that ends on an error usually does so because of another one, which was lost or never came: while one is
+    awaited, what the others say is never the matter, and otherwise the last to be believed. Of those the first one
+    says which rank it was.
+    """
+    troubled = [
+        (replica.trouble.reason is Reason.ENGINE_FAILED and replica.phase not in _BEFORE_THE_SERVER, name, replica)
+        for _, name, replica in members
+        if replica.trouble is not None
+    ]
+    own = [(name, replica) for follows, name, replica in troubled if not follows]
+    others = [(name, replica) for follows, name, replica in troubled if follows and not awaited]
+    return next(iter((*own, *others)), (None, None))
+
+
+def _index(pod: Manifest) -> int:
+    found = number_of(pod, names.POD_INDEX_LABEL)
+    return -1 if found is None else found

@@ -1,0 +1,60 @@
+"""What is applied and deleted for replicas that are several pods each."""
+
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from moorage_operator.manifest import name_of
+from moorage_operator.plan.arrange import Arrangement, arrange
+from moorage_operator.plan.divide import Share
+from moorage_operator.plan.revisions import Revision
+from moorage_operator.plan.situation import Situation
+from moorage_operator.plan.snapshot import Apply, Delete, Snapshot
+from moorage_operator.plan.status import Judged
+from moorage_operator.render.context import Owner
+from moorage_operator.render.sharding import pods_of, ranks_policy, ranks_service
+from moorage_operator.render.workload import group, restart_of
+
+Arranged: TypeAlias = Mapping[int, Arrangement]
+"""By revision, of those whose replicas are several pods."""
+
+
+def arranged(decided: Judged) -> Arranged:
+    """Which groups there shall be."""
+    found, room = decided.found, decided.verdict.course.budget
+    result: dict[int, Arrangement] = {}
+    for share in decided.shares:
+        made_of, number = found.revision(share.number), share.number
+        if share.replicas is not None and made_of is not None and pods_of(made_of.template) > 1:
+            there, restart = found.groups.get(number, ()), made_of.standing.restarted
+            result[number] = arrange(there, share.replicas, restart, room, routing=found.routing, now=found.now)
+    return result
+
+
+def surroundings(owner: Owner, groups: Arranged) -> Iterator[Apply]:
+    """What ranks need before they start: nobody else can join them, and they find each other."""
+    if groups:
+        yield Apply(ranks_policy(owner), "the ranks of a replica let each other in, and nobody else")
+        yield Apply(ranks_service(owner), "the ranks of a replica find each other by name")
+
+
+def applies(owner: Owner, made_of: Revision, share: Share, those: Arrangement) -> Iterator[Apply]:
+    """The groups of one revision that stay as they are, and new ones."""
+    number, template, reason = share.number, made_of.template, f"revision {share.number}: {share.reason}"
+    for one in those.kept:
+        if one.workload is not None:
+            yield Apply(group(owner, number, one.number, template, restart_of(one.workload)), reason)
+    for index in those.new:
+        yield Apply(group(owner, number, index, template, made_of.standing.restarted), reason)
+
+
+def deletes(snapshot: Snapshot, found: Situation, groups: Arranged) -> Iterator[Delete]:
+    """Groups that go, and after the last one of all revisions what surrounds them."""
+    for number, those in groups.items():
+        for one, reason in those.gone:
+            if one.workload is not None:
+                yield Delete(one.workload, f"revision {number}, group {one.number}: {reason}")
+    if groups or found.groups:
+        return
+    for child in (*snapshot.owned("Service"), *snapshot.owned("NetworkPolicy")):
+        if name_of(child) == found.owner.ranks_name:
+            yield Delete(child, "no replica is several pods any more")

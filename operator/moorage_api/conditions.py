@@ -61,7 +61,10 @@ class Reason(_Explained):
     SERVING = "Serving", "Every replica that spec asks for answers requests. Nothing to do."
     SCALED_TO_ZERO = (
         "ScaledToZero",
-        "spec.replicas is 0, so nothing runs. To serve again: kubectl scale llmdep/NAME --replicas=1.",
+        (
+            "Nothing runs: spec.replicas is 0, and kubectl scale llmdep/NAME --replicas=1 serves again; or, with "
+            "spec.autoscaling.minReplicas 0, nobody asks for the model, and the next request starts a replica."
+        ),
     )
     VALID = "Valid", "spec was understood. Nothing to do."
 

@@ -70,7 +70,8 @@ def _steered(verb: str, standing: Standing, now: datetime) -> Standing:
 def afresh(standing: Standing, now: datetime, steering: str = "") -> Standing:
     """A candidate at the beginning of its rollout."""
     role, since = Role.CANDIDATE, as_text(now)
-    return replace(standing, role=role, since=since, reason="", message="", steering=steering, drains=False)
+    made = replace(standing, role=role, since=since, steering=steering)
+    return replace(made, reason="", message="", asleep="", drains=False)
 
 
 def given_up(standing: Standing, reason: str, message: str, now: datetime) -> Standing:

@@ -16,15 +16,18 @@ REMEMBERED: Final = 10
 _Rows = dict[int, dict[str, Any]]
 
 
-def decisions(before: Any, after: Status, now: datetime) -> tuple[Decision, ...]:
-    """The last ten decisions, those that make `after` out of `before` (the raw status) among them."""
+def decisions(before: Any, after: Status, now: datetime, why: str = "") -> tuple[Decision, ...]:
+    """The last ten decisions, those that make `after` out of `before` (the raw status) among them.
+
+    `why` is what changed the number of replicas that are wanted, with its inputs; empty where nothing did.
+    """
     now = now.replace(microsecond=0)
     read = (remembered(Decision, one) for one in before.get("decisions", ()))
     told = tuple(one for one in read if one is not None)
     if "revisions" not in before:
         return told
     rows: _Rows = {one["number"]: one for one in before["revisions"]}
-    new = (*_turns(before, after, now), *_weights(rows, after, now), *_scales(rows, after, now))
+    new = (*_turns(before, after, now), *_weights(rows, after, now), *_scales(rows, after, now, why))
     return (*told, *new)[-REMEMBERED:]
 
 
@@ -68,11 +71,12 @@ def _weights(before: _Rows, after: Status, now: datetime) -> Iterable[Decision]:
         yield Decision(time=now, kind="Weight", from_=_shares(was), to=_shares(shall), reason=_why(was, after))
 
 
-def _scales(before: _Rows, after: Status, now: datetime) -> Iterable[Decision]:
+def _scales(before: _Rows, after: Status, now: datetime, why: str) -> Iterable[Decision]:
+    because = f"; {why}" if why else ""
     was = {number: row.get("replicas", 0) for number, row in before.items()}
     for row in after.revisions:
         if row.number in was and was[row.number] != row.replicas:
-            reason = f"{row.role}, {_ready(row)}"
+            reason = f"{row.role}, {_ready(row)}{because}"
             old, new = f"r{row.number}: {was[row.number]}", f"r{row.number}: {row.replicas}"
             yield Decision(time=now, kind="Scale", from_=old, to=new, reason=reason)
 

@@ -52,6 +52,8 @@ class Course:
     """Nothing grows or shrinks for the rollout's sake."""
     silent: bool = False
     """No gateway tells what it has in its table: nothing moves at all."""
+    resting: bool = False
+    """The stable revision is at zero, and nobody asks for it: only the candidate gets a replica, to prove itself."""
     hurried: bool = False
     """The stable revision is in trouble, so the candidate does not wait for earlier ones to go."""
 
@@ -102,6 +104,12 @@ def _steps(
     if stable is None or candidate is None:
         only = stable or candidate
         return () if only is None else (Share(only.number, wanted, 0, f"{wanted} wanted"),)
+    if course.resting:
+        size = candidate.replicas if course.frozen or crowded else wanted
+        return (
+            Share(stable.number, 0, 0, "nobody asks for it"),
+            Share(candidate.number, min(wanted, size), 0, "it proves itself before somebody asks"),
+        )
     if course.size is None:
         return _one_after_the_other(wanted, stable, candidate, course, crowded=crowded)
     why = "nothing moves for now" if course.frozen else f"{course.size} for this stage"

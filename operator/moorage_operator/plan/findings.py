@@ -19,6 +19,7 @@ from moorage_operator.plan.target import Pending
 _HALTED: Final = frozenset({Reason.PAUSED, Reason.GATEWAY_UNREACHABLE})
 """Whatever its pods do: nothing moves until this is over."""
 _KEPT_BACK: Final = frozenset({Reason.STEP_HOLDING, Reason.GATE_HOLDING})
+ASLEEP: Final = "Nobody asks for the model, so nothing runs. The next request starts a replica and waits for it."
 
 
 def finding(found: Situation, verdict: Verdict, refused: str) -> Finding:
@@ -109,6 +110,10 @@ def _serving(found: Situation, existing: int) -> Finding:
 def _at_zero(found: Situation) -> Finding:
     if found.replicas:
         return Finding(Reason.SCALING, f"{len(found.replicas)} replicas run, none are wanted; they go.")
+    if found.scale.asleep:
+        candidate = found.candidate
+        rests = f" Revision {candidate.number} goes on being rolled out then." if candidate is not None else ""
+        return Finding(Reason.SCALED_TO_ZERO, f"{ASLEEP}{rests}")
     return Finding(Reason.SCALED_TO_ZERO, _for(Reason.SCALED_TO_ZERO.explanation, found, None))
 
 

@@ -1,11 +1,12 @@
 """plan(snapshot) -> Plan: everything the operator decides about one deployment, without I/O and without a clock."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from moorage_operator.manifest import Manifest, dig, is_deleting, kind_of, name_of, revision_of, uid_of
 from moorage_operator.plan import revisions as revs
-from moorage_operator.plan import sharded, warm
+from moorage_operator.plan import autoscaled, sharded, warm, writers
 from moorage_operator.plan.divide import Share, divide
 from moorage_operator.plan.rollout import Verdict, judge
 from moorage_operator.plan.sharded import Arranged
@@ -14,6 +15,7 @@ from moorage_operator.plan.snapshot import Apply, Delete, Plan, Snapshot
 from moorage_operator.plan.standings import judged, standing
 from moorage_operator.plan.status import Judged, report
 from moorage_operator.plan.target import resolve_pods
+from moorage_operator.plan.zero import Mode
 from moorage_operator.render.context import Context
 from moorage_operator.render.disruption import disruption_budget
 from moorage_operator.render.record import Role, record
@@ -33,20 +35,29 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
         return Plan()  # the owner references do the rest
     found = situation(snapshot, context)
     verdict = judge(found)
+    if found.scale.mode is Mode.IDLE and not verdict.busy:
+        found = found.at_zero()
+        verdict = judge(found)
     found = judged(found, verdict)
     shares = _shares(found, verdict)
+    if found.ledger.lacks(shares):
+        found = replace(found, accelerators_short=True)  # what is kept warm goes first
+        shares = _shares(found, verdict)
+    shares = found.ledger.within(shares)
     decided = Judged(found, verdict, shares)
     foreign = snapshot.foreign()
     if foreign:
         return _waiting(snapshot, decided, foreign, context)
     told = report(snapshot, decided, snapshot.refused, context)
     groups = sharded.arranged(decided)
+    scaler = autoscaled.writes(snapshot, found)
     return Plan(
-        applies=tuple(_applies(decided, groups, context)),
-        deletes=tuple(_deletes(snapshot, found, shares, groups)),
+        applies=(*_applies(decided, groups, context), *scaler.applies),
+        deletes=(*_deletes(snapshot, found, shares, groups), *scaler.deletes),
         status=told.status,
         events=told.events,
-        requeue_after=_soonest((*verdict.wakes, *told.wakes, *_waits(found, shares, groups))),
+        unripe=writers.is_unripe(snapshot.deployment, next(iter(snapshot.owned(autoscaled.KIND)), None)),
+        requeue_after=_soonest((*found.scale.wakes, *verdict.wakes, *told.wakes, *_waits(found, shares, groups))),
     )
 
 

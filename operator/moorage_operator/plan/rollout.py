@@ -10,13 +10,15 @@ from datetime import datetime
 from moorage_api.conditions import Reason
 from moorage_api.duration import duration_value
 from moorage_api.status import Progress, RolloutStatus, WindowFigures
-from moorage_operator.plan import capacity, clock, gates
+from moorage_operator.plan import budgeting, capacity, clock, gates
+from moorage_operator.plan.capacity import Budget
 from moorage_operator.plan.divide import Course, Crew
 from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.situation import Situation, strategy
 from moorage_operator.plan.steps import Stage, stages
 from moorage_operator.plan.times import from_text
+from moorage_operator.plan.zero import returns
 
 NO_GATEWAYS = "A canary needs a gateway, which gives each revision its exact share; this installation has none"
 
@@ -29,6 +31,8 @@ class Verdict:
     promote: bool = False
     given_up: Finding | None = None
     """Why the candidate is given up."""
+    restarts: Budget = field(default_factory=lambda: Budget(1, 0))
+    """How pods of a revision are replaced by others of the same, when a person restarts it."""
     drains: bool = False
     """From now on one replica of the stable revision gives way for each of the candidate."""
     said: Finding | None = None
@@ -38,6 +42,8 @@ class Verdict:
     status: RolloutStatus | None = None
     wakes: tuple[float, ...] = ()
     """Seconds after which time alone changes something."""
+    busy: bool = False
+    """A replica is awaited, for no longer than the deadline, or the rollout ends now: no time to fall asleep."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,11 @@ class _Rollout:
     def hastened(self) -> bool:
         """Whether holds and gates are skipped: a person said so, or the revision has served before."""
         return self.candidate.standing.steering in {"promote", "back"}
+
+    @property
+    def unjudged(self) -> bool:
+        """Whether no gate is asked: nor where nobody asks for the model, since there is nothing to judge by."""
+        return self.hastened or self.found.scale.proves
 
     @property
     def begun(self) -> datetime:
@@ -85,19 +96,40 @@ def judge(found: Situation) -> Verdict:
     """Judge the rollout of a situation; where none is under way, only say with which budget the rest goes on."""
     drains = _drains(found)
     stable, candidate = found.stable, found.candidate
+    proves = found.scale.proves
+    room, restarts = _room(found, drains=drains)
     course = Course(
-        budget=capacity.budget(found.rollout, found.wanted, drains=drains),
+        # What is at zero promises nothing.
+        budget=Budget(1, 1) if proves else room,
+        resting=proves,
         silent=bool(found.routing.silent),
         hurried=stable is not None and any(one.trouble is not None for one in found.of(stable.number)),
     )
     if candidate is None:
-        return Verdict(course=course, drains=drains, wakes=_patience(found))
+        return Verdict(course=course, restarts=restarts, drains=drains, wakes=_patience(found))
     crew = found.crew(candidate.number)
-    if stable is None or (not found.wanted and found.before.began is None):
-        return Verdict(course=course, promote=crew.ready >= min(found.wanted, 1))
+    if found.scale.asleep and returns(candidate.standing):
+        return Verdict(course=course, restarts=restarts, promote=True)
+    if stable is None or (not found.wanted and not found.scale.asleep and found.before.began is None):
+        return Verdict(course=course, restarts=restarts, promote=crew.ready >= min(found.wanted, 1))
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
-    return _verdict(rollout, _beat(rollout))
+    return replace(_verdict(rollout, _budgeted(rollout, _beat(rollout))), restarts=restarts)
+
+
+def _room(found: Situation, *, drains: bool) -> tuple[Budget, Budget]:
+    """Replicas above and below spec.replicas: for a rollout, and for the restart of a revision."""
+    room = capacity.budget(found.rollout, found.wanted, drains=drains)
+    if not _is_tight(found):
+        return room, room
+    ready = sum(1 for one in found.replicas if one.ready)
+    return budgeting.replacing(room, found.wanted, ready), Budget(0, max(1, room.unavailable))
+
+
+def _is_tight(found: Situation) -> bool:
+    """Whether the budget has no room for one replica more than wanted."""
+    old = found.stable or found.target
+    return old is not None and found.ledger.is_tight(found.wanted, old.number, (found.target or old).number)
 
 
 def _beat(rollout: _Rollout) -> _Beat:
@@ -113,10 +145,17 @@ def _beat(rollout: _Rollout) -> _Beat:
 
 
 def _asleep(rollout: _Rollout) -> _Beat:
-    """Without replicas nothing is proven: what was begun begins its stage anew when there are some again."""
+    """Without replicas nothing is proven: what was begun begins its stage anew when there are some again.
+
+    What gates have seen until then is kept where the model sleeps: one that is used now and then would never have seen
+    enough at a time.
+    """
     course = replace(rollout.course, frozen=True, size=0 if rollout.stages else None)
-    said = Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0; it goes on when there are replicas")
-    return _Beat(said, course, rollout.before.step or 0)
+    if not rollout.found.scale.asleep:
+        said = Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0; it goes on when there are replicas")
+        return _Beat(said, course, rollout.before.step or 0)
+    said = Finding(Reason.SCALED_TO_ZERO, "Nobody asks for the model; it goes on at the next request")
+    return _Beat(said, course, rollout.before.step or 0, window=rollout.before.window if rollout.stages else ())
 
 
 def _halt(rollout: _Rollout) -> Finding | None:
@@ -150,6 +189,21 @@ def _weight(rollout: _Rollout, index: int) -> int:
     return rollout.stages[index - 2].weight if index > 1 else 0
 
 
+def _budgeted(rollout: _Rollout, beat: _Beat) -> _Beat:
+    """A further replica is awaited, and the budget has no room for it: that is said, and no time counts meanwhile."""
+    found, crew, course = rollout.found, rollout.crew, beat.course
+    size = found.wanted if course.size is None else course.size
+    if not beat.running or crew.reached < crew.replicas or crew.replicas >= size:
+        return beat
+    stuck = course.size is None and course.budget == Budget(0, 0)
+    if not stuck and not found.ledger.holds_back(crew.number):
+        return beat
+    needed, free = found.ledger.costs.get(crew.number, 0), max(0, found.ledger.room)
+    of = f"{found.has_accelerator}, and {free} of the budget of {found.ledger.limit} are free"
+    words = f"{crew.reached} of {size} replicas are routable; one more needs {needed} x {of}"
+    return replace(beat, said=Finding(Reason.WAITING_FOR_BUDGET, words), running=False)
+
+
 # A RollingUpdate: each replica of the candidate that is routable is a step.
 
 
@@ -179,11 +233,13 @@ def _staged(rollout: _Rollout) -> _Beat:
     stage = rollout.stages[index - 1]
     entered = index == rollout.before.step and rollout.before.step_since is not None
     course = replace(rollout.course, size=stage.size, weight=stage.weight)
+    kept = rollout.before.window if rollout.before.step_since is None else ()
     if entered:
         return _within(rollout, index, replace(course, weight=stage.weight))
     if rollout.crew.reached >= stage.size:
         said = Finding(Reason.STEP_HOLDING, f"step {index} of {len(rollout.stages)}: {stage.weight} % of the requests")
-        return _Beat(said, course, index, since=rollout.found.now.replace(microsecond=0), window=_window(rollout))
+        begun = rollout.found.now.replace(microsecond=0)
+        return _Beat(said, course, index, since=begun, window=kept or _window(rollout))
     said = Finding(
         Reason.ROLLING_OUT,
         f"step {index} of {len(rollout.stages)}: {rollout.crew.reached} of {stage.size} replicas are routable",
@@ -191,7 +247,7 @@ def _staged(rollout: _Rollout) -> _Beat:
     before = rollout.stages[index - 2].weight if index > 1 else 0
     if rollout.hastened:
         before = rollout.crew.weight  # stages were skipped, and what is there may not carry the weight of the last one
-    return _Beat(said, replace(course, weight=before), index, running=True)
+    return _Beat(said, replace(course, weight=before), index, running=True, window=kept)
 
 
 def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
@@ -234,7 +290,7 @@ def _needed_next(rollout: _Rollout, index: int) -> str:
 
 def _gate(rollout: _Rollout, since: datetime, window: tuple[WindowFigures, ...]) -> gates.Blocked | gates.Failed | None:
     """The worst that any gate says."""
-    if rollout.hastened or not rollout.found.rollout.gates:
+    if rollout.unjudged or not rollout.found.rollout.gates:
         return None
     answering = rollout.found.routing.answering
     candidate = gates.since(answering, rollout.candidate.number, window, since)
@@ -268,7 +324,7 @@ def _gated(gate: gates.Blocked | gates.Failed, beat: _Beat) -> _Beat:
 
 def _window(rollout: _Rollout) -> tuple[WindowFigures, ...]:
     """What gates are judged from, when a stage begins."""
-    if not rollout.found.rollout.gates or rollout.hastened:
+    if not rollout.found.rollout.gates or rollout.unjudged:
         return ()
     return gates.window(rollout.found.routing.answering, (rollout.stable.number, rollout.candidate.number))
 
@@ -276,7 +332,7 @@ def _window(rollout: _Rollout) -> tuple[WindowFigures, ...]:
 def _window_since(rollout: _Rollout) -> tuple[WindowFigures, ...]:
     """The same of a stage that has begun, with what was not known then."""
     written, numbers = rollout.before.window, (rollout.stable.number, rollout.candidate.number)
-    if not rollout.found.rollout.gates or rollout.hastened:
+    if not rollout.found.rollout.gates or rollout.unjudged:
         return written
     return gates.completed(written, rollout.found.routing.answering, numbers, rollout.begun)
 
@@ -306,6 +362,7 @@ def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
         stalled=failed is not None,
         status=_status(rollout, beat, failed or beat.said, progress),
         wakes=(*beat.wakes, *((max(left, 0.1),) if running else ()), *_patience(found)),
+        busy=(running and failed is None) or beat.promote or gives_up,
     )
 
 
@@ -349,6 +406,8 @@ def _drains(found: Situation) -> bool:
     if target.standing.drains:
         return True
     ready = sum(1 for one in found.replicas if one.ready)
+    if _is_tight(found) and capacity.may_drain(found.rollout, found.wanted, ready):
+        return True
     return capacity.must_drain(found.rollout, found.wanted, ready, found.of(target.number), found.now)
 
 

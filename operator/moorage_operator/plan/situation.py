@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from moorage_api.autoscaling import Autoscaling
 from moorage_api.duration import duration_value
 from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
@@ -14,6 +15,7 @@ from moorage_operator.manifest import Manifest, dig
 from moorage_operator.plan import actions, warm, zero
 from moorage_operator.plan import revisions as revs
 from moorage_operator.plan.actions import Action
+from moorage_operator.plan.budgeting import Ledger, ledger
 from moorage_operator.plan.demand import demand
 from moorage_operator.plan.divide import Crew
 from moorage_operator.plan.groups import Group, groups, replicas
@@ -45,6 +47,8 @@ class Situation:
     """Replicas that shall serve: `scale.wanted`."""
     scale: Scale
     """Why so many, and what may change that."""
+    autoscaling: Autoscaling | None
+    """None without, and while spec cannot be used."""
     rollout: Rollout
     invalid: str | None
     """Why spec cannot be used; None when it can."""
@@ -79,6 +83,10 @@ class Situation:
     weights: dict[int, int]
     """As last reported."""
     routing: Routing
+    ledger: Ledger
+    """The budget of accelerators, and who has how much of it."""
+    cut: str
+    """Why fewer are wanted than spec.replicas says; empty where that is not so."""
     before: RolloutStatus
     """What was last reported of the candidate's rollout; nothing when that was another candidate."""
 
@@ -197,6 +205,7 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         now=snapshot.now,
         wanted=0,
         scale=Scale(_wanted(snapshot.deployment, running, stable)),
+        autoscaling=deployment.spec.autoscaling if deployment is not None else None,
         rollout=deployment.spec.rollout if deployment is not None else Rollout(),
         invalid=invalid,
         unknown=unknown,
@@ -217,9 +226,12 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         replicas=joined,
         weights=_weights(snapshot),
         routing=Routing(snapshot.gateways),
+        ledger=Ledger(),
+        cut="",
         before=RolloutStatus(),
     )
-    found = _scaled(_acted(_tried(found, goes_back=asked.goes_back)), deployment)
+    found = _bounded(_acted(_tried(found, goes_back=asked.goes_back)), snapshot)
+    found = _scaled(found, deployment)
     return replace(found, before=_before(snapshot, found))
 
 
@@ -243,12 +255,25 @@ def _acted(found: Situation) -> Situation:
     return found.with_revision(replace(revision, standing=standing))
 
 
+def _bounded(found: Situation, snapshot: Snapshot) -> Situation:
+    """The same with the budget drawn up, and no more wanted than it allows; also while spec cannot be used."""
+    limit = dig(snapshot.deployment, "spec", "autoscaling", "budget", "accelerators")
+    asked = {number: running.replicas for number, running in found.workloads.items()}
+    drawn = ledger(limit if isinstance(limit, int) else None, found.revisions, asked, snapshot.owned_pods())
+    most = drawn.most(one.number for one in (found.stable, found.candidate) if one is not None)
+    wish = found.scale.wanted
+    if most is None or wish <= most:
+        return replace(found, ledger=drawn)
+    cut = f"the budget of {limit} accelerators allows {most} of {wish} replicas"
+    return replace(found, ledger=drawn, cut=cut, scale=Scale(most))
+
+
 def _scaled(found: Situation, deployment: LLMDeployment | None) -> Situation:
     """The same once it is decided how many replicas shall serve; awake, where it was woken."""
     stable, candidate = found.stable, found.candidate
     inputs = zero.Inputs(
         replicas=found.scale.wanted,
-        autoscaling=deployment.spec.autoscaling if deployment is not None else None,
+        autoscaling=found.autoscaling,
         readable=deployment is not None,
         through_gateways=found.routing.gateways is not None,
         demand=demand(found.routing),

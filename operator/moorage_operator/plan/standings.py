@@ -15,13 +15,16 @@ def judged(found: Situation, verdict: Verdict) -> Situation:
     """The situation once the verdict has come into effect: the candidate is stable, or given up."""
     candidate, now = found.candidate, found.now
     if candidate is not None and verdict.promote:
-        standing = replace(_changed(candidate.standing, Role.STABLE, found), promoted=as_text(now), steering="")
+        asleep = as_text(now) if found.scale.asleep else ""
+        standing = _changed(candidate.standing, Role.STABLE, found)
+        standing = replace(standing, promoted=as_text(now), steering="", asleep=asleep)
         found = found.with_revision(replace(candidate, standing=standing))
         return replace(found, stable=found.target)
     if candidate is not None and verdict.given_up is not None:
         why = verdict.given_up
         standing = actions.given_up(candidate.standing, why.reason, why.message, now)
         found = found.with_revision(replace(candidate, standing=standing))
+        found = found.at_zero() if found.scale.proves else found
     if found.target is not None and found.target.standing.drains != verdict.drains:
         standing = replace(found.target.standing, drains=verdict.drains)
         found = found.with_revision(replace(found.target, standing=standing))

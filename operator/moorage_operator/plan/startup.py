@@ -14,13 +14,16 @@ from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.times import from_text
 
 
-def startup(pods: Iterable[Manifest], replicas: Iterable[Replica], before: Any) -> Startup | None:
+def startup(
+    pods: Iterable[Manifest], replicas: Iterable[Replica], before: Any, begins: datetime | None = None
+) -> Startup | None:
     """What to report.
 
     Args:
         pods: all of the deployment.
         replicas: those of the wanted revision.
         before: `status.startup` as it was last written, which remembers the last start.
+        begins: now, where replicas are wanted and no pod is there yet; None otherwise.
     """
     ready = {one.uid: one.ready for one in replicas}
     there = [pod for pod in pods if uid_of(pod) in ready]
@@ -28,6 +31,10 @@ def startup(pods: Iterable[Manifest], replicas: Iterable[Replica], before: Any) 
     last = remembered(Startup, before)
     seconds = seconds or (dict(last.seconds or {}) if last is not None else {})
     starting = [pod for pod in there if not ready[uid_of(pod)] and "creationTimestamp" in pod["metadata"]]
+    if begins is not None and seconds:
+        known = last.estimated_ready if last is not None else None  # told once, it does not move with the time
+        ready_at = known or begins.replace(microsecond=0) + timedelta(seconds=sum(seconds.values()))
+        return Startup(phase=PODS_ON_THE_WAY[0], estimated_ready=ready_at, seconds=seconds)
     if not starting:
         return Startup(seconds=seconds) if seconds else None
     phase = furthest(replicas)

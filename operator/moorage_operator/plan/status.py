@@ -7,6 +7,8 @@ a rollout is paused                     Unknown  True while anything serves     
 a candidate does not come up            False    True, the stable revision goes on    False while it may come
 a candidate was given up                False    True, the stable revision goes on    True
 replicas: 0                             True     True                                 False
+asleep: nobody asks, minReplicas is 0   True     True, a request wakes it             False
+woken, or a new revision proves itself  False    True, the request waits for it       False
 spec cannot be used                     False    True while the last good one serves  True; Accepted is False
 """
 
@@ -20,7 +22,7 @@ from moorage_operator.manifest import Manifest, dig
 from moorage_operator.plan.decisions import announcements, decisions
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.finding import Finding
-from moorage_operator.plan.findings import finding, not_found
+from moorage_operator.plan.findings import ASLEEP, finding, not_found
 from moorage_operator.plan.rollout import Verdict
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.snapshot import Event, Snapshot
@@ -28,6 +30,7 @@ from moorage_operator.plan.standings import standing
 from moorage_operator.plan.startup import startup
 from moorage_operator.plan.telemetry import Health, Measured, health, measured
 from moorage_operator.plan.times import from_text
+from moorage_operator.plan.zero import Mode
 from moorage_operator.render.context import Context
 from moorage_operator.render.sharding import leader_labels, pods_of
 
@@ -35,6 +38,7 @@ _MOVING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING
 _GOOD: Final = frozenset({Reason.SERVING, Reason.SCALED_TO_ZERO})
 _WAITING: Final = frozenset({Reason.PAUSED, Reason.GATEWAY_UNREACHABLE, Reason.WAITING_FOR_GPU, Reason.UNSCHEDULABLE})
 """Neither good nor wrong: something else has to happen first."""
+_ON_ITS_WAY: Final = Finding(Reason.SCALING, "A replica is on its way, and requests wait for it.")
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
         traffic=figures.traffic,
         measured=figures.at,
     )
-    decided = decisions(dig(snapshot.deployment, "status", default={}), status, found.now)
+    before = dig(snapshot.deployment, "status", default={})
+    decided = decisions(before, status, found.now, _why_scaled(found, before))
     status = status.model_copy(update={"decisions": decided})
     events = (*announcements(snapshot.reported("decisions"), decided), *_events(snapshot, head))
     return Told(status.to_api(), events, _wakes(figures, gpus))
@@ -120,6 +125,12 @@ def _selector(found: Situation) -> str:
     if found.serving is not None and pods_of(found.serving.template) > 1:
         labels |= leader_labels(found.serving.template)
     return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
+
+
+def _why_scaled(found: Situation, before: Manifest) -> str:
+    """Why it goes to zero, or comes back; nothing where zero has no part in it."""
+    woken = str(before.get("ready", "")).endswith("/0")
+    return found.scale.reason if found.scale.asleep or woken else ""
 
 
 def _clock(snapshot: Snapshot) -> _Clock:
@@ -140,14 +151,21 @@ def _gpus(found: Situation, clock: _Clock) -> Health | None:
 
 
 def _startup(snapshot: Snapshot, found: Situation) -> Startup | None:
-    replicas = found.of(found.target.number) if found.target is not None else ()
-    return startup(snapshot.owned_pods(), replicas, snapshot.reported("startup"))
+    """Of what requests wait for: of the candidate only where something serves already."""
+    serves = any(one.ready for one in found.replicas)
+    awaited = (found.candidate or found.stable,) if serves else (found.stable, found.candidate)
+    replicas = tuple(one for each in awaited if each is not None for one in found.of(each.number))
+    begins = bool(found.wanted) and not replicas and not serves
+    return startup(snapshot.owned_pods(), replicas, snapshot.reported("startup"), found.now if begins else None)
 
 
 def _conditions(
     judged: Judged, head: Finding, serving: int, clock: _Clock, gpus: Health | None
 ) -> tuple[Condition, ...]:
     found, available = judged.found, head
+    wakeable = _is_wakeable(found, head)
+    if wakeable and head.reason not in _MOVING:
+        available = Finding(Reason.SCALED_TO_ZERO, ASLEEP) if found.scale.asleep else _ON_ITS_WAY
     if serving:
         noun = "replica answers" if serving == 1 else "replicas answer"
         available = Finding(Reason.SERVING, f"{serving} {noun} requests.")
@@ -158,7 +176,7 @@ def _conditions(
         ),
         clock.condition(
             ConditionType.AVAILABLE,
-            status=bool(serving) or head.reason == Reason.SCALED_TO_ZERO,
+            status=bool(serving) or wakeable or head.reason == Reason.SCALED_TO_ZERO,
             why=available,
         ),
         clock.condition(ConditionType.PROGRESSING, status=head.reason in _MOVING, why=head),
@@ -168,6 +186,16 @@ def _conditions(
     if gpus is not None:
         conditions.append(clock.condition(ConditionType.GPU_HEALTHY, status=gpus.well, why=gpus.why))
     return tuple(conditions)
+
+
+def _is_wakeable(found: Situation, head: Finding) -> bool:
+    """Whether a request that comes now is answered, though it has to wait for a replica first."""
+    if found.scale.asleep or found.scale.proves:
+        return True
+    if found.stable is None or found.scale.mode not in {Mode.AWAKE, Mode.IDLE}:
+        return False
+    in_trouble = any(one.trouble is not None for one in found.of(found.stable.number))
+    return not in_trouble and (head.reason in _MOVING or found.given_up is not None)
 
 
 def _without_accelerators(found: Situation) -> frozenset[str]:

@@ -53,10 +53,10 @@ class Attention:
                 self._figures(key, deployment)
 
     def turned(self, *, alone: bool) -> None:
-        """A gateway began or ceased to answer. What is at rest does not depend on one of several."""
+        """A gateway began or ceased to answer. One of several is nothing to what is at rest, unless that may sleep."""
         for key in self._store.deployments():
             deployment = self._deployment(key)
-            if deployment is not None and (alone or moves(deployment)):
+            if deployment is not None and (alone or moves(deployment) or may_sleep(deployment)):
                 self._queue.add(key)
 
     def _figures(self, key: Key, deployment: Manifest) -> None:
@@ -83,6 +83,11 @@ class Attention:
 def is_gated(deployment: Manifest) -> bool:
     """Whether figures decide about its rollout."""
     return moves(deployment) and bool(dig(deployment, "spec", "rollout", "gates"))
+
+
+def may_sleep(deployment: Manifest) -> bool:
+    """Whether it goes to zero when no gateway has requests for it, so that each of them has to answer."""
+    return dig(deployment, "spec", "autoscaling", "minReplicas") == 0
 
 
 def moves(deployment: Manifest) -> bool:

@@ -110,6 +110,13 @@ class Reason(_Explained):
             "another product or fewer."
         ),
     )
+    WAITING_FOR_BUDGET = (
+        "WaitingForBudget",
+        (
+            "spec.autoscaling.budget has no room for a replica that the rollout starts beside those that serve. Raise "
+            "it, lower maxReplicas, or let a RollingUpdate replace one after the other (maxUnavailable)."
+        ),
+    )
     UNSCHEDULABLE = (
         "Unschedulable",
         (

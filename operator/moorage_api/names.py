@@ -66,5 +66,7 @@ INTERNAL_HEADER_PREFIX: Final = "x-moorage-"
 # What the gateways serve to autoscalers, and the operator registers.
 METRICS_GROUP: Final = "custom.metrics.k8s.io"
 METRICS_VERSION: Final = "v1beta2"
+GATEWAY_METRICS: Final = f"{GATEWAY}-metrics"
+"""The Service, with port 443, behind which the gateways serve it."""
 GATEWAY_METRICS_PORT: Final = 8443
 """Of the gateway's pods: `METRICS_GROUP`, over TLS, for the API server only."""

@@ -24,6 +24,9 @@ KINDS: Final = (
 )
 """The kinds of a deployment's children, in the order in which they are made."""
 
+WORKLOADS: Final = frozenset({"Deployment", "StatefulSet"})
+"""Those that run replicas."""
+
 MAPS: Final = (dict, Mapping)
 """For `isinstance`: objects are dicts, and whether something is a Mapping of another kind takes long to find out."""
 

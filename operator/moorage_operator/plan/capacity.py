@@ -53,7 +53,12 @@ def is_auto(rollout: Rollout) -> bool:
 def must_drain(rollout: Rollout, wanted: int, routable: int, candidate: Iterable[Replica], now: datetime) -> bool:
     """Whether a replica of the stable revision has to give way for one of the candidate."""
     left = patience(candidate, now)
-    return is_auto(rollout) and min(wanted, routable) >= _TWO and left is not None and left <= timedelta()
+    return may_drain(rollout, wanted, routable) and left is not None and left <= timedelta()
+
+
+def may_drain(rollout: Rollout, wanted: int, routable: int) -> bool:
+    """Whether a replica of the stable revision may give way: the choice is ours, and others go on serving."""
+    return is_auto(rollout) and min(wanted, routable) >= _TWO
 
 
 def patience(replicas: Iterable[Replica], now: datetime) -> timedelta | None:

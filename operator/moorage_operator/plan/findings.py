@@ -90,12 +90,16 @@ def _of_replicas(found: Situation, verdict: Verdict) -> Finding:
     if trouble is not None:
         trouble = _for_accelerators(trouble, found)
         return _explained(trouble.reason, trouble.detail, found)
-    if found.stable is not None and verdict.said is not None and verdict.said.reason in _KEPT_BACK:
-        return _kept_back(verdict.said, found)
-    return _on_the_way(found, ready, furthest(replicas))
+    said = verdict.said if found.stable is not None else None
+    return (said and _kept_back(said, found)) or _on_the_way(found, ready, furthest(replicas))
 
 
-def _kept_back(said: Finding, found: Situation) -> Finding:
+def _kept_back(said: Finding, found: Situation) -> Finding | None:
+    """What the rollout waits for, where that is not a replica."""
+    if said.reason is Reason.WAITING_FOR_BUDGET:
+        return _explained(said.reason, said.message, found)
+    if said.reason not in _KEPT_BACK:
+        return None
     number = found.candidate.number if found.candidate is not None else 0
     return Finding(Reason.ROLLING_OUT, f"Revision {number}: {said.message}.{_goes_on(found)}")
 

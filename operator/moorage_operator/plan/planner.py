@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from moorage_operator.manifest import Manifest, dig, is_deleting, kind_of, name_of, revision_of, uid_of
-from moorage_operator.plan import revisions as revs
 from moorage_operator.plan import autoscaled, sharded, warm, writers
+from moorage_operator.plan import revisions as revs
 from moorage_operator.plan.divide import Share, divide
 from moorage_operator.plan.rollout import Verdict, judge
 from moorage_operator.plan.sharded import Arranged
@@ -56,7 +56,7 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
         deletes=(*_deletes(snapshot, found, shares, groups), *scaler.deletes),
         status=told.status,
         events=told.events,
-        unripe=writers.is_unripe(snapshot.deployment, next(iter(snapshot.owned(autoscaled.KIND)), None)),
+        unripe=writers.is_unripe(snapshot.deployment, next(iter(snapshot.owned(autoscaled.AUTOSCALER)), None)),
         requeue_after=_soonest((*found.scale.wakes, *verdict.wakes, *told.wakes, *_waits(found, shares, groups))),
     )
 
@@ -116,7 +116,7 @@ def _applies(decided: Judged, groups: Arranged, context: Context) -> Iterator[Ap
 
 
 def _workloads(decided: Judged, groups: Arranged) -> Iterator[Apply]:
-    found, room = decided.found, decided.verdict.course.budget
+    found, room = decided.found, decided.verdict.restarts
     for share in decided.shares:
         made_of = found.revision(share.number)
         if share.replicas is None or made_of is None:

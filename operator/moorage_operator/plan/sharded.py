@@ -20,7 +20,7 @@ Arranged: TypeAlias = Mapping[int, Arrangement]
 
 def arranged(decided: Judged) -> Arranged:
     """Which groups there shall be."""
-    found, room = decided.found, decided.verdict.course.budget
+    found, room = decided.found, decided.verdict.restarts
     result: dict[int, Arrangement] = {}
     for share in decided.shares:
         made_of, number = found.revision(share.number), share.number

@@ -8,6 +8,7 @@ from typing import Final
 
 from moorage_operator.manifest import Manifest, controller_uid, dig, kind_of, name_of, uid_of
 from moorage_operator.plan.figures import Gateway
+from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.nodes import Nodes
 
 _OF_A_POD: Final = re.compile("-r[0-9]+-resolve")
@@ -32,6 +33,8 @@ class Snapshot:
     """Whether a pod of any LLMDeployment of the namespace waits for accelerators."""
     nodes: Nodes | None = None
     """What nodes have; None unless a pod of this object waits for accelerators and they have been listed."""
+    metrics: MetricsApi | None = None
+    """Whether autoscalers can have our metrics; None: nobody has looked yet."""
     told: Mapping[str, str] = field(default_factory=dict)
     """Why pods are not made, by the uid of their workload: of those whose controller says so in events only."""
 
@@ -97,5 +100,7 @@ class Plan:
     status: Manifest | None = None
     events: tuple[Event, ...] = ()
     requeue_after: float | None = None
+    unripe: bool = False
+    """What the status tells of is not known completely yet: it may wait a moment."""
     in_the_way: tuple[Manifest, ...] = ()
     """Objects of others with names that we need. No watch tells when they go, so they have to be read anew."""

@@ -12,6 +12,7 @@ woken, or a new revision proves itself  False    True, the request waits for it 
 spec cannot be used                     False    True while the last good one serves  True; Accepted is False
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,11 +20,14 @@ from typing import Any, Final
 from moorage_api.conditions import PODS_ON_THE_WAY, ConditionStatus, ConditionType, Reason
 from moorage_api.status import Condition, RevisionPointers, RevisionStatus, RolloutStatus, Startup, Status
 from moorage_operator.manifest import Manifest, dig
+from moorage_operator.plan import writers
+from moorage_operator.plan.autoscaled import AUTOSCALER, scaled
 from moorage_operator.plan.decisions import announcements, decisions
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.findings import ASLEEP, finding, not_found
 from moorage_operator.plan.rollout import Verdict
+from moorage_operator.plan.scaling import Scaling, scaling
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.snapshot import Event, Snapshot
 from moorage_operator.plan.standings import standing
@@ -36,7 +40,15 @@ from moorage_operator.render.sharding import leader_labels, pods_of
 
 _MOVING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING, Reason.RESOLVING_SOURCE})
 _GOOD: Final = frozenset({Reason.SERVING, Reason.SCALED_TO_ZERO})
-_WAITING: Final = frozenset({Reason.PAUSED, Reason.GATEWAY_UNREACHABLE, Reason.WAITING_FOR_GPU, Reason.UNSCHEDULABLE})
+_WAITING: Final = frozenset(
+    {
+        Reason.PAUSED,
+        Reason.GATEWAY_UNREACHABLE,
+        Reason.WAITING_FOR_GPU,
+        Reason.WAITING_FOR_BUDGET,
+        Reason.UNSCHEDULABLE,
+    }
+)
 """Neither good nor wrong: something else has to happen first."""
 _ON_ITS_WAY: Final = Finding(Reason.SCALING, "A replica is on its way, and requests wait for it.")
 
@@ -91,11 +103,12 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
     figures = measured(found.routing, dig(snapshot.deployment, "status", default={}), found.now)
     clock = _clock(snapshot)
     gpus = _gpus(found, clock)
+    scale = _scaling(snapshot, found, clock)
     idle = {share.number for share in shares if share.retired and found.crew(share.number).kept}
     active = [one for one in found.replicas if one.revision not in idle]
     status = Status(
         observed_generation=_generation(snapshot),
-        conditions=_conditions(judged, head, serving, clock, gpus),
+        conditions=(*_conditions(judged, head, serving, clock), *_special(clock, gpus, scale)),
         url=context.gateway_url,
         ready=f"{sum(1 for one in active if one.ready)}/{found.wanted}",
         replicas=len(active),
@@ -113,10 +126,10 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
         measured=figures.at,
     )
     before = dig(snapshot.deployment, "status", default={})
-    decided = decisions(before, status, found.now, _why_scaled(found, before))
+    decided = decisions(before, status, found.now, _why_scaled(snapshot, found, before))
     status = status.model_copy(update={"decisions": decided})
     events = (*announcements(snapshot.reported("decisions"), decided), *_events(snapshot, head))
-    return Told(status.to_api(), events, _wakes(figures, gpus))
+    return Told(status.to_api(), events, _wakes(figures, gpus, scale))
 
 
 def _selector(found: Situation) -> str:
@@ -127,10 +140,15 @@ def _selector(found: Situation) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
 
 
-def _why_scaled(found: Situation, before: Manifest) -> str:
-    """Why it goes to zero, or comes back; nothing where zero has no part in it."""
-    woken = str(before.get("ready", "")).endswith("/0")
-    return found.scale.reason if found.scale.asleep or woken else ""
+def _why_scaled(snapshot: Snapshot, found: Situation, before: Manifest) -> str:
+    """What changed the number that is wanted, with its inputs; nothing where it is as it was."""
+    was = str(before.get("ready", "")).rpartition("/")[2]
+    if was in ("", str(found.wanted)):
+        return ""
+    if found.scale.reason and (found.scale.asleep or was == "0"):
+        return found.scale.reason
+    told = writers.told_by(snapshot.deployment, next(iter(snapshot.owned(AUTOSCALER)), None))
+    return f"{told}; {found.cut}" if found.cut else told
 
 
 def _clock(snapshot: Snapshot) -> _Clock:
@@ -138,7 +156,7 @@ def _clock(snapshot: Snapshot) -> _Clock:
     return _Clock(_generation(snapshot), snapshot.now, {one["type"]: one for one in reported})
 
 
-def _wakes(*damped: Measured | Health | None) -> tuple[float, ...]:
+def _wakes(*damped: Measured | Health | Scaling | None) -> tuple[float, ...]:
     return tuple(one.wake for one in damped if one is not None and one.wake is not None)
 
 
@@ -150,6 +168,12 @@ def _gpus(found: Situation, clock: _Clock) -> Health | None:
     return health(found.routing, _without_accelerators(found), before, found.now)
 
 
+def _scaling(snapshot: Snapshot, found: Situation, clock: _Clock) -> Scaling | None:
+    """Whether the number of replicas follows the load; None where it is not to."""
+    wish = scaled(snapshot, found)
+    return None if wish is None else scaling(wish, clock.before.get(ConditionType.SCALING_ACTIVE), found.now)
+
+
 def _startup(snapshot: Snapshot, found: Situation) -> Startup | None:
     """Of what requests wait for: of the candidate only where something serves already."""
     serves = any(one.ready for one in found.replicas)
@@ -159,9 +183,7 @@ def _startup(snapshot: Snapshot, found: Situation) -> Startup | None:
     return startup(snapshot.owned_pods(), replicas, snapshot.reported("startup"), found.now if begins else None)
 
 
-def _conditions(
-    judged: Judged, head: Finding, serving: int, clock: _Clock, gpus: Health | None
-) -> tuple[Condition, ...]:
+def _conditions(judged: Judged, head: Finding, serving: int, clock: _Clock) -> tuple[Condition, ...]:
     found, available = judged.found, head
     wakeable = _is_wakeable(found, head)
     if wakeable and head.reason not in _MOVING:
@@ -170,7 +192,7 @@ def _conditions(
         noun = "replica answers" if serving == 1 else "replicas answer"
         available = Finding(Reason.SERVING, f"{serving} {noun} requests.")
     good = None if head.reason is Reason.PAUSED else head.reason in _GOOD
-    conditions = [
+    return (
         clock.condition(
             ConditionType.ACCEPTED, status=found.invalid is None and found.missing is None, why=_acceptance(found)
         ),
@@ -182,10 +204,15 @@ def _conditions(
         clock.condition(ConditionType.PROGRESSING, status=head.reason in _MOVING, why=head),
         clock.condition(ConditionType.READY, status=good, why=head),
         clock.condition(ConditionType.STALLED, status=_is_stalled(found, judged.verdict, head), why=head),
-    ]
+    )
+
+
+def _special(clock: _Clock, gpus: Health | None, scale: Scaling | None) -> Iterator[Condition]:
+    """Those that not every deployment has."""
     if gpus is not None:
-        conditions.append(clock.condition(ConditionType.GPU_HEALTHY, status=gpus.well, why=gpus.why))
-    return tuple(conditions)
+        yield clock.condition(ConditionType.GPU_HEALTHY, status=gpus.well, why=gpus.why)
+    if scale is not None:
+        yield clock.condition(ConditionType.SCALING_ACTIVE, status=scale.active, why=scale.why)
 
 
 def _is_wakeable(found: Situation, head: Finding) -> bool:

@@ -1,0 +1,67 @@
+"""The autoscaler that a deployment shall have, and what has to be written for that."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from moorage_api.autoscaling import Autoscaling
+from moorage_operator.manifest import Manifest, is_deleting
+from moorage_operator.plan.metrics_api import MetricsApi
+from moorage_operator.plan.situation import Situation
+from moorage_operator.plan.snapshot import Apply, Delete, Snapshot
+from moorage_operator.render.autoscaler import autoscaler
+
+AUTOSCALER: Final = "HorizontalPodAutoscaler"
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What is known of the autoscaling of one deployment."""
+
+    deployment: Manifest
+    autoscaling: Autoscaling
+    autoscaler: Manifest | None
+    """The live HorizontalPodAutoscaler."""
+    metrics: MetricsApi | None
+    """None: nobody has looked yet."""
+    wanted: int
+    cut: str = ""
+    """Why fewer are wanted than spec.replicas says; empty where that is not so."""
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Of the autoscaler."""
+
+    applies: tuple[Apply, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+
+
+def scaled(snapshot: Snapshot, found: Situation) -> Scaled | None:
+    """Read a snapshot; None without spec.autoscaling, and while spec cannot be used."""
+    if found.autoscaling is None:
+        return None
+    live = next(iter(snapshot.owned(AUTOSCALER)), None)
+    return Scaled(snapshot.deployment, found.autoscaling, live, snapshot.metrics, found.wanted, found.cut)
+
+
+def writes(snapshot: Snapshot, found: Situation) -> Writes:
+    """One autoscaler where there is something for it to go by, else none; what is there stays while nobody knows."""
+    wish = scaled(snapshot, found)
+    if found.invalid is not None or (wish is not None and wish.metrics is None):
+        return Writes()
+    manifest = _manifest(wish, found)
+    if manifest is not None and wish is not None:
+        most = wish.autoscaling.max_replicas
+        return Writes(applies=(Apply(manifest, f"spec.replicas follows the load, up to {most}"),))
+    why = "spec.autoscaling is not there any more" if wish is None else "it could measure nothing"
+    there = (one for one in snapshot.owned(AUTOSCALER) if not is_deleting(one))
+    return Writes(deletes=tuple(Delete(one, why) for one in there))
+
+
+def _manifest(wish: Scaled | None, found: Situation) -> Manifest | None:
+    if wish is None or wish.metrics is None or not wish.metrics.cluster:
+        return None
+    foreign = bool(wish.metrics.owner)
+    if foreign and not wish.metrics.cpu:
+        return None
+    return autoscaler(found.owner, wish.autoscaling, by_cpu_alone=foreign)

@@ -1,0 +1,132 @@
+"""ScalingActive: whether the number of replicas follows the load, and what is in the way where it does not."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from moorage_api.conditions import ConditionStatus, Reason
+from moorage_operator.manifest import Manifest, dig
+from moorage_operator.plan import writers
+from moorage_operator.plan.autoscaled import Scaled
+from moorage_operator.plan.finding import Finding
+from moorage_operator.plan.metrics_api import MetricsApi
+from moorage_operator.plan.times import from_text
+
+PATIENCE: Final = timedelta(seconds=60)
+"""How long an autoscaler may find no metric before that is told: a model that starts has none yet."""
+_CPU: Final = "CPUUtilization"
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Whether it works, None while nobody knows; why, and the seconds until it is to be looked at again."""
+
+    active: bool | None
+    why: Finding
+    wake: float | None = None
+
+
+def scaling(scaled: Scaled, before: Manifest | None, now: datetime) -> Scaling:
+    """The condition; `before` is the one that was last written."""
+    if dig(scaled.deployment, "spec", "replicas", default=1) == 0:
+        words = Reason.SCALING_DISABLED.explanation.replace("NAME", scaled.deployment["metadata"]["name"])
+        return Scaling(active=False, why=Finding(Reason.SCALING_DISABLED, words))
+    if scaled.metrics is None:
+        return _as_before(before)
+    hindrance = _without_metrics(scaled, scaled.metrics) or _two_writers(scaled)
+    if hindrance is not None:
+        return Scaling(active=False, why=hindrance)
+    if scaled.wanted == 0:
+        words = f"Nothing runs after {scaled.autoscaling.idle_after} without a request; the next one starts a replica."
+        return Scaling(active=True, why=Finding(Reason.SCALED_TO_ZERO, words))
+    return _by_its_word(scaled, before, now)
+
+
+def _as_before(before: Manifest | None) -> Scaling:
+    """Nobody has looked: what was written last stands."""
+    if before is None or before.get("reason") not in set(Reason):
+        return Scaling(active=None, why=_awaited())
+    active = {ConditionStatus.TRUE: True, ConditionStatus.FALSE: False}.get(before.get("status", ""))
+    return Scaling(active=active, why=Finding(Reason(before["reason"]), str(before.get("message", ""))))
+
+
+def _without_metrics(scaled: Scaled, metrics: MetricsApi) -> Finding | None:
+    """Why our metrics cannot be had."""
+    if not metrics.cluster:
+        return Finding(Reason.METRICS_NEED_CLUSTER, Reason.METRICS_NEED_CLUSTER.explanation)
+    if metrics.owner:
+        return Finding(Reason.METRICS_OWNED_BY_ANOTHER, f"{metrics.owner}. {_instead(scaled, metrics)}")
+    if not metrics.served:
+        return Finding(Reason.METRICS_UNSERVED, Reason.METRICS_UNSERVED.explanation)
+    return None
+
+
+def _instead(scaled: Scaled, metrics: MetricsApi) -> str:
+    """What goes on all the same."""
+    by_cpu = any(target.metric == _CPU for target in scaled.autoscaling.targets)
+    if by_cpu and metrics.cpu:
+        return f"Only {_CPU} is scaled by, as metrics-server measures it."
+    lack = "metrics-server does not answer" if by_cpu else f"no target is {_CPU}, which metrics-server measures, too"
+    return f"Nothing is scaled by, since {lack}; remove that adapter, or scale by an autoscaler of your own."
+
+
+def _two_writers(scaled: Scaled) -> Finding | None:
+    words = writers.second(scaled.deployment, scaled.autoscaler)
+    ambiguous = _said(scaled.autoscaler, "ScalingActive")
+    if not words and ambiguous.get("reason") == "AmbiguousSelector":
+        words = f"the autoscaler says: {ambiguous.get('message', '')}"
+    if not words:
+        return None
+    return Finding(Reason.REPLICAS_OWNED_BY_TWO, f"{_sentence(words)} {Reason.REPLICAS_OWNED_BY_TWO.explanation}")
+
+
+def _by_its_word(scaled: Scaled, before: Manifest | None, now: datetime) -> Scaling:
+    """As the autoscaler says itself."""
+    bad = next((one for one in _judged(scaled.autoscaler) if one.get("status") == "False"), None)
+    if bad is not None:
+        left = _patience(bad, now)
+        if left <= 0:
+            words = f"{_sentence(str(bad.get('message', bad.get('reason', ''))))} {Reason.METRICS_MISSING.explanation}"
+            return Scaling(active=False, why=Finding(Reason.METRICS_MISSING, words))
+        known = before is not None and before.get("reason") in {Reason.METRICS_FOUND, Reason.METRICS_MISSING}
+        return Scaling(_as_before(before).active, _as_before(before).why, left) if known else _waiting(left)
+    if not _said(scaled.autoscaler, "ScalingActive"):
+        return _waiting(None)
+    return Scaling(active=True, why=Finding(Reason.METRICS_FOUND, _found(scaled)))
+
+
+def _judged(live: Manifest | None) -> tuple[Manifest, ...]:
+    return tuple(_said(live, kind) for kind in ("AbleToScale", "ScalingActive"))
+
+
+def _patience(bad: Manifest, now: datetime) -> float:
+    since = bad.get("lastTransitionTime")
+    return 0.0 if since is None else (from_text(str(since)) + PATIENCE - now).total_seconds()
+
+
+def _waiting(left: float | None) -> Scaling:
+    return Scaling(active=None, why=_awaited(), wake=left)
+
+
+def _awaited() -> Finding:
+    return Finding(Reason.METRICS_AWAITED, Reason.METRICS_AWAITED.explanation)
+
+
+def _found(scaled: Scaled) -> str:
+    """By what it scales, between which numbers, and what bounds it now."""
+    wish = scaled.autoscaling
+    targets = ", ".join(f"{one.metric} {one.average_value}" for one in wish.targets)
+    words = f"Between {wish.min_replicas} and {wish.max_replicas} replicas by {targets} per replica."
+    if _said(scaled.autoscaler, "ScalingLimited").get("reason") == "TooManyReplicas":
+        words += f" More than maxReplicas ({wish.max_replicas}) would be needed."
+    return f"{words} {_sentence(scaled.cut)}".strip()
+
+
+def _said(live: Manifest | None, kind: str) -> Manifest:
+    conditions = dig(live, "status", "conditions", default=())
+    return next((one for one in conditions if one.get("type") == kind), {})
+
+
+def _sentence(words: str) -> str:
+    words = " ".join(words.split()).rstrip(".")
+    return f"{words[:1].upper()}{words[1:]}." if words else ""

@@ -1,0 +1,95 @@
+"""Who writes spec.replicas, and why it is what it is: for decisions, and to notice when two do.
+
+The API server records in managedFields which manager owns a field (KEP-555). A write through the scale subresource, as
+autoscalers and `kubectl scale` make it, is told apart from one of the whole object.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from moorage_api.quantity import quantity_value
+from moorage_operator.manifest import Manifest, dig
+
+CONTROLLER: Final = "kube-controller-manager"
+"""The manager that HorizontalPodAutoscalers write as."""
+_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+def told_by(deployment: Manifest, autoscaler: Manifest | None) -> str:
+    """Why spec.replicas is what it is, in words: the autoscaler's figures, or who wrote it."""
+    number = dig(deployment, "spec", "replicas", default=1)
+    scaled = next((one["manager"] for one in _owners(deployment) if one.get("subresource") == "scale"), "")
+    if autoscaler is not None and scaled in ("", CONTROLLER) and _desired(autoscaler) == number:
+        figures = ", ".join(_figures(autoscaler))
+        return f"HPA: {figures}" if figures else f"HPA: {number} wanted"
+    if scaled:
+        return f"{'an HPA' if scaled == CONTROLLER else scaled} scaled it to {number}"
+    applied = next((one["manager"] for one in _owners(deployment) if one.get("operation") == "Apply"), "")
+    return f"{applied} applied replicas {number}" if applied else f"spec.replicas is {number}"
+
+
+def is_unripe(deployment: Manifest, autoscaler: Manifest | None) -> bool:
+    """Whether the autoscaler has written a number and not told by which figures: its status comes a moment later."""
+    if autoscaler is None:
+        return False
+    writes = any(one["manager"] == CONTROLLER and one.get("subresource") == "scale" for one in _owners(deployment))
+    return writes and _desired(autoscaler) != dig(deployment, "spec", "replicas", default=1)
+
+
+def second(deployment: Manifest, autoscaler: Manifest | None) -> str:
+    """Who else writes spec.replicas while an autoscaler does, in words; empty: nobody.
+
+    Whoever applies the number means it, and will do so again. Whoever made the object otherwise owns the schema's
+    default, too, and may not have meant anything.
+    """
+    for one in _owners(deployment):
+        if one.get("operation") == "Apply":
+            return f"{one['manager']} applies spec.replicas"
+        by_another = one.get("subresource") == "scale" and one["manager"] != CONTROLLER
+        if by_another and autoscaler is not None and _desired(autoscaler) != dig(deployment, "spec", "replicas"):
+            return f"{one['manager']} scaled it last"
+    return "kubectl apply writes spec.replicas" if _is_in_last_applied(deployment) else ""
+
+
+def _owners(deployment: Manifest) -> tuple[Manifest, ...]:
+    """The entries of managedFields for spec.replicas, as they are kept."""
+    return tuple(one for one in dig(deployment, "metadata", "managedFields", default=()) if one.get("manager"))
+
+
+def _desired(autoscaler: Manifest) -> Any:
+    return dig(autoscaler, "status", "desiredReplicas")
+
+
+def _is_in_last_applied(deployment: Manifest) -> bool:
+    text = dig(deployment, "metadata", "annotations", _LAST_APPLIED)
+    try:
+        return text is not None and dig(json.loads(text), "spec", "replicas") is not None
+    except ValueError:  # a person's own annotation of that name
+        return False
+
+
+def _figures(autoscaler: Manifest) -> Iterator[str]:
+    """What it measured, beside what it was to hold."""
+    targets = {_name(one): one for one in dig(autoscaler, "spec", "metrics", default=())}
+    for measured in dig(autoscaler, "status", "currentMetrics", default=()) or ():
+        name = _name(measured)
+        current, target = _per_replica(measured, "current"), _per_replica(targets.get(name, {}), "target")
+        if current is not None and target is not None:
+            place = "over" if current > target else "under" if current < target else "at"
+            yield f"{name} {current:g} {place} {target:g} per replica"
+
+
+def _name(metric: Manifest) -> str:
+    return str(dig(metric, "object", "metric", "name") or dig(metric, "resource", "name", default=""))
+
+
+def _per_replica(metric: Manifest, side: str) -> float | None:
+    found = dig(metric, "object", side, "averageValue")
+    percent = dig(metric, "resource", side, "averageUtilization")
+    if found is None:
+        return None if percent is None else float(percent)
+    try:
+        return float(quantity_value(str(found)))
+    except ValueError:  # in a form of quantities that nothing of ours writes, such as 1e3
+        return None

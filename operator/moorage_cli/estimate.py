@@ -87,19 +87,41 @@ def weight_bytes(shape: Shape, quantization: str) -> float:
 
 
 def memory_lines(shape: Shape, spec: Spec, device_gib: float | None) -> list[str]:
-    """What a replica's accelerator (or, without one, its container) has to hold; `device_gib` is what it has."""
+    """What a replica's accelerator (or, without one, its container) has to hold; `device_gib` is what it has.
+
+    Of a replica that is divided: what the one with the most of it has to hold.
+    """
     context = spec.model.context_length or shape.max_position_embeddings
-    weights, one = weight_bytes(shape, spec.model.quantization), shape.kv_bytes * context
+    part, whose = _largest_part(shape, spec)
+    weights = part * weight_bytes(shape, spec.model.quantization)
+    one = part * shape.kv_bytes * context
     most = spec.engine.scheduling.max_running
     least = weights + one
     needs = (
-        f"weights {_gib(weights)}, and {_gib(one)} for one request of {context} tokens; {most} take {_gib(one * most)}"
+        f"{whose}weights {_gib(weights)}, and {_gib(one)} for one request of {context} tokens; "
+        f"{most} take {_gib(one * most)}"
     )
     if device_gib is None:
         return [f"about {_gib(least)}: {needs}"]
     if least > device_gib * _GIB:
         return [f"about {_gib(least)} of {device_gib:g} GiB, so it does not fit: {needs}"]
     return [f"about {_gib(least)} of {device_gib:g} GiB at least: {needs}"]
+
+
+def _largest_part(shape: Shape, spec: Spec) -> tuple[float, str]:
+    """The part of the model that the rank, or the pod, with the most of it holds, and whose that is.
+
+    Heads that share a KV head stay together, so parts are not equal where their number is no multiple of the ranks;
+    more ranks than KV heads hold copies of their keys and values, which is little beside the rest.
+    """
+    ranks, pods = spec.sharding.tensor_parallel, spec.sharding.pods
+    if ranks == 1:
+        return 1.0, ""
+    heads = shape.num_key_value_heads
+    largest = -(-heads // ranks) / heads if ranks <= heads else 1 / ranks
+    if spec.accelerator is not None:
+        return largest, "for each rank at most "
+    return min(1.0, largest * (ranks // pods)), "for each pod at most " if pods > 1 else ""
 
 
 def _gib(size: float) -> str:

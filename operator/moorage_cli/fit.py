@@ -4,24 +4,27 @@ from collections.abc import Iterable
 
 from moorage_operator.manifest import Manifest
 from moorage_operator.plan.nodes import Node, asked, lacking, misfit, room
+from moorage_operator.render.sharding import pods_of
 
 _NAMED = 5
 """Nodes that are named at most."""
 
 
-def fit_lines(needed: int, spec: Manifest, nodes: Iterable[Node]) -> list[str]:
-    """What is said about `needed` more pods of `spec` at once; affinity among pods and volumes are left aside."""
+def fit_lines(needed: int, template: Manifest, nodes: Iterable[Node]) -> list[str]:
+    """What is said about `needed` more replicas of `template` at once; affinity and volumes are left aside."""
     if not needed:
         return ["no room is needed beside what runs already"]
-    there = tuple(nodes)
+    there, spec, pods = tuple(nodes), template["spec"], pods_of(template)
     rooms = {node.name: room(node, spec) for node in there}
     fitting = sum(rooms.values())
-    wanted = f"room for {needed} {'replica' if needed == 1 else 'replicas'} is needed at once"
-    if fitting >= needed:
+    of = f" of {pods} pods{' each' if needed > 1 else ''}" if pods > 1 else ""
+    wanted = f"room for {needed} {'replica' if needed == 1 else 'replicas'}{of} is needed at once"
+    if fitting >= needed * pods:
         having = [f"{name} has room for {count}" for name, count in _most(rooms) if count]
         return [f"it fits: {wanted}; {', '.join(having[:_NAMED])}{_and_more(having)}"]
-    lines = [f"it does not fit: {wanted}, and there is room for {fitting}"]
-    short = [f"  {_why(node, spec, rooms[node.name])}" for node in there]
+    one = "replica" if pods == 1 else "pod"
+    lines = [f"it does not fit: {wanted}, and there is room for {fitting}{' pods' if pods > 1 else ''}"]
+    short = [f"  {_why(node, spec, rooms[node.name], one)}" for node in there]
     if not there:
         return [*lines, "  there are no nodes; a cluster autoscaler would have to bring some"]
     return [*lines, *short[:_NAMED], *([f"  {_and_more(short).strip()}"] if len(short) > _NAMED else [])]
@@ -35,21 +38,18 @@ def _and_more(named: list[str]) -> str:
     return f" and {len(named) - _NAMED} more nodes" if len(named) > _NAMED else ""
 
 
-def _why(node: Node, spec: Manifest, fitting: int) -> str:
+def _why(node: Node, spec: Manifest, fitting: int, one: str) -> str:
     """What keeps a node from taking (more of) them."""
     never = misfit(node, spec)
     if never.startswith("its "):
-        return f"{node.name}: {never} keep the replica away"
-    if never:
-        return f"{node.name}: has {amount(never, node.allocatable.get(never, 0))}, even empty; {_asks(spec, never)}"
+        return f"{node.name}: {never} keep the {one} away"
     if fitting:
         return f"{node.name}: has room for {fitting}"
-    short = lacking(node, spec)
-    return f"{node.name}: has {amount(short, node.free.get(short, 0))} free; {_asks(spec, short)}"
-
-
-def _asks(spec: Manifest, resource: str) -> str:
-    return f"a replica asks for {amount(resource, asked(spec).get(resource, 1))}"
+    short = never or lacking(node, spec)
+    asks = f"a {one} asks for {amount(short, asked(spec).get(short, 1))}"
+    if never:
+        return f"{node.name}: has {amount(never, node.allocatable.get(never, 0))}, even empty; {asks}"
+    return f"{node.name}: has {amount(short, node.free.get(short, 0))} free; {asks}"
 
 
 def amount(resource: str, value: object) -> str:

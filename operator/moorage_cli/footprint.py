@@ -14,7 +14,7 @@ from moorage_cli.errors import CommandError
 from moorage_cli.estimate import Shape, memory_lines
 from moorage_cli.fit import fit_lines
 from moorage_cli.prices import CONFIG_MAP, KEY, Prices, cost, cost_line, read_prices
-from moorage_operator.manifest import Manifest, dig, kind_of
+from moorage_operator.manifest import WORKLOADS, Manifest, dig, kind_of
 from moorage_operator.plan.nodes import Node, misfit, nodes, used
 
 if TYPE_CHECKING:
@@ -53,17 +53,17 @@ def surroundings(cluster: Cluster | None, prices: Prices | None, shape: Shape | 
 def footprint_lines(before: Manifest | None, after: Manifest, rollout: "Rehearsed", around: Surroundings) -> list[str]:
     """All that is known, a line or some for each; nothing where no workload would change."""
     kept = (one.manifest for one in rollout.writes if one.verb != "delete")
-    workloads = [manifest for manifest in kept if kind_of(manifest) == "Deployment"]
+    workloads = [manifest for manifest in kept if kind_of(manifest) in WORKLOADS]
     deployment = parse(after).deployment
     if not workloads or not deployment.spec.replicas:
         return []
-    pod, spec = workloads[-1]["spec"]["template"]["spec"], deployment.spec
+    template, spec = workloads[-1]["spec"]["template"], deployment.spec
     runs = sum(row["replicas"] for row in dig(before, "status", "revisions", default=()))
     at_most = max((sum(one.replicas for one in moment.shares) for moment in rollout.moments), default=spec.replicas)
     return [
-        *_titled("memory", _memory(spec, pod, around)),
-        *_titled("nodes", _room(max(0, at_most - runs), pod, around)),
-        *_titled("cost", _money(spec, pod, at_most, around)),
+        *_titled("memory", _memory(spec, template["spec"], around)),
+        *_titled("nodes", _room(max(0, at_most - runs), template, around)),
+        *_titled("cost", _money(spec, template, at_most, around)),
     ]
 
 
@@ -90,16 +90,16 @@ def _memory_of_a_replica(spec: "Spec", pod: Manifest, around: Surroundings) -> f
     return None if limit is None else float(quantity_value(limit)) / _GIB
 
 
-def _room(needed: int, pod: Manifest, around: Surroundings) -> list[str]:
+def _room(needed: int, template: Manifest, around: Surroundings) -> list[str]:
     if around.unknown:
         return [f"whether it fits is not known: {around.unknown}"]
-    return [] if around.nodes is None else fit_lines(needed, pod, around.nodes)
+    return [] if around.nodes is None else fit_lines(needed, template, around.nodes)
 
 
-def _money(spec: "Spec", pod: Manifest, at_most: int, around: Surroundings) -> list[str]:
+def _money(spec: "Spec", template: Manifest, at_most: int, around: Surroundings) -> list[str]:
     if around.prices is None:
         return []
-    one = cost(pod, _products(spec.accelerator), around.prices)
+    one = cost(template, _products(spec.accelerator), around.prices)
     return [cost_line(one, spec.replicas, at_most, around.prices)]
 
 

@@ -20,9 +20,10 @@ from moorage_cli.paint import Paint, coloured_diff, print_lines
 from moorage_cli.progress import seconds, utc_now
 from moorage_cli.rehearsal import Moment, Rehearsed, Write, rehearse
 from moorage_cli.verbs import add_verb
-from moorage_operator.manifest import KINDS, Manifest, dig, kind_of, name_of, namespace_of
+from moorage_operator.manifest import KINDS, WORKLOADS, Manifest, dig, kind_of, name_of, namespace_of, revision_of
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
+from moorage_operator.render.sharding import pods_of
 
 if TYPE_CHECKING:
     from moorage_cli.verbs import Verbs
@@ -45,7 +46,7 @@ examples:
 """
 _COLOURS: Final = {"create": "green", "change": "yellow", "delete": "red"}
 _IMAGE: Final = "the installation's runtime image"
-_CHILD_KINDS: Final = "controllerrevisions,deployments,services,poddisruptionbudgets,pods"
+_CHILD_KINDS: Final = "controllerrevisions,deployments,statefulsets,services,networkpolicies,poddisruptionbudgets,pods"
 
 
 @dataclass(frozen=True)
@@ -188,15 +189,19 @@ def _write(write: Write, paint: Paint) -> str:
 
 
 def _needs(writes: Iterable[Write]) -> Iterator[str]:
-    """What one replica of each new workload asks of its node."""
+    """What one replica, or one pod of one, asks of its node, for each revision with new ones."""
+    told = set()
     for write in writes:
-        if write.what[:2] != ("create", "Deployment"):
+        if write.verb != "create" or kind_of(write.manifest) not in WORKLOADS or revision_of(write.manifest) in told:
             continue
+        told.add(revision_of(write.manifest))
+        pods = pods_of(write.manifest["spec"]["template"])
+        each = "each replica" if pods == 1 else f"each of the {pods} pods"
         containers = dig(write.manifest, "spec", "template", "spec", "containers", default=())
         asked = dig(containers[0], "resources", default={}) if containers else {}
         amounts = {**asked.get("limits", {}), **asked.get("requests", {})}
         words = ", ".join(f"{name} {amount}" for name, amount in sorted(amounts.items()))
-        yield f"  each replica of {name_of(write.manifest)} asks for {words or 'nothing in particular'}"
+        yield f"  {each} of {name_of(write.manifest)} asks for {words or 'nothing in particular'}"
 
 
 def rollout_lines(rollout: Rehearsed) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from moorage_cli.errors import CommandError
 from moorage_operator.manifest import Manifest
 from moorage_operator.plan.nodes import asked
+from moorage_operator.render.sharding import pods_of
 
 CONFIG_MAP: Final = "moorage-prices"
 """The chart's; its key `prices.yaml` holds such a map."""
@@ -57,17 +58,17 @@ def read_prices(raw: Any, where: str) -> Prices:
     return Prices(per_hour, currency)
 
 
-def cost(spec: Manifest, products: tuple[str, ...], prices: Prices) -> Cost:
-    """What a pod of `spec` costs, whose accelerators are one of `products` (empty: any)."""
+def cost(template: Manifest, products: tuple[str, ...], prices: Prices) -> Cost:
+    """What a replica of `template` costs, whose accelerators are one of `products` (empty: any)."""
     least = most = Decimal(0)
     unpriced = []
-    for resource, amount in sorted(asked(spec).items()):
+    for resource, amount in sorted(asked(template["spec"]).items()):
         kinds = products if "/" in resource and products else (resource,)
         known = [found for kind in kinds if (found := prices.per_hour.get(kind, prices.per_hour.get(resource)))]
         if not known:
             unpriced.append(resource)
             continue
-        units = amount / _UNITS.get(resource, Decimal(1))
+        units = pods_of(template) * amount / _UNITS.get(resource, Decimal(1))
         least, most = least + units * min(known), most + units * max(known)
     return Cost(least, most, tuple(unpriced))
 

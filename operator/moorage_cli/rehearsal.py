@@ -4,8 +4,9 @@ Replicas start at once, gateways hear of everything, and so many good requests c
 is what spec itself prescribes: sizes, weights and holds. Pure: the cluster is only read, before this begins.
 """
 
+import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -13,9 +14,19 @@ from typing import Any, Final
 from moorage_api import names
 from moorage_api.source import ClaimSource, HubSource, PythonSource, parse_source
 from moorage_operator.cluster.compare import includes
-from moorage_operator.manifest import KINDS, Manifest, dig, kind_of, label_of, name_of, revision_of
+from moorage_operator.manifest import (
+    KINDS,
+    WORKLOADS,
+    Manifest,
+    dig,
+    kind_of,
+    label_of,
+    name_of,
+    number_of,
+    revision_of,
+)
 from moorage_operator.plan.figures import Gateway, RevisionFigures
-from moorage_operator.plan.groups import replicas
+from moorage_operator.plan.groups import group_of, replicas
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Plan, Snapshot
 from moorage_operator.render.context import Context
@@ -177,20 +188,25 @@ class _World:
 
     def _control(self) -> None:
         """Pods follow their workloads."""
-        wanted = {revision_of(one): one for (kind, _), one in self._objects.items() if kind == "Deployment"}
+        wanted = {_whose(one): one for (kind, _), one in self._objects.items() if kind in WORKLOADS}
         kept = {name: pod for name, pod in self._pods.items() if label_of(pod, names.PURPOSE_LABEL)}
-        for number, workload in wanted.items():
-            there = [pod for pod in self._pods.values() if revision_of(pod) == number and name_of(pod) not in kept]
+        for whose, workload in wanted.items():
+            there = [pod for pod in self._pods.values() if _whose(pod) == whose and name_of(pod) not in kept]
             count = dig(workload, "spec", "replicas", default=0)
             kept |= {name_of(pod): pod for pod in there[:count]}
-            kept |= {name_of(pod): pod for pod in self._new(workload, count - len(there))}
+            kept |= {name_of(pod): pod for pod in self._new(workload, there)}
         self._pods = kept
 
-    def _new(self, workload: Manifest, count: int) -> Iterator[Manifest]:
-        for _ in range(count):
+    def _new(self, workload: Manifest, there: Sequence[Manifest]) -> Iterator[Manifest]:
+        count = dig(workload, "spec", "replicas", default=0)
+        taken = {number_of(pod, names.POD_INDEX_LABEL) for pod in there}
+        free = (index for index in range(count) if index not in taken)
+        for index in itertools.islice(free, max(0, count - len(there))):
             self._made += 1
             name = f"{name_of(workload)}-{self._made}"
             labels = workload["spec"]["template"]["metadata"]["labels"]
+            if group_of(workload) is not None:
+                labels = {**labels, names.POD_INDEX_LABEL: str(index)}
             metadata = {
                 "name": name,
                 "uid": name,
@@ -229,6 +245,11 @@ def _why(status: Manifest) -> str:
 
 def _ready(status: Manifest) -> Mapping[str, Any]:
     return next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), {})
+
+
+def _whose(manifest: Manifest) -> tuple[int, int | None]:
+    """The revision of a workload or pod, and its group where it has one."""
+    return revision_of(manifest), group_of(manifest)
 
 
 def _started(pod: Manifest) -> Manifest:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from moorage_api.llmdeployment import Spec
 from moorage_api.quantity import quantity_value
+from moorage_api.sharding import Sharding
 from moorage_operator.manifest import Manifest, dig, revision_of
 from moorage_operator.plan.times import as_text, from_text
 from moorage_operator.render.context import Context, Owner, Resolved
@@ -130,6 +131,8 @@ def makings_of(spec: Spec) -> dict[str, Any]:
     """The part of spec that makes a revision, as it is recorded."""
     makings = {name: value for name, value in spec.to_api().items() if name not in _NOT_MADE_OF}
     makings["model"] = {name: value for name, value in makings["model"].items() if name != "servedName"}
+    if spec.sharding == Sharding():
+        del makings["sharding"]  # as records have it that are older than the field: so each is still found at once
     return makings
 
 

@@ -12,7 +12,7 @@ from moorage_operator.cluster.client import RejectedError
 from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.manifest import Key, Manifest, dig, kind_of, name_of, namespace_of
+from moorage_operator.manifest import WORKLOADS, Key, Manifest, dig, kind_of, name_of, namespace_of
 from moorage_operator.plan.figures import Gateway
 from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.passing import passes
@@ -25,8 +25,7 @@ log = logging.getLogger(__name__)
 
 PASSING_SECONDS: Final = 2.0
 """A phase of a start that is over before is never written."""
-_WORKLOADS: Final = frozenset({"Deployment", "StatefulSet"})
-_STARTING: Final = frozenset({"ControllerRevision", *_WORKLOADS, "Pod"})
+_STARTING: Final = frozenset({"ControllerRevision", *WORKLOADS, "Pod"})
 """What it takes to start pods, which take longest, so that with many deployments all of them start first."""
 _REFUSALS: Final = frozenset({400, 403, 422})
 """The API server will not have what we render, and asking again does not help: the user must know."""
@@ -127,7 +126,7 @@ class Reconciler:
             if await self._writer.apply(deployment, apply.manifest):
                 log.info("%s: applied %s %s: %s", _label(deployment), *_names(apply.manifest), apply.reason)
                 wrote = True
-                started |= kind_of(apply.manifest) in _WORKLOADS
+                started |= kind_of(apply.manifest) in WORKLOADS
         for delete in decided.deletes:
             await self._writer.delete(delete.manifest)
             log.info("%s: deleted %s %s: %s", _label(deployment), *_names(delete.manifest), delete.reason)

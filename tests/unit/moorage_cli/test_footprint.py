@@ -32,13 +32,17 @@ def node(name, gpus=0, **allocatable):
 
 
 def pod(**limits):
-    return {
-        "containers": [{"resources": {"limits": {name.replace("gpu", GPU): value for name, value in limits.items()}}}]
-    }
+    amounts = {name.replace("gpu", GPU): value for name, value in limits.items()}
+    return {"spec": {"containers": [{"resources": {"limits": amounts}}]}}
 
 
-def fit(needed, spec, *listed, taken=None):
-    return fit_lines(needed, spec, nodes(listed, taken or {}))
+def group(size, **limits):
+    """The template of replicas of so many pods."""
+    return {"metadata": {"labels": {"moorage.dev/group-size": str(size)}}, **pod(**limits)}
+
+
+def fit(needed, template, *listed, taken=None):
+    return fit_lines(needed, template, nodes(listed, taken or {}))
 
 
 def test_room_for_all_of_them():
@@ -54,15 +58,25 @@ def test_why_there_is_no_room():
         "  a: has room for 1",
         "  b: has 2 nvidia.com/gpu, even empty; a replica asks for 4 nvidia.com/gpu",
     ]
-    assert fit(1, {**pod(memory="1Gi"), "nodeSelector": {"zone": "x"}}, node("a"))[1] == (
-        "  a: its labels keep the replica away"
-    )
+    elsewhere = {"spec": {**pod(memory="1Gi")["spec"], "nodeSelector": {"zone": "x"}}}
+    assert fit(1, elsewhere, node("a"))[1] == ("  a: its labels keep the replica away")
     assert fit(1, pod(memory="12Gi"), node("a"), taken={"a": {"memory": 8 * 2**30}})[1] == (
         "  a: has 8.0 GiB of memory free; a replica asks for 12.0 GiB of memory"
     )
     many = fit(99, pod(gpu="1"), *[node(f"n{i}", 1) for i in range(9)])
     assert many[-1] == "  and 4 more nodes"
     assert fit(1, pod(gpu="1"))[1] == "  there are no nodes; a cluster autoscaler would have to bring some"
+
+
+def test_the_pods_of_a_replica_may_be_on_several_nodes():
+    assert fit(1, group(3, gpu="4"), node("a", 8), node("b", 4)) == [
+        "it fits: room for 1 replica of 3 pods is needed at once; a has room for 2, b has room for 1"
+    ]
+    assert fit(2, group(2, gpu="4"), node("a", 8), node("b", 2)) == [
+        "it does not fit: room for 2 replicas of 2 pods each is needed at once, and there is room for 2 pods",
+        "  a: has room for 2",
+        "  b: has 2 nvidia.com/gpu, even empty; a pod asks for 4 nvidia.com/gpu",
+    ]
 
 
 @pytest.fixture
@@ -96,6 +110,25 @@ def test_memory_follows_from_the_models_shape(shape, model, device, said):
     assert memory_lines(shape(), spec(**model), device)[0].startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("ranks", "pods", "gpus", "said"),
+    [
+        (2, 1, 2, "about 8.0 GiB of 24 GiB at least: for each rank at most weights 7.5 GiB, and 0.5 GiB for one"),
+        (2, 2, 1, "about 8.0 GiB of 24 GiB at least: for each rank at most weights 7.5 GiB"),
+        (3, 1, 3, "about 6.0 GiB of 24 GiB at least: for each rank at most weights 5.6 GiB"),  # 3, 3 and 2 of 8 heads
+        (16, 2, 8, "about 1.0 GiB of 24 GiB at least: for each rank at most weights 0.9 GiB"),
+        (2, 1, 0, "about 16.0 GiB of 24 GiB at least: weights 15.0 GiB"),
+        (2, 2, 0, "about 8.0 GiB of 24 GiB at least: for each pod at most weights 7.5 GiB"),
+        (6, 2, 0, "about 12.0 GiB of 24 GiB at least: for each pod at most weights 11.2 GiB"),
+    ],
+)
+def test_ranks_share_the_memory(shape, ranks, pods, gpus, said):
+    accelerator = {"accelerator": {"count": gpus}} if gpus else {}
+    model = {"source": "python://m==1", "contextLength": 8192}
+    sharded = {"model": model, "sharding": {"tensorParallel": ranks, "pods": pods}, **accelerator}
+    assert memory_lines(shape(), Spec.model_validate(sharded), 24.0)[0].startswith(said)
+
+
 def test_what_64_requests_take_is_told(shape):
     assert memory_lines(shape(), spec(contextLength=8192), None)[0].endswith("; 64 take 64.0 GiB")
 
@@ -127,6 +160,11 @@ PRICES = "{currency: EUR, perHour: {NVIDIA-L4: 0.8, NVIDIA-H100: 2.5, nvidia.com
 def test_money(asks, products, replicas, at_most, said):
     prices = prices_from(PRICES, "x")
     assert cost_line(cost(pod(**asks), products, prices), replicas, at_most, prices).startswith(said)
+
+
+def test_a_replica_costs_what_its_pods_cost():
+    prices = prices_from(PRICES, "x")
+    assert cost_line(cost(group(4, gpu="2"), (H100,), prices), 1, 1, prices) == "20.00 EUR an hour"
 
 
 @pytest.mark.parametrize("text", ["[", "[]", "{perHour: [1]}", "{perHour: {cpu: much}}", "{perHour: {cpu: -1}}", "a"])

@@ -31,6 +31,7 @@ class SimulatedGateway:
     def __init__(self, name, now):
         self.name, self.started, self.answering = name, text(now), True
         self.table, self.weights, self.counted = {}, {}, {}
+        self.held, self.in_flight, self.quiet_since, self.heard, self.ready = 0, 0, now, now, True
 
     def sync(self, pods, status):
         """Hear of the pods and the weights."""
@@ -39,8 +40,10 @@ class SimulatedGateway:
             if pod.ready:
                 self.table.setdefault(pod.revision, set()).add(pod.uid)
         self.weights = {one["number"]: one["weight"] for one in (status or {}).get("revisions", ())}
+        self.pass_on()
 
-    def serve(self, requests, image_of):
+    def serve(self, requests, image_of, now):
+        self.quiet_since = now
         for number, weight in self.weights.items():
             if not weight or not self.table.get(number):
                 continue
@@ -51,7 +54,24 @@ class SimulatedGateway:
             counts["errors"] += count if image == FAILING else 0
             counts["ttft"][3 if image == SLOW else 0] += count
 
-    def view(self):
+    def ask(self, count, now):
+        """Requests come, and wait where nothing serves."""
+        self.held, self.quiet_since = self.held + count, now
+        self.pass_on()
+
+    def pass_on(self):
+        if any(self.table.values()):
+            self.in_flight, self.held = self.in_flight + self.held, 0
+
+    def end(self, now):
+        """Every request is over: answered, or the client went away."""
+        if self.held or self.in_flight:
+            self.held, self.in_flight, self.quiet_since = 0, 0, now
+
+    def view(self, now):
+        if self.answering:
+            self.heard = now
+            self.quiet_since = now if self.held or self.in_flight else self.quiet_since
         numbers = sorted({*self.table, *self.weights, *self.counted})
         none = {"requests": 0, "errors": 0, "ttft": [0] * 5}
         rows = tuple(
@@ -59,13 +79,16 @@ class SimulatedGateway:
                 number=number,
                 weight=self.weights.get(number, 0),
                 targets=frozenset(self.table.get(number, ())),
+                in_flight=self.in_flight if number == numbers[0] else 0,
                 requests=self.counted.get(number, none)["requests"],
                 errors=self.counted.get(number, none)["errors"],
                 ttft=tuple(self.counted.get(number, none)["ttft"]),
             )
             for number in numbers
         )
-        return Gateway(self.name, self.started, self.answering, rows, (), BOUNDS, BOUNDS)
+        about = self.name, self.started, self.answering, rows, (), BOUNDS, BOUNDS
+        demand = {"held": self.held, "quiet_since": self.quiet_since, "heard": self.heard}
+        return Gateway(*about, ready=self.ready, **demand)
 
 
 class SimulatedPod:
@@ -74,11 +97,13 @@ class SimulatedPod:
         self.revision = int(labels["moorage.dev/revision"])
         self.born, self.ready, self.scheduled, self.unschedulable, self.restarts = now, False, False, None, 0
         self.scheduler_said = ""
+        self.ready_since = now
         self.order = 0
         """The smaller, the longer it has been ready."""
 
     def manifest(self):
-        conditions = [{"type": "Ready", "status": "True" if self.ready else "False"}]
+        since = text(self.ready_since)
+        conditions = [{"type": "Ready", "status": "True" if self.ready else "False", "lastTransitionTime": since}]
         scheduled = {"type": "PodScheduled", "status": "True" if self.scheduled else "False"}
         if self.unschedulable is not None:
             scheduled |= {
@@ -178,7 +203,7 @@ class World:
                 pod.restarts += 1
             elif not pod.image.startswith(STUCK):
                 self.count += 1
-                pod.ready, pod.order = True, self.count
+                pod.ready, pod.order, pod.ready_since = True, self.count, self.now
         for asked in self.lookups.values():
             asked["done"] = True
 
@@ -205,7 +230,7 @@ class World:
 
     def serve(self):
         for gateway in self.gateways:
-            gateway.serve(self.requests, self.image_of)
+            gateway.serve(self.requests, self.image_of, self.now)
 
     def image_of(self, number):
         record = self.objects.get(("ControllerRevision", f"chat-r{number}"))
@@ -216,7 +241,7 @@ class World:
     def snapshot(self):
         children = {kind: tuple(o for (k, _), o in sorted(self.objects.items()) if k == kind) for kind in KINDS}
         pods = [pod.manifest() for pod in self.pods] + [self._lookup(one) for one in self.lookups.values()]
-        gateways = tuple(one.view() for one in self.gateways) if self.gateways_installed else None
+        gateways = tuple(one.view(self.now) for one in self.gateways) if self.gateways_installed else None
         return Snapshot(
             self.deployment,
             {**children, "Pod": tuple(pods)},

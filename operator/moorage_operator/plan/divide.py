@@ -128,8 +128,10 @@ def _one_after_the_other(
     least = min(1, promise) if surge else 0
     needed = max(least, promise - candidate.ready)
     if course.frozen:
+        # Where nothing is there, nothing would ever come: it was woken with a rollout that stands.
+        lone = 0 if candidate.replicas else min(1, wanted)
         return (
-            Share(stable.number, max(needed, min(stable.replicas, wanted)), 0, "nothing moves for now"),
+            Share(stable.number, max(needed, lone, min(stable.replicas, wanted)), 0, "nothing moves for now"),
             Share(candidate.number, min(candidate.replicas, wanted), 0, "nothing moves for now"),
         )
     # Fewer than there are only once every gateway can do without them; more as soon as the promise needs them.

@@ -279,7 +279,7 @@ def _scaled(found: Situation, deployment: LLMDeployment | None) -> Situation:
         demand=demand(found.routing),
         stable=stable.standing if stable is not None else None,
         candidate=candidate.standing if candidate is not None else None,
-        there=tuple(one for each in (stable, candidate) if each is not None for one in found.of(each.number)),
+        there=found.replicas,
         patience=duration_value(found.rollout.progress_deadline),
         now=found.now,
     )

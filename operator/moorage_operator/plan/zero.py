@@ -79,7 +79,6 @@ class Inputs:
     stable: Standing | None
     candidate: Standing | None
     there: tuple[Replica, ...]
-    """Replicas of these two."""
     patience: timedelta
     """How long a replica may take to come up before it counts for nothing that it is still on its way."""
     now: datetime

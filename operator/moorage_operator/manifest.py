@@ -100,6 +100,14 @@ def controller_uid(manifest: Manifest) -> str:
     return next((str(owner["uid"]) for owner in owners if owner.get("controller")), "")
 
 
+def owners_of_replicas(manifest: Manifest) -> tuple[Manifest, ...]:
+    """Of managedFields those entries that have spec.replicas; of what is kept slim no others are left, without why."""
+    entries = dig(manifest, "metadata", "managedFields", default=())
+    return tuple(
+        one for one in entries if "fieldsV1" not in one or dig(one, "fieldsV1", "f:spec", "f:replicas") is not None
+    )
+
+
 def key_of(manifest: Manifest) -> Key:
     """The LLMDeployment that an object is, or that its label names."""
     own = manifest.get("kind") == names.KIND

@@ -194,9 +194,13 @@ class Client:
         """Write a whole object; with a resourceVersion in it, only if nobody else has written since."""
         return await self._request("PUT", path, body=body, params={"fieldManager": FIELD_MANAGER})
 
-    async def apply(self, path: str, body: Manifest) -> Manifest:
-        """Server-side apply (KEP-555): our fields become as in `body`, others' stay, and ours that are not in it go."""
-        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
+    async def apply(self, path: str, body: Manifest, *, force: bool = True) -> Manifest:
+        """Server-side apply (KEP-555): our fields become as in `body`, others' stay, and ours that are not in it go.
+
+        Raises:
+            ConflictError: without `force`, where somebody else owns one of these fields and has another value there.
+        """
+        params = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
         return await self._request("PATCH", path, body=body, params=params, content_type=_APPLY)
 
     async def delete(self, path: str, *, uid: str, resource_version: str) -> None:

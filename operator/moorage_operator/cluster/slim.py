@@ -3,11 +3,14 @@
 from typing import Final
 
 from moorage_api import names
-from moorage_operator.manifest import Manifest, dig, kind_of, label_of
+from moorage_operator.manifest import Manifest, dig, kind_of, label_of, owners_of_replicas
 
 _NUMBER: Final = "deployment.kubernetes.io/revision"
 """The deployment controller's own annotation."""
 _STATUS_UNREAD: Final = frozenset({"StatefulSet", "Service", "PodDisruptionBudget"})
+_READ_OF_OWNERS: Final = ("manager", "operation", "subresource")
+_READ_OF_AUTOSCALERS: Final = ("desiredReplicas", "currentMetrics")
+_JUDGED: Final = frozenset({"AbleToScale", "ScalingActive", "ScalingLimited"})
 
 
 def slim(manifest: Manifest) -> Manifest:
@@ -15,7 +18,9 @@ def slim(manifest: Manifest) -> Manifest:
     kind = kind_of(manifest)
     metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
     found = {**manifest, "metadata": metadata}
-    if kind == "Pod":
+    if kind == names.KIND:
+        metadata |= _writers(manifest)
+    elif kind == "Pod":
         found.pop("spec", None)
     elif kind == "Deployment":
         refusals = [one for one in dig(manifest, "status", "conditions", default=()) if one["type"] == "ReplicaFailure"]
@@ -24,6 +29,23 @@ def slim(manifest: Manifest) -> Manifest:
         metadata["annotations"] = {name: value for name, value in annotations.items() if name != _NUMBER}
     elif kind == "ControllerRevision" and label_of(manifest, names.GROUP_LABEL):
         found.pop("data", None)  # no record of ours: the StatefulSet controller's, with the labels of the group's pods
+    elif kind == "HorizontalPodAutoscaler":
+        found["status"] = _judgement(manifest)
     elif kind in _STATUS_UNREAD:
         found.pop("status", None)
     return found
+
+
+def _writers(manifest: Manifest) -> dict[str, list[Manifest]]:
+    """Who owns spec.replicas, without what else they own and when they wrote."""
+    owners = owners_of_replicas(manifest)
+    read = [{name: one[name] for name in _READ_OF_OWNERS if name in one} for one in owners]
+    return {"managedFields": read} if read else {}
+
+
+def _judgement(manifest: Manifest) -> Manifest:
+    """What an autoscaler found and came to. That it is able to scale it says anew, in other words, at each step."""
+    status = dig(manifest, "status", default={})
+    told = [one for one in status.get("conditions") or () if one["type"] in _JUDGED]
+    conditions = [one for one in told if one["type"] != "AbleToScale" or one["status"] != "True"]
+    return {"conditions": conditions, **{name: status[name] for name in _READ_OF_AUTOSCALERS if name in status}}

@@ -185,5 +185,8 @@ def _is_unplaced(manifest: Manifest) -> bool:
 
 
 def _content(kept: Manifest) -> Manifest:
-    """All but the version."""
-    return {**kept, "metadata": {**kept["metadata"], "resourceVersion": None}}
+    """All but the version, and the figures of an autoscaler, which change all the time: only its judgement counts."""
+    found = {**kept, "metadata": {**kept["metadata"], "resourceVersion": None}}
+    if kind_of(kept) == "HorizontalPodAutoscaler":
+        found["status"] = {name: value for name, value in kept["status"].items() if name != "currentMetrics"}
+    return found

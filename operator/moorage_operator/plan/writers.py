@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from moorage_api.quantity import quantity_value
-from moorage_operator.manifest import Manifest, dig
+from moorage_operator.manifest import Manifest, dig, owners_of_replicas
 
 CONTROLLER: Final = "kube-controller-manager"
 """The manager that HorizontalPodAutoscalers write as."""
@@ -18,23 +18,19 @@ _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 def told_by(deployment: Manifest, autoscaler: Manifest | None) -> str:
     """Why spec.replicas is what it is, in words: the autoscaler's figures, or who wrote it."""
-    number = dig(deployment, "spec", "replicas", default=1)
-    scaled = next((one["manager"] for one in _owners(deployment) if one.get("subresource") == "scale"), "")
+    number, scaled = _number(deployment), _scaled_by(deployment)
     if autoscaler is not None and scaled in ("", CONTROLLER) and _desired(autoscaler) == number:
-        figures = ", ".join(_figures(autoscaler))
-        return f"HPA: {figures}" if figures else f"HPA: {number} wanted"
+        return f"HPA: {', '.join(_figures(autoscaler)) or f'{number} wanted'}"
     if scaled:
         return f"{'an HPA' if scaled == CONTROLLER else scaled} scaled it to {number}"
-    applied = next((one["manager"] for one in _owners(deployment) if one.get("operation") == "Apply"), "")
+    applied = _applied_by(deployment)
     return f"{applied} applied replicas {number}" if applied else f"spec.replicas is {number}"
 
 
 def is_unripe(deployment: Manifest, autoscaler: Manifest | None) -> bool:
     """Whether the autoscaler has written a number and not told by which figures: its status comes a moment later."""
-    if autoscaler is None:
-        return False
-    writes = any(one["manager"] == CONTROLLER and one.get("subresource") == "scale" for one in _owners(deployment))
-    return writes and _desired(autoscaler) != dig(deployment, "spec", "replicas", default=1)
+    written = autoscaler is not None and _scaled_by(deployment) == CONTROLLER
+    return written and _desired(autoscaler) != _number(deployment)
 
 
 def second(deployment: Manifest, autoscaler: Manifest | None) -> str:
@@ -43,21 +39,32 @@ def second(deployment: Manifest, autoscaler: Manifest | None) -> str:
     Whoever applies the number means it, and will do so again. Whoever made the object otherwise owns the schema's
     default, too, and may not have meant anything.
     """
-    for one in _owners(deployment):
-        if one.get("operation") == "Apply":
-            return f"{one['manager']} applies spec.replicas"
-        by_another = one.get("subresource") == "scale" and one["manager"] != CONTROLLER
-        if by_another and autoscaler is not None and _desired(autoscaler) != dig(deployment, "spec", "replicas"):
-            return f"{one['manager']} scaled it last"
-    return "kubectl apply writes spec.replicas" if _is_in_last_applied(deployment) else ""
+    if applied := _applied_by(deployment):
+        return f"{applied} applies spec.replicas"
+    if _is_in_last_applied(deployment):
+        return "kubectl apply writes spec.replicas"
+    scaled = _scaled_by(deployment)
+    overruled = autoscaler is not None and _desired(autoscaler) != _number(deployment)
+    return f"{scaled} scaled it last" if scaled not in ("", CONTROLLER) and overruled else ""
 
 
-def _owners(deployment: Manifest) -> tuple[Manifest, ...]:
-    """The entries of managedFields for spec.replicas, as they are kept."""
-    return tuple(one for one in dig(deployment, "metadata", "managedFields", default=()) if one.get("manager"))
+def _scaled_by(deployment: Manifest) -> str:
+    """Who wrote the number by the scale subresource."""
+    owners = owners_of_replicas(deployment)
+    return next((str(one.get("manager")) for one in owners if one.get("subresource") == "scale"), "")
 
 
-def _desired(autoscaler: Manifest) -> Any:
+def _applied_by(deployment: Manifest) -> str:
+    """Who applied the number, server-side."""
+    owners = owners_of_replicas(deployment)
+    return next((str(one.get("manager")) for one in owners if one.get("operation") == "Apply"), "")
+
+
+def _number(deployment: Manifest) -> Any:
+    return dig(deployment, "spec", "replicas", default=1)
+
+
+def _desired(autoscaler: Manifest | None) -> Any:
     return dig(autoscaler, "status", "desiredReplicas")
 
 

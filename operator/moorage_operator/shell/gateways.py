@@ -66,6 +66,16 @@ class Gateways:
         there = (link for link in self._links.values() if link.answering or not link.leaving)
         return tuple(link.of(key) for link in sorted(there, key=lambda one: one.name))
 
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """By which they prove themselves when they serve metrics. One that is silent to us may be heard by others."""
+        return tuple(sorted({link.certificate for link in self._links.values() if link.certificate}))
+
+    @property
+    def serve(self) -> bool:
+        """Whether any of them is ready and answers."""
+        return any(link.ready and link.answering for link in self._links.values())
+
     async def run(self, listener: Listener) -> None:
         """Listen to all of them, and tell `listener` what is new, until cancelled."""
         self._listener = listener

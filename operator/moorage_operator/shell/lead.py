@@ -24,6 +24,7 @@ from moorage_operator.shell.inventory import Inventory
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import Backoff, WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
+from moorage_operator.shell.registrar import Registrar
 from moorage_operator.shell.settings import Settings
 from moorage_operator.shell.shortage import keepers
 from moorage_operator.shell.supervisor import supervise
@@ -60,6 +61,8 @@ class Leader:
     """The version that the cluster had when we took or last renewed the lead."""
     inventory: Inventory | None = None
     """None where nodes may not be listed."""
+    registrar: Registrar | None = None
+    """None where nothing of the whole cluster may be written."""
     listed: asyncio.Event = field(default_factory=asyncio.Event)
     """A watch was begun anew since the last reading: it does not tell of what was deleted before."""
 
@@ -78,6 +81,10 @@ class Leader:
                 await self.gateways.first_words()
             if self.inventory is not None:
                 tasks.create_task(self.inventory.run())
+            if self.registrar is not None:
+                with contextlib.suppress(ClusterError):  # until it works nothing is decided about autoscalers
+                    await self.registrar.look()
+                tasks.create_task(self.registrar.run())
             self.pulse.ready = True
             tasks.create_task(self._hear_for_ever(ear))
             tasks.create_task(self._resync_for_ever())

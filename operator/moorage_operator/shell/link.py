@@ -68,6 +68,11 @@ class Link:
         self._last_word: datetime | None = None
         self._silent: asyncio.TimerHandle | None = None
 
+    @property
+    def certificate(self) -> str:
+        """By which it proves itself when it serves metrics, as PEM; empty before it has told of one."""
+        return self._view.certificate
+
     def of(self, key: Key) -> Gateway:
         """Its view of one deployment."""
         model = self._view.of(key)

@@ -19,6 +19,7 @@ from moorage_operator.cluster.lease import Lease
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key
+from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.nodes import Nodes
 from moorage_operator.shell import account, credentials, ear, health
 from moorage_operator.shell.gateways import Gateways
@@ -27,6 +28,7 @@ from moorage_operator.shell.lead import Leader
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
+from moorage_operator.shell.registrar import Registrar
 from moorage_operator.shell.settings import Settings, read_settings
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,11 @@ def _leader(
     queue = WorkQueue[Key](asyncio.get_running_loop(), chance, metrics.queue)
     inventory = Inventory(client, queue.add) if settings.watch_namespace is None else None
     nodes = inventory.of if inventory is not None else _one_namespace
-    reconciler = Reconciler(store, writer, events, settings.context, _now, gateways=known, nodes=nodes)
+    registrar = _registrar(settings, client, store, gateways, queue.add)
+    known_metrics = registrar.state if registrar is not None else _no_cluster
+    reconciler = Reconciler(
+        store, writer, events, settings.context, _now, gateways=known, nodes=nodes, metrics=known_metrics
+    )
     return Leader(
         settings=settings,
         client=client,
@@ -113,6 +119,7 @@ def _leader(
         now=_now,
         gateways=gateways,
         inventory=inventory,
+        registrar=registrar,
         since=since,
     )
 
@@ -121,6 +128,19 @@ def _gateways(settings: Settings, client: Client, chance: Callable[[], float]) -
     if not settings.gateway_namespace:
         return None
     return Gateways(client, settings.gateway_namespace, chance)
+
+
+def _registrar(
+    settings: Settings, client: Client, store: Store, gateways: Gateways | None, again: Callable[[Key], None]
+) -> Registrar | None:
+    """None where nothing of the whole cluster may be written."""
+    if settings.watch_namespace is not None:
+        return None
+    return Registrar(client, store, gateways, settings.gateway_namespace, again=again)
+
+
+def _no_cluster() -> MetricsApi:
+    return MetricsApi(cluster=False)
 
 
 def _one_namespace(_: Key) -> Nodes:

@@ -14,6 +14,7 @@ from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import WORKLOADS, Key, Manifest, dig, kind_of, name_of, namespace_of
 from moorage_operator.plan.figures import Gateway
+from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.passing import passes
 from moorage_operator.plan.planner import plan
@@ -45,6 +46,7 @@ class Reconciler:
         now: the time.
         gateways: what the gateways know of a deployment; None in an installation without.
         nodes: what nodes have, for a deployment that waits for some of it; None where nobody knows yet.
+        metrics: whether autoscalers can have our metrics; None where nobody knows yet.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Reconciler:
         *,
         gateways: Callable[[Key], tuple[Gateway, ...]] | None = None,
         nodes: Callable[[Key], Nodes | None] = lambda _: None,
+        metrics: Callable[[], MetricsApi | None] = lambda: None,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -65,6 +68,7 @@ class Reconciler:
         self._now = now
         self._gateways = gateways
         self._nodes = nodes
+        self._metrics = metrics
         self._untold: dict[Key, deque[tuple[Manifest, Event]]] = {}
         self._passing: dict[Key, datetime] = {}  # since when a status that tells of nothing but phases waits
 
@@ -91,7 +95,7 @@ class Reconciler:
             raise
         if wrote:
             return 0.0  # it is in the store already: go on from there, and report only once there is nothing to change
-        if early := self._too_early(key, deployment, decided.status):
+        if early := self._too_early(key, deployment, decided):
             return early if decided.requeue_after is None else min(early, decided.requeue_after)
         wrote = await self._report(deployment, decided)
         gone = [await self._writer.is_gone(stranger) for stranger in decided.in_the_way]
@@ -105,12 +109,13 @@ class Reconciler:
             gateways=None if self._gateways is None else self._gateways(key),
             accelerators_short=keeps_warm(deployment) and is_short(self._store, key.namespace),
             nodes=self._nodes(key) if waits(self._store, key) else None,
+            metrics=self._metrics(),
         )
 
-    def _too_early(self, key: Key, deployment: Manifest, status: Manifest | None) -> float:
+    def _too_early(self, key: Key, deployment: Manifest, decided: Plan) -> float:
         """Seconds that a status has to wait, by when it may be out of date; 0 when it is to be written."""
-        now, before = self._now(), dig(deployment, "status", default={})
-        if status is not None and before != status and passes(before, status):
+        now, before, status = self._now(), dig(deployment, "status", default={}), decided.status
+        if status is not None and before != status and (decided.unripe or passes(before, status)):
             waited = (now - self._passing.setdefault(key, now)).total_seconds()
             if 0 <= waited < PASSING_SECONDS:
                 return PASSING_SECONDS - waited

@@ -58,6 +58,8 @@ class View:
     def __init__(self) -> None:
         """Know nothing."""
         self.started = ""
+        self.certificate = ""
+        """By which it proves itself when it serves metrics; empty: it has not told of any."""
         self.ttft_bounds: tuple[float, ...] = ()
         self.itl_bounds: tuple[float, ...] = ()
         self._models: Models = {}
@@ -83,11 +85,12 @@ class View:
             removed = [_key(text) for text in said["removed"]]
             started, whole = str(said["started"]), bool(said["whole"])
             bounds = _bounds(said["buckets"])
+            certificate = str(said.get("certificate") or self.certificate)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadLineError(f"not understood: {type(error).__name__}: {error}") from error
         if not whole and started != self.started:
             raise BadLineError(f"goes on with what began at {started}, which was never told as a whole")
-        self.started, (self.ttft_bounds, self.itl_bounds) = started, bounds
+        self.started, (self.ttft_bounds, self.itl_bounds), self.certificate = started, bounds, certificate
         return self._merge(models, self._models.keys() - models.keys() if whole else removed)
 
     def _merge(self, models: Models, removed: Any) -> News:

@@ -1,4 +1,4 @@
-"""A model that may go to zero along random ways: requests that come and go, gateways that do, and all else that happens.
+"""A model that may go to zero along random ways: requests come and go, gateways do, and all else happens, too.
 
 `ZeroWorld` checks at every write that it falls asleep and wakes by the law; here is where the ways end: at zero, with
 what spec asks for as the stable revision, and awake again at the next request.

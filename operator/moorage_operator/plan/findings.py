@@ -19,6 +19,7 @@ from moorage_operator.plan.target import Pending
 _HALTED: Final = frozenset({Reason.PAUSED, Reason.GATEWAY_UNREACHABLE})
 """Whatever its pods do: nothing moves until this is over."""
 _KEPT_BACK: Final = frozenset({Reason.STEP_HOLDING, Reason.GATE_HOLDING})
+_STOPPED: Final = "spec.replicas is 0, so nothing runs. To serve again: kubectl scale llmdep/NAME --replicas=1."
 ASLEEP: Final = "Nobody asks for the model, so nothing runs. The next request starts a replica and waits for it."
 
 
@@ -118,7 +119,7 @@ def _at_zero(found: Situation) -> Finding:
         candidate = found.candidate
         rests = f" Revision {candidate.number} goes on being rolled out then." if candidate is not None else ""
         return Finding(Reason.SCALED_TO_ZERO, f"{ASLEEP}{rests}")
-    return Finding(Reason.SCALED_TO_ZERO, _for(Reason.SCALED_TO_ZERO.explanation, found, None))
+    return Finding(Reason.SCALED_TO_ZERO, _for(_STOPPED, found, None))
 
 
 def _on_the_way(found: Situation, ready: int, phase: Reason) -> Finding:

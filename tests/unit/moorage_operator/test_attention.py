@@ -96,6 +96,12 @@ def test_a_gateway_that_comes_or_goes_concerns_rollouts_and_the_last_one_concern
     assert scene.queue.now == [CHAT, CHAT]
 
 
+def test_a_model_that_may_sleep_depends_on_each_gateway(scene):
+    scene.know(AT_REST, autoscaling={"minReplicas": 0, "maxReplicas": 2, "idleAfter": "10m"})
+    scene.attention.turned(alone=False)
+    assert scene.queue.now == [CHAT]
+
+
 def unplaced(make, version, words="0/3 nodes are available: 3 Insufficient nvidia.com/gpu.", reason="Unschedulable"):
     pod = make.pod(conditions=[{"type": "PodScheduled", "status": "False", "reason": reason, "message": words}])
     pod["metadata"]["resourceVersion"] = str(version)

@@ -166,6 +166,22 @@ async def test_what_a_gateway_says_is_known_at_once(gateways, gateway, server, l
     assert (listener.facts, listener.figures) == ([CHAT, CHAT], [CHAT])
 
 
+async def test_requests_that_wait_are_told_at_once_and_what_was_said_has_a_time(gateways, gateway, server, listener):
+    server.put(pod())
+    await until(lambda: gateways.of(CHAT) and only(gateways).answering)
+    told = {**view(whole=False), "time": "2020-01-01T00:00:10Z"}
+    held = {**told["models"][0], "held": 2, "lastDemand": "2020-01-01T00:00:00Z"}
+    listener.facts.clear()
+    gateway.say({**told, "models": [held]})
+    await until(lambda: listener.facts == [CHAT])
+    found = only(gateways)
+    assert (found.held, found.ready) == (2, True)
+    assert 10 <= (found.heard - found.quiet_since).total_seconds() < 11
+    gateway.say({**HEARTBEAT, "time": "2020-01-01T00:00:15Z"})
+    await until(lambda: only(gateways).heard > found.heard)
+    assert only(gateways).quiet_since == found.quiet_since
+
+
 async def test_silence_is_no_answer_until_the_next_word(gateways, gateway, server, listener):
     server.put(pod())
     await until(lambda: gateways.of(CHAT) and only(gateways).answering)

@@ -100,7 +100,9 @@ def _money(spec: "Spec", template: Manifest, at_most: int, around: Surroundings)
     if around.prices is None:
         return []
     one = cost(template, _products(spec.accelerator), around.prices)
-    return [cost_line(one, spec.replicas, at_most, around.prices)]
+    lines = [cost_line(one, spec.replicas, at_most, around.prices)]
+    most = spec.autoscaling.max_replicas if spec.autoscaling is not None else 0
+    return [*lines, f"scaled out {cost_line(one, most, most, around.prices)}"] if most > spec.replicas else lines
 
 
 def _products(accelerator: "Accelerator | None") -> tuple[str, ...]:

@@ -19,8 +19,10 @@ from moorage_cli.footprint import Surroundings, footprint_lines, prices_from, su
 from moorage_cli.paint import Paint, coloured_diff, print_lines
 from moorage_cli.progress import seconds, utc_now
 from moorage_cli.rehearsal import Moment, Rehearsed, Write, rehearse
+from moorage_cli.scaling import scaling_lines
 from moorage_cli.verbs import add_verb
 from moorage_operator.manifest import KINDS, WORKLOADS, Manifest, dig, kind_of, name_of, namespace_of, revision_of
+from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
 from moorage_operator.render.sharding import pods_of
@@ -46,7 +48,10 @@ examples:
 """
 _COLOURS: Final = {"create": "green", "change": "yellow", "delete": "red"}
 _IMAGE: Final = "the installation's runtime image"
-_CHILD_KINDS: Final = "controllerrevisions,deployments,statefulsets,services,networkpolicies,poddisruptionbudgets,pods"
+_CHILD_KINDS: Final = (
+    "controllerrevisions,deployments,statefulsets,services,networkpolicies,poddisruptionbudgets,"
+    "horizontalpodautoscalers,pods"
+)
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,8 @@ def online(manifest: Manifest, cluster: Cluster, context: Context, manager: str 
 
 def _planned(before: Manifest | None, after: Manifest, children: Sequence[Manifest], context: Context) -> Planned:
     by_kind = {kind: tuple(one for one in children if kind_of(one) == kind) for kind in KINDS}
-    snapshot = Snapshot(after, by_kind, utc_now().replace(microsecond=0))
+    # As in an installation whose gateways serve metrics.
+    snapshot = Snapshot(after, by_kind, utc_now().replace(microsecond=0), metrics=MetricsApi(served=True))
     return Planned(before, after, rehearse(snapshot, context))
 
 
@@ -174,6 +180,7 @@ def report(planned: Planned, paint: Paint, around: Surroundings) -> list[str]:
     lines += ["", "the operator would, one after the other" if writes else "the operator would do nothing", *writes]
     lines += list(_needs(planned.rollout.writes))
     lines += footprint_lines(planned.before, planned.after, planned.rollout, around)
+    lines += scaling_lines(planned.after)
     return [*lines, "", *rollout_lines(planned.rollout)]
 
 

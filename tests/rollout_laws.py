@@ -6,10 +6,15 @@
 import math
 from datetime import timedelta
 
-from tests.rollout_world import World
+from tests.rollout_world import WORKLOADS, World, replicas_of
 
+RESTARTED = "moorage.dev/restarted"
 DRAIN = timedelta(seconds=5)
 UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _revision(manifest):
+    return int(manifest["metadata"]["labels"]["moorage.dev/revision"])
 
 
 def seconds(text):
@@ -37,10 +42,21 @@ class LawfulWorld(World):
     def wanted(self):
         return self.deployment["spec"]["replicas"]
 
-    def workloads(self):
-        """Revision -> replicas that its workload asks for."""
-        found = (one for (kind, _), one in self.objects.items() if kind == "Deployment")
-        return {int(one["metadata"]["labels"]["moorage.dev/revision"]): one["spec"]["replicas"] for one in found}
+    def workloads(self, *more):
+        """Revision -> replicas that its workload, or its groups, ask for; with `more` as if that were there, too.
+
+        Of groups those of the last restart count: others are about to be replaced.
+        """
+        found, groups = {}, {}
+        for one in [*self.objects.values(), *more]:
+            if one["kind"] == "Deployment":
+                found[_revision(one)] = one["spec"]["replicas"]
+            elif one["kind"] == "StatefulSet":
+                annotations = one["spec"]["template"]["metadata"]["annotations"]
+                groups.setdefault(_revision(one), {})[one["metadata"]["name"]] = annotations.get(RESTARTED, "")
+        for number, restarts in groups.items():
+            found[number] = list(restarts.values()).count(max(restarts.values()))
+        return found
 
     # Where the laws are looked at.
 
@@ -58,7 +74,7 @@ class LawfulWorld(World):
         return decided
 
     def _apply(self, manifest, *, live):
-        if live and manifest["kind"] == "Deployment":
+        if live and manifest["kind"] in WORKLOADS:
             self._no_growth_while_it_stands(manifest)
             self._no_more_than_the_surge(manifest)
             self._whole_until_promotion(manifest)
@@ -97,20 +113,21 @@ class LawfulWorld(World):
 
     def _no_growth_while_it_stands(self, manifest):
         """Paused, without gateways, before a gate, after a failure: a RollingUpdate adds no replica."""
-        number, rollout = int(manifest["metadata"]["labels"]["moorage.dev/revision"]), self.decided.get("rollout", {})
+        number, rollout = _revision(manifest), self.decided.get("rollout", {})
         if number != self._under_way() or rollout.get("strategy") != "RollingUpdate":
             return
         if rollout.get("reason") != "RollingOut":
-            assert manifest["spec"]["replicas"] <= self.workloads().get(number, 0), "it grows although it stands"
+            there = self.workloads().get(number, 0)
+            assert self.workloads(manifest)[number] <= there, "it grows although it stands"
 
     def _no_more_than_the_surge(self, manifest):
         """Stable and candidate together: no further replica beyond spec.replicas and what may be above it."""
-        number, candidate = int(manifest["metadata"]["labels"]["moorage.dev/revision"]), self._under_way()
+        number, candidate = _revision(manifest), self._under_way()
         if number != candidate or self.decided["rollout"].get("strategy") != "RollingUpdate":
             return
-        there = self.workloads()
-        if manifest["spec"]["replicas"] > there.get(number, 0):
-            together = manifest["spec"]["replicas"] + there.get(self.decided["revision"]["stable"], 0)
+        there, asked = self.workloads(), self.workloads(manifest)[number]
+        if asked > there.get(number, 0):
+            together = asked + there.get(self.decided["revision"]["stable"], 0)
             assert together <= self.wanted + self._surge(), f"{together} for {self.wanted}"
 
     def _surge(self):
@@ -121,11 +138,11 @@ class LawfulWorld(World):
 
     def _whole_until_promotion(self, manifest):
         """During a canary, and in blue and green, nothing is taken from the stable revision."""
-        number = int(manifest["metadata"]["labels"]["moorage.dev/revision"])
+        number = _revision(manifest)
         if self._under_way() is None or self.decided["rollout"].get("strategy") not in ("Canary", "BlueGreen"):
             return
         if number == self.decided["revision"]["stable"]:
-            assert manifest["spec"]["replicas"] >= min(self.wanted, self.workloads().get(number, 0))
+            assert self.workloads(manifest)[number] >= min(self.wanted, self.workloads().get(number, 0))
 
     def _drained(self, number):
         """What served goes only once each answering gateway sends it nothing more, and a moment later."""
@@ -148,7 +165,8 @@ class LawfulWorld(World):
             return
         number = max(warm, key=lambda one: warm[one])
         if self.now - warm[number] < seconds(keep.get("for", "30m")):
-            had, has = (sum(pod.revision == number for pod in pods) for pods in (before, self.pods))
+            had = sum(one.revision == number and not one.hopeless for one in replicas_of(before))
+            has = sum(one.revision == number for one in replicas_of(self.pods))
             assert has >= min(had, keep.get("replicas", 1)), f"r{number} is to be kept warm"
 
     def _weights_of_the_step(self):

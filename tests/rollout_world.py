@@ -4,9 +4,12 @@ It checks at every change what must always hold: no write takes away a replica t
 that are ready, nor of those that any answering gateway has in its table; and whatever is decided has a reason.
 """
 
+import copy
 import math
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from typing import NamedTuple
 
 from moorage_operator.plan.figures import Gateway, RevisionFigures
 from moorage_operator.plan.planner import plan
@@ -18,7 +21,9 @@ GOOD, OTHER, CRASHING, SLOW, FAILING = "engine:good", "engine:other", "engine:cr
 STUCK = "engine:stuck"
 FULL = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
-KINDS = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget")
+KINDS = ("ControllerRevision", "Deployment", "StatefulSet", "Service", "NetworkPolicy", "PodDisruptionBudget")
+WORKLOADS = ("Deployment", "StatefulSet")
+GRACE = timedelta(seconds=30)
 
 
 def text(moment):
@@ -95,6 +100,10 @@ class SimulatedPod:
     def __init__(self, uid, workload, labels, image, now):
         self.uid, self.workload, self.labels, self.image = uid, workload, labels, image
         self.revision = int(labels["moorage.dev/revision"])
+        self.size = int(labels.get("moorage.dev/group-size", 1))
+        self.index = int(labels.get("apps.kubernetes.io/pod-index", 0))
+        self.ends, self.stranded = None, False
+        """When its grace period is over, once it was told to go; and whether nobody is there to end it."""
         self.born, self.ready, self.scheduled, self.unschedulable, self.restarts = now, False, False, None, 0
         self.scheduler_said = ""
         self.ready_since = now
@@ -117,14 +126,40 @@ class SimulatedPod:
         return {
             "kind": "Pod",
             "metadata": {
-                "name": f"{self.workload}-{self.uid}",
+                "name": f"{self.workload}-{self.uid if self.size == 1 else self.index}",
                 "namespace": "team",
                 "uid": self.uid,
                 "labels": self.labels,
                 "creationTimestamp": text(self.born),
+                **({} if self.ends is None else {"deletionTimestamp": text(self.ends)}),
             },
             "status": {"conditions": [*conditions, scheduled], "containerStatuses": [server]},
         }
+
+
+class SimulatedReplica(NamedTuple):
+    """A pod, or the pods of one group."""
+
+    revision: int
+    uid: str
+    """Of the pod that requests go to."""
+    ready: bool
+    hopeless: bool
+    """A group without a node for all of its pods, or whose pod's node is lost: another one may take its place."""
+
+
+def replicas_of(pods):
+    """What takes requests: none of a group's pods without the others."""
+    together = {}
+    for pod in pods:
+        together.setdefault(pod.workload if pod.size > 1 else pod.uid, []).append(pod)
+    found = []
+    for members in together.values():
+        whole = len(members) == members[0].size and all(pod.ready and pod.ends is None for pod in members)
+        leader = next((pod.uid for pod in members if pod.index == 0), "")
+        hopeless = members[0].size > 1 and not all(pod.scheduled and pod.ends is None for pod in members)
+        found.append(SimulatedReplica(members[0].revision, leader, whole, hopeless))
+    return found
 
 
 class World:
@@ -146,6 +181,8 @@ class World:
             "spec": {"model": {"source": "python://model==1"}, "engine": {"image": GOOD}, "replicas": replicas, **spec},
         }
         self.objects, self.pods, self.lookups = {}, [], {}
+        self.ending = []
+        """Pods of groups that went; their names are taken until they have ended."""
         self.gateways = [SimulatedGateway(f"g{index}", self.now) for index in range(gateways)]
         self.gateways_installed = True
         self.room, self.short, self.count, self.events = 100, False, 0, []
@@ -192,15 +229,18 @@ class World:
                 pod.unschedulable, pod.scheduler_said = self.now, self.scheduler_says
 
     def start(self):
-        """One replica of each workload comes up, or crashes again."""
+        """One pod of each workload comes up, or all of a group crash again; those that were told to go have gone."""
         self.schedule()
+        self.ending = [pod for pod in self.ending if pod.stranded]
         seen = set()
         for pod in self.pods:
-            if pod.ready or not pod.scheduled or pod.workload in seen:
+            members = [one for one in self.pods if one.size > 1 and one.workload == pod.workload] or [pod]
+            if pod.ready or pod.workload in seen or not all(one.scheduled and one.ends is None for one in members):
                 continue
             seen.add(pod.workload)
             if pod.image == CRASHING:
-                pod.restarts += 1
+                for one in members:
+                    one.restarts += 1
             elif not pod.image.startswith(STUCK):
                 self.count += 1
                 pod.ready, pod.order, pod.ready_since = True, self.count, self.now
@@ -213,13 +253,20 @@ class World:
         if ready:
             ready[number % len(ready)].ready = False
 
+    def strand(self, number):
+        """The node of a pod of some group is lost: the pod was told to go, and never will."""
+        grouped = [pod for pod in self.pods if pod.size > 1 and pod.ends is None]
+        if grouped:
+            pod = grouped[number % len(grouped)]
+            pod.ready, pod.stranded, pod.ends = False, True, self.now + GRACE
+
     def lose_status(self):
         self.deployment = {name: value for name, value in self.deployment.items() if name != "status"}
 
     def sync(self, which=None):
         for index, gateway in enumerate(self.gateways):
             if index == which or (which is None and index not in self.lagging):
-                gateway.sync(self.pods, self.deployment.get("status"))
+                gateway.sync(replicas_of(self.pods), self.deployment.get("status"))
 
     def silence(self, which, *, answering):
         self.gateways[which % len(self.gateways)].answering = answering
@@ -240,7 +287,8 @@ class World:
 
     def snapshot(self):
         children = {kind: tuple(o for (k, _), o in sorted(self.objects.items()) if k == kind) for kind in KINDS}
-        pods = [pod.manifest() for pod in self.pods] + [self._lookup(one) for one in self.lookups.values()]
+        pods = [pod.manifest() for pod in (*self.pods, *self.ending)]
+        pods += [self._lookup(one) for one in self.lookups.values()]
         gateways = tuple(one.view(self.now) for one in self.gateways) if self.gateways_installed else None
         return Snapshot(
             self.deployment,
@@ -302,6 +350,8 @@ class World:
         if live:
             if known is not None and manifest["kind"] == "ControllerRevision":
                 assert known["data"] == manifest["data"], "what a revision is made of never changes"
+            if known is not None:
+                assert manifest["kind"] != "StatefulSet" or known["spec"] == manifest["spec"], "a group never changes"
             created = known["metadata"]["creationTimestamp"] if known else self.now.isoformat()
             self.objects[key] = {**manifest, "metadata": {**manifest["metadata"], "creationTimestamp": created}}
             self._control()
@@ -321,10 +371,18 @@ class World:
         kubernetes/pkg/controller/controller_utils.go.
         """
         before = list(self.pods)
-        workloads = {name: one for (kind, name), one in self.objects.items() if kind == "Deployment"}
+        workloads = {name: one for (kind, name), one in self.objects.items() if kind in WORKLOADS}
+        for pod in before:
+            if pod.size > 1 and pod.workload not in workloads:
+                ending = copy.copy(pod)
+                ending.ends = pod.ends or self.now + GRACE
+                self.ending.append(ending)
         self.pods = []
         for name, workload in sorted(workloads.items()):
             pods = [pod for pod in before if pod.workload == name]
+            if workload["kind"] == "StatefulSet":
+                self.pods += self._members(name, workload, pods)
+                continue
             pods.sort(key=lambda pod: (not pod.ready, not pod.scheduled, pod.order, pod.born))
             pods = pods[: workload["spec"]["replicas"]]
             while len(pods) < workload["spec"]["replicas"]:
@@ -332,10 +390,17 @@ class World:
             self.pods += pods
         self._check_promise(before, self.pods)
 
-    def _pod(self, name, workload):
+    def _members(self, name, workload, pods):
+        """All pods of a group at once, each under the name that it always has."""
+        indexes = {pod.index for pod in pods}
+        missing = [index for index in range(workload["spec"]["replicas"]) if index not in indexes]
+        assert not missing or name not in {pod.workload for pod in self.ending}, f"pods named {name} have yet to end"
+        return [*pods, *(self._pod(name, workload, {"apps.kubernetes.io/pod-index": str(one)}) for one in missing)]
+
+    def _pod(self, name, workload, more=None):
         self.count += 1
         template = workload["spec"]["template"]
-        labels = template["metadata"]["labels"]
+        labels = {**template["metadata"]["labels"], **(more or {})}
         image = template["spec"]["containers"][0]["image"]
         return SimulatedPod(f"p{self.count}", name, labels, image, self.now)
 
@@ -373,9 +438,9 @@ class World:
         for table in (None, *tables):
             was, left = (
                 sum(
-                    pod.ready and (table is None or pod.uid in table.get(pod.revision, ()))
-                    for pod in pods
-                    if pod.revision not in given_up
+                    one.ready and (table is None or one.uid in table.get(one.revision, ()))
+                    for one in replicas_of(pods)
+                    if one.revision not in given_up
                 )
                 for pods in (before, after)
             )
@@ -417,10 +482,7 @@ class World:
 
     def there(self):
         """Revision -> replicas."""
-        found = {}
-        for pod in self.pods:
-            found[pod.revision] = found.get(pod.revision, 0) + 1
-        return found
+        return dict(sorted(Counter(one.revision for one in replicas_of(self.pods)).items()))
 
     def tick(self, seconds=2.0, *, traffic=True):
         """A quiet moment in which everybody does their part."""
@@ -448,7 +510,7 @@ class World:
             return False
         wanted = self.deployment["spec"]["replicas"]
         serving = self.there().get(self.status["revision"].get("stable"), 0)
-        ready = sum(1 for pod in self.pods if pod.ready)
+        ready = sum(1 for one in replicas_of(self.pods) if one.ready)
         return (
             self.ready[0] == "True" and serving == wanted and ready >= wanted and not self._idle() and not self.step()
         )

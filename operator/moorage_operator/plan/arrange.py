@@ -11,13 +11,29 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from moorage_operator.manifest import is_deleting
-from moorage_operator.plan.capacity import PATIENCE, Budget
+from moorage_operator.plan.capacity import PATIENCE
 from moorage_operator.plan.groups import Group
 from moorage_operator.plan.routable import Routing
 from moorage_operator.render.workload import restart_of
 
 LOST_AFTER: Final = timedelta(seconds=60)
 """After the end of its grace period, when a pod has not ended, nobody is there to end it: its node is lost."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for."""
+
+    wanted: int
+    """How many groups there shall be."""
+    restart: str = ""
+    """The last restart that a person asked for: groups of an earlier one are replaced."""
+    surge: int = 1
+    """How many more than wanted there may be meanwhile."""
+    spare: int = 0
+    """How many that others rely on may be missing meanwhile."""
+    fitting: int | None = None
+    """How many may be made now; None: as many as it takes."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +52,15 @@ class Arrangement:
 class _Judge:
     """What groups are judged by."""
 
-    restart: str
+    order: Order
     routing: Routing
     now: datetime
 
-    def worth(self, group: Group) -> tuple[bool, bool, bool, int]:
-        """What has the least goes first."""
-        return self.is_relied_on(group), _is_ready(group), not self.is_stale(group), -group.number
+    def worth(self, group: Group) -> tuple[bool, bool, bool, float, int]:
+        """What has the least goes first: of those that are alike the latest, which gateways know the shortest."""
+        since = group.replica.ready_since if group.replica is not None else None
+        age = 0.0 if since is None else (self.now - since).total_seconds()
+        return self.is_relied_on(group), _is_ready(group), not self.is_stale(group), age, -group.number
 
     def is_relied_on(self, group: Group) -> bool:
         """Whether another group may go for it."""
@@ -50,7 +68,7 @@ class _Judge:
 
     def is_stale(self, group: Group) -> bool:
         """Whether it is of before the last restart that a person asked for."""
-        return group.workload is not None and restart_of(group.workload) != self.restart
+        return group.workload is not None and restart_of(group.workload) != self.order.restart
 
     def is_lost(self, group: Group) -> bool:
         """Whether a pod of it will never end, and so never be made anew."""
@@ -62,43 +80,37 @@ class _Judge:
         return since is not None and self.now - since >= PATIENCE
 
 
-def arrange(
-    groups: tuple[Group, ...], wanted: int, restart: str, room: Budget, *, routing: Routing, now: datetime
-) -> Arrangement:
+def arrange(groups: tuple[Group, ...], order: Order, routing: Routing, now: datetime) -> Arrangement:
     """Decide.
 
     Args:
         groups: those that are there, with those of which nothing but pods is left.
-        wanted: how many there shall be.
-        restart: the last one that a person asked for: groups of an earlier one are replaced.
-        room: how many more or fewer than wanted there may be meanwhile.
+        order: what is asked for.
         routing: which of them others may be taken away for.
         now: the time.
     """
-    judge = _Judge(restart, routing, now)
+    judge = _Judge(order, routing, now)
     there = [one for one in groups if one.workload is not None and not is_deleting(one.workload)]
     gone = [(one, "a pod of it does not end, so its node is lost") for one in there if judge.is_lost(one)]
     left = sorted((one for one in there if not judge.is_lost(one)), key=judge.worth)
-    most = wanted + (room.surge if any(map(judge.is_stale, left)) else 0)
-    gone += [(one, f"{wanted} wanted") for one in left[: max(0, len(left) - most)]]
-    left = left[max(0, len(left) - most) :]
-    gone += _replaced(left, wanted - room.unavailable, judge)
-    gone += _giving_way([one for one in left if judge.is_stuck(one)])
+    most = order.wanted + (order.surge if any(map(judge.is_stale, left)) else 0)
+    gone += [(one, f"{order.wanted} wanted") for one in left[: max(0, len(left) - most)]]
+    gone += _replaced(_without(left, gone), judge)
+    gone += _giving_way([one for one in _without(left, gone) if judge.is_stuck(one)])
     kept = _without(left, gone)
     return Arrangement(
         kept=tuple(sorted(kept, key=lambda one: one.number)),
-        new=tuple(itertools.islice(_free(groups), _missing(kept, wanted, most, judge))),
+        new=tuple(itertools.islice(_free(groups), _missing(kept, most, judge))),
         gone=tuple(sorted(gone, key=lambda one: one[0].number)),
         wakes=tuple(_wakes(kept, now)),
     )
 
 
-def _replaced(left: list[Group], promise: int, judge: _Judge) -> list[tuple[Group, str]]:
+def _replaced(left: list[Group], judge: _Judge) -> list[tuple[Group, str]]:
     """Groups of before a restart that may go: those that serve nobody, and others for as many as there are to spare."""
-    spare = sum(1 for one in left if judge.is_relied_on(one)) - max(0, promise)
     stale = [one for one in left if judge.is_stale(one)]
     idle = [one for one in stale if not _is_ready(one)]
-    ready = [one for one in stale if _is_ready(one)][: max(0, spare)]
+    ready = [one for one in stale if _is_ready(one)][: max(0, judge.order.spare)]
     return [(one, "a person asked for a restart") for one in (*idle, *ready)]
 
 
@@ -108,12 +120,13 @@ def _giving_way(stuck: list[Group]) -> list[tuple[Group, str]]:
     return [(one, "an earlier group waits for the nodes that it holds") for one in others if one.placed]
 
 
-def _missing(kept: list[Group], wanted: int, most: int, judge: _Judge) -> int:
+def _missing(kept: list[Group], most: int, judge: _Judge) -> int:
     """How many to make: none while one waits for nodes, which would have to share them with it."""
     if any(map(judge.is_stuck, kept)):
         return 0
-    fresh = sum(1 for one in kept if not judge.is_stale(one))
-    return max(0, min(wanted - fresh, most - len(kept)))
+    fresh, fitting = sum(1 for one in kept if not judge.is_stale(one)), judge.order.fitting
+    missing = max(0, min(judge.order.wanted - fresh, most - len(kept)))
+    return missing if fitting is None else min(missing, max(0, fitting))
 
 
 def _without(left: list[Group], gone: Iterable[tuple[Group, str]]) -> list[Group]:

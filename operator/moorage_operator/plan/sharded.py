@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from moorage_operator.manifest import name_of
-from moorage_operator.plan.arrange import Arrangement, arrange
+from moorage_operator.plan.arrange import Arrangement, Order, arrange
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.situation import Situation
@@ -19,15 +19,34 @@ Arranged: TypeAlias = Mapping[int, Arrangement]
 
 
 def arranged(decided: Judged) -> Arranged:
-    """Which groups there shall be."""
-    found, room = decided.found, decided.verdict.restarts
-    result: dict[int, Arrangement] = {}
+    """Which groups there shall be, of one revision after the other: what one takes the next one has not."""
+    found, budget = decided.found, decided.verdict.restarts
+    serving, promise = _serving(decided), max(0, found.wanted - budget.unavailable)
+    room, result = found.ledger.room, dict[int, Arrangement]()
     for share in decided.shares:
         made_of, number = found.revision(share.number), share.number
-        if share.replicas is not None and made_of is not None and pods_of(made_of.template) > 1:
-            there, restart = found.groups.get(number, ()), made_of.standing.restarted
-            result[number] = arrange(there, share.replicas, restart, room, routing=found.routing, now=found.now)
+        if share.replicas is None or made_of is None or pods_of(made_of.template) == 1:
+            continue
+        cost = found.ledger.costs.get(number, 0)
+        own = min(found.crew(number).relied_on, share.replicas + budget.surge) if number in serving else 0
+        order = Order(
+            share.replicas,
+            restart=made_of.standing.restarted,
+            surge=budget.surge,
+            spare=own + sum(count for other, count in serving.items() if other != number) - promise,
+            fitting=room // cost if cost else None,
+        )
+        result[number] = arrange(found.groups.get(number, ()), order, found.routing, found.now)
+        room -= cost * len(result[number].new)
+        left = tuple(one.replica for one in result[number].kept if one.replica is not None)
+        serving[number] = min(serving.get(number, 0), found.routing.relied_on(left))
     return result
+
+
+def _serving(decided: Judged) -> dict[int, int]:
+    """The replicas that are relied on, by revision, once the shares are in effect."""
+    crews = ((share, decided.found.crew(share.number)) for share in decided.shares if not share.retired)
+    return {share.number: min(crew.relied_on, share.replicas or 0) for share, crew in crews if not crew.failed}
 
 
 def surroundings(owner: Owner, groups: Arranged) -> Iterator[Apply]:

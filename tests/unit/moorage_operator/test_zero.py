@@ -1,0 +1,450 @@
+"""To zero and back: when a model falls asleep, what wakes it, and what becomes of a rollout meanwhile."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from moorage_operator.plan.demand import Demand, demand
+from moorage_operator.plan.figures import Gateway, RevisionFigures
+from moorage_operator.plan.routable import Routing
+from moorage_operator.plan.startup import startup
+from tests.rollout_world import CRASHING, OTHER, STUCK
+from tests.zero_world import AUTOSCALING, ZeroWorld
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ERRORS = {"metric": "ErrorRate", "max": "5%", "minRequests": 50}
+
+
+def serving(**spec):
+    """A world that serves revision 1, for which nobody has asked yet."""
+    made = ZeroWorld(**spec)
+    made.run()
+    made.until(lambda: made.ready[1] == "Serving", traffic=False)
+    return made
+
+
+def asleep(**spec):
+    made = serving(**spec)
+    made.quiet(130)
+    made.sync()
+    assert made.sleeps()
+    return made
+
+
+def last(made):
+    decision = made.status["decisions"][-1]
+    return decision["kind"], decision["from"], decision["to"], decision["reason"]
+
+
+# What gateways say
+
+
+def gateway(name="a", *, answering=True, ready=True, held=0, in_flight=0, quiet=60, heard=0):
+    """`quiet` and `heard`: how many seconds ago; None: it does not say."""
+    since = None if quiet is None else NOW - timedelta(seconds=quiet)
+    rows = (RevisionFigures(1, in_flight=in_flight),)
+    about = {"ready": ready, "held": held, "quiet_since": since, "heard": NOW - timedelta(seconds=heard)}
+    return Gateway(name, "2026-01-01T00:00:00Z", answering, rows, **about)
+
+
+@pytest.mark.parametrize(
+    ("gateways", "unknown"),
+    [
+        (None, "This installation has no gateways"),
+        ((), "No gateway is known"),
+        ((gateway(answering=False),), "0 of 1 gateway answers"),
+        ((gateway(answering=False, ready=False),), "0 of 1 gateway answers"),
+        ((gateway(), gateway("b", answering=False)), "1 of 2 gateways answer"),
+        ((gateway(), gateway("b", quiet=None)), "Gateway b does not tell when the last request was there"),
+        ((gateway(), gateway("b", quiet=None, ready=False)), "Gateway b does not tell when the last request was there"),
+    ],
+)
+def test_whether_it_is_quiet_is_unknown_unless_each_gateway_says_so(gateways, unknown):
+    assert demand(Routing(gateways)) == Demand(unknown=unknown)
+
+
+def test_quiet_is_what_all_gateways_have_seen_until_all_were_heard():
+    found = demand(Routing((gateway(quiet=60, heard=4), gateway("b", quiet=30, heard=1))))
+    assert (found.quiet_since, found.heard) == (NOW - timedelta(seconds=30), NOW - timedelta(seconds=4))
+    assert (found.there, found.gateways) == (False, 2)
+
+
+def test_one_that_clients_are_not_sent_to_is_not_waited_for():
+    assert demand(Routing((gateway(), gateway("b", answering=False, ready=False)))).unknown == ""
+
+
+def test_one_gateway_with_a_request_suffices_whatever_the_others_do():
+    waiting, busy = gateway(held=2), gateway(in_flight=3)
+    silent = gateway("b", answering=False)
+    assert demand(Routing((waiting, silent))).held == 2
+    assert demand(Routing((busy, silent))).in_flight == 3
+    assert demand(Routing((waiting, silent))).there
+    assert not demand(Routing((replace(waiting, answering=False), silent))).there, "it is not believed any more"
+
+
+# Falling asleep
+
+
+def test_what_is_made_starts_once_and_goes_when_nobody_has_asked_for_idle_after():
+    made = serving()
+    assert made.there() == {1: 1}
+    made.quiet(110)
+    assert made.there() == {1: 1}
+    assert made.requeue_after == 8, "when it may fall asleep"
+    made.quiet(10)
+    assert (made.there(), made.ready) == ({}, ("True", "ScaledToZero"))
+    assert made.condition("Available") == "True"
+    assert made.message == (
+        "Nobody asks for the model, so nothing runs. The next request starts a replica and waits for it."
+    )
+    assert (made.status["ready"], made.weights) == ("0/0", {1: 100})
+    kind, was, now, why = last(made)
+    assert (kind, was, now) == ("Scale", "r1: 1", "r1: 0")
+    assert why.endswith(
+        "asleep since 00:02:02 UTC: nobody had asked for 2m, the last one was at 00:00:00 UTC (2 gateways asked)"
+    )
+
+
+def test_what_never_came_up_is_not_put_to_sleep_before_it_has_proven_itself():
+    made = ZeroWorld(engine={"image": STUCK})
+    made.run()
+    made.quiet(3000)
+    assert made.there() == {1: 1}
+
+
+def test_idle_time_begins_when_it_serves():
+    made = ZeroWorld()
+    made.run()
+    made.wait(1000)
+    made.until(lambda: made.ready[1] == "Serving", traffic=False)
+    made.quiet(110)
+    assert made.there() == {1: 1}
+    made.quiet(20)
+    assert made.sleeps()
+
+
+def test_a_long_stream_keeps_its_model_up():
+    made = serving()
+    made.ask()
+    for _ in range(30):
+        made.tick(10, traffic=False)
+    assert made.there() == {1: 1}
+    assert made.requeue_after == 120, "its end is told to nobody"
+    made.quiet(110)
+    assert made.there() == {1: 1}
+    made.quiet(20)
+    assert made.sleeps()
+
+
+def test_nothing_goes_while_a_gateway_may_have_requests_that_it_does_not_tell_of():
+    made = serving()
+    made.silence(1, answering=False)
+    made.quiet(1000)
+    assert made.there() == {1: 1}
+    assert made.requeue_after == 30
+    made.unready(1)
+    made.quiet(10)
+    assert made.sleeps(), "nobody is sent to it"
+
+
+def test_without_any_gateway_nothing_goes_and_the_idle_time_begins_anew():
+    made = serving()
+    for which in (0, 1):
+        made.silence(which, answering=False)
+    made.quiet(1000)
+    assert made.there() == {1: 1}
+    for which in (0, 1):
+        made.restart_gateway(which)
+    made.quiet(110)
+    assert made.there() == {1: 1}
+    made.quiet(20)
+    assert made.sleeps()
+
+
+def test_what_a_gateway_has_not_said_yet_does_not_count():
+    """Its last word may be 15 seconds old, and a request may have come since."""
+    made = serving()
+    made.quiet(110)
+    snapshot = made.snapshot()
+    heard = [replace(one, heard=one.heard - timedelta(seconds=4)) for one in snapshot.gateways]
+    made.wait(9)
+    made.snapshot = lambda: replace(snapshot, gateways=tuple(heard), now=made.now)
+    made.run()
+    assert made.there() == {1: 1}
+    assert made.requeue_after == 1
+
+
+def test_in_an_installation_without_gateways_nothing_sleeps():
+    made = ZeroWorld(gateways=0)
+    made.gateways_installed = False
+    made.run()
+    made.until(lambda: made.ready[1] == "Serving", traffic=False)
+    made.quiet(1000)
+    assert made.there() == {1: 1}
+
+
+def test_a_model_whose_fewest_replicas_are_one_never_sleeps():
+    made = serving(autoscaling={"minReplicas": 1, "maxReplicas": 2, "targets": AUTOSCALING["targets"]})
+    made.quiet(1000)
+    assert made.there() == {1: 1}
+
+
+# Waking
+
+
+def test_a_request_that_waits_starts_what_the_autoscaler_last_asked_for():
+    made = serving(replicas=2)
+    made.quiet(130)
+    made.sync()
+    made.ask(1)
+    made.run()
+    assert made.workloads() == {1: 2}
+    assert made.ready == ("False", "Scheduling")
+    assert made.condition("Available") == "True", "the request is answered once a replica is up"
+    kind, was, now, why = last(made)
+    assert (kind, was, now) == ("Scale", "r1: 0", "r1: 2")
+    assert why.endswith("; 1 request waits at the gateways, 0 are in flight")
+    made.until(lambda: made.ready[1] == "Serving", traffic=False)
+    assert made.gateways[1].in_flight == 1
+
+
+def test_a_client_that_goes_away_leaves_it_starting_and_it_sleeps_after_it_has_served():
+    made = asleep()
+    made.ask()
+    made.run()
+    made.end()
+    made.wait(600)
+    made.run()
+    assert made.there() == {1: 1}, "whoever comes back finds it"
+    made.tick(traffic=False)
+    made.quiet(130)
+    assert made.sleeps()
+
+
+def test_what_does_not_come_up_again_and_nobody_asks_for_goes_in_the_end():
+    made = asleep()
+    made.room = 0
+    made.ask()
+    made.run()
+    made.quiet(900)
+    assert made.there() == {1: 1}, "as long as any start may take"
+    made.quiet(130)
+    assert made.there() == {}
+
+
+def test_a_restarted_gateway_does_not_wake_it():
+    made = asleep()
+    for which in (0, 1):
+        made.restart_gateway(which)
+    made.quiet(30)
+    assert made.sleeps()
+
+
+def test_an_operator_that_died_halfway_into_sleep_takes_nothing_from_whoever_asks_now():
+    made = serving()
+    made.quiet(110)
+    made.wait(20)
+    made.step(survive=1)
+    assert made.asleep
+    before = [pod.uid for pod in made.pods]
+    made.ask()
+    made.run()
+    assert not made.asleep
+    assert [pod.uid for pod in made.pods] == before
+
+
+def test_a_lost_status_does_not_wake_it():
+    made = asleep()
+    made.lose_status()
+    made.run()
+    assert made.sleeps()
+
+
+def test_the_estimate_of_a_start_is_there_before_its_pod():
+    known = {"seconds": {"Scheduling": 1, "FetchingModel": 20, "LoadingWeights": 9}}
+    told = startup((), (), known, NOW)
+    assert told.estimated_ready == NOW + timedelta(seconds=30)
+    later = startup((), (), told.to_api(), NOW + timedelta(seconds=4))
+    assert later == told, "it does not move with the time"
+    assert startup((), (), known).estimated_ready is None
+    assert startup((), (), None, NOW) is None, "nothing is known of a model that never started"
+
+
+# By hand
+
+
+def test_replicas_0_stops_it_whoever_asks():
+    made = serving()
+    made.spec(replicas=0)
+    made.run()
+    assert (made.there(), made.ready[1]) == ({}, "ScaledToZero")
+    assert made.message.startswith("spec.replicas is 0")
+    made.sync()
+    made.ask()
+    made.run()
+    assert made.there() == {}
+    made.spec(replicas=1)
+    made.run()
+    assert made.there() == {1: 1}
+
+
+def test_a_person_who_wants_one_replica_at_least_wakes_it():
+    made = asleep()
+    made.spec(autoscaling={"minReplicas": 1, "maxReplicas": 2, "targets": AUTOSCALING["targets"]})
+    made.run()
+    assert made.there() == {1: 1}
+    assert not made.asleep
+
+
+def test_with_a_spec_that_cannot_be_used_the_last_good_one_sleeps_on_and_is_woken():
+    made = asleep()
+    made.spec(model={"source": "ftp://nowhere"})
+    made.run()
+    assert (made.there(), made.ready[1], made.condition("Available")) == ({}, "InvalidSpec", "True")
+    made.ask()
+    made.run()
+    assert made.there() == {1: 1}
+
+
+# Rollouts
+
+
+@pytest.mark.parametrize("rollout", [{}, {"strategy": "Canary", "steps": [{"weight": 10}], "gates": [ERRORS]}])
+def test_an_edit_at_zero_proves_itself_with_one_replica_and_sleeps(rollout):
+    made = asleep(replicas=3, rollout=rollout)
+    made.edit(OTHER)
+    made.run()
+    assert made.workloads() == {1: 0, 2: 1}
+    assert (made.ready, made.condition("Available")) == (("False", "RollingOut"), "True")
+    made.until(lambda: made.status["revision"] == {"stable": 2}, traffic=False)
+    assert made.weights[2] == 100
+    made.quiet(130)
+    assert made.sleeps()
+
+
+def test_a_request_during_the_proof_is_answered_by_whatever_is_up_first():
+    made = asleep()
+    made.edit(OTHER)
+    made.run()
+    made.ask()
+    made.run()
+    assert made.workloads() == {1: 1, 2: 1}
+    made.until(lambda: made.status["revision"] == {"stable": 2}, traffic=False)
+
+
+def test_a_revision_that_does_not_prove_itself_is_given_up_and_the_last_one_is_woken():
+    made = asleep()
+    made.edit(CRASHING)
+    made.run()
+    made.until(lambda: made.ready[1] == "RolledBack", traffic=False)
+    assert (made.there(), made.condition("Available")) == ({}, "True")
+    assert made.asleep
+    made.sync()
+    made.ask()
+    made.run()
+    assert made.there() == {1: 1}
+    assert (made.ready[1], made.condition("Available")) == ("RolledBack", "True")
+    made.until(lambda: made.status["readyReplicas"] == 1, traffic=False)
+    made.quiet(130)
+    assert made.there() == {}
+    made.act("retry", 2)
+    made.run()
+    assert made.workloads() == {1: 0, 2: 1}, "tried once more"
+
+
+def test_a_proof_has_the_deadline_of_any_rollout():
+    made = asleep(rollout={"progressDeadline": "60s"})
+    made.edit(STUCK)
+    made.run()
+    made.until(lambda: made.ready[1] == "RolledBack", rounds=40, traffic=False)
+    assert "ProgressDeadlineExceeded" in made.message
+
+
+def test_going_back_at_zero_needs_no_proof():
+    made = asleep()
+    made.edit(OTHER)
+    made.until(lambda: made.status["revision"] == {"stable": 2}, traffic=False)
+    made.quiet(130)
+    made.spec(rollbackTo={"revision": 1})
+    made.run()
+    assert (made.status["revision"], made.there(), made.ready[1]) == ({"stable": 1}, {}, "ScaledToZero")
+    made.sync()
+    made.ask()
+    made.run()
+    assert made.workloads() == {1: 1}
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_paused_edit_waits_at_zero_too(paused):
+    made = asleep(rollout={"paused": paused})
+    made.edit(OTHER)
+    made.run()
+    assert made.there() == ({} if paused else {2: 1})
+
+
+@pytest.mark.parametrize(
+    "rollout",
+    [
+        {"gates": [ERRORS]},
+        {"strategy": "Canary", "steps": [{"weight": 50}], "gates": [ERRORS]},
+        {"strategy": "Canary", "steps": [{"weight": 50, "hold": "10m"}]},
+        {"strategy": "BlueGreen", "keepWarm": {"for": "10m"}},
+    ],
+)
+def test_a_rollout_that_waits_for_requests_or_time_rests_and_goes_on_with_the_next_one(rollout):
+    made = serving(rollout=rollout)
+    made.edit(OTHER)
+    made.until(lambda: made.there() == {1: 1, 2: 1}, traffic=False)
+    made.quiet(140)
+    assert (made.there(), made.ready) == ({}, ("True", "ScaledToZero"))
+    assert made.message.endswith("Revision 2 goes on being rolled out then.")
+    made.quiet(4000)
+    assert made.status["revision"] == {"stable": 1, "candidate": 2}, "nothing was proven"
+    made.ask()
+    made.run()
+    assert made.workloads()[1] >= 1
+    made.until(lambda: made.status["revision"] == {"stable": 2}, rounds=600)
+
+
+def test_what_a_gate_has_seen_is_not_forgotten_in_sleep():
+    made = serving(rollout={"strategy": "Canary", "steps": [{"weight": 50}], "gates": [ERRORS]})
+    made.requests = 20
+    made.edit(OTHER)
+    made.until(lambda: made.status.get("rollout", {}).get("reason") == "GateHolding")
+    window = made.status["rollout"]["window"]
+    made.quiet(140)
+    assert (made.there(), made.status["rollout"]["window"]) == ({}, window)
+    made.ask()
+    made.until(lambda: "stepSince" in made.status["rollout"], traffic=False)
+    assert made.status["rollout"]["window"] == window
+
+
+def test_replicas_that_a_rollout_awaits_are_awaited_before_it_sleeps():
+    made = serving()
+    made.edit(STUCK)
+    made.run()
+    made.quiet(600)
+    assert made.there() == {1: 1, 2: 1}
+    made.quiet(600)
+    assert (made.there(), made.ready[1]) == ({}, "RolledBack")
+
+
+def test_a_rollout_that_stands_is_no_reason_to_leave_whoever_asks_waiting():
+    made = serving(rollout={"maxSurge": 0, "maxUnavailable": 1, "paused": True})
+    made.edit(OTHER)
+    made.run()
+    made.quiet(130)
+    assert made.there() == {}
+    made.sync()
+    made.ask()
+    made.run()
+    assert made.workloads()[1] == 1
+
+
+def test_idle_takes_what_is_kept_warm_too():
+    made = serving(rollout={"keepWarm": {"replicas": 1, "for": "30m"}})
+    made.edit(OTHER)
+    made.until(lambda: made.roles() == {1: "warm", 2: "stable"}, traffic=False)
+    made.quiet(130)
+    assert (made.there(), made.roles()) == ({}, {1: "retired", 2: "stable"})

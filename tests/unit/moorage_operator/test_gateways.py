@@ -266,3 +266,15 @@ async def test_a_watch_tells_of_events_and_of_its_end():
             await anext(client.watch(GATEWAYS, "system", 7))
     assert observed == [("WATCH", "200"), ("WATCH", "200"), ("WATCH", "403")]
     await streams.close()
+
+
+async def test_certificates_are_known_also_of_a_gateway_that_is_silent_to_us(gateways, gateway, server):
+    gateway.greeting = {**view(), "certificate": "PEM"}
+    server.put(pod())
+    await until(lambda: gateways.serve)
+    assert gateways.certificates == ("PEM",)
+    gateway.answer = 503
+    await until(lambda: not gateways.serve)
+    assert gateways.certificates == ("PEM",), "others may hear it"
+    server.put(pod(), "DELETED")
+    await until(lambda: gateways.certificates == ())

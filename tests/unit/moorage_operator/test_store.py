@@ -197,3 +197,37 @@ def test_what_the_api_server_adds_or_rewrites_is_no_difference(live, wanted):
 )
 def test_a_real_difference_is_one(live, wanted):
     assert not includes(live, wanted)
+
+
+def autoscaler(version, current="1", wanted=1, able="ReadyForNewScale"):
+    conditions = [
+        {"type": "AbleToScale", "status": "True", "reason": able},
+        {"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound"},
+    ]
+    figure = {"type": "Object", "object": {"current": {"averageValue": current}}}
+    status = {"desiredReplicas": wanted, "currentMetrics": [figure], "conditions": conditions, "lastScaleTime": current}
+    return child(version, kind="HorizontalPodAutoscaler", name="chat", status=status)
+
+
+def test_the_figures_of_an_autoscaler_are_known_and_no_news_and_its_judgement_is(store):
+    store.put(autoscaler(1))
+    assert not store.put(autoscaler(2, current="7", able="SucceededRescale"))
+    kept = store.get("HorizontalPodAutoscaler", "team", "chat")["status"]
+    assert kept["currentMetrics"][0]["object"]["current"] == {"averageValue": "7"}
+    assert [one["type"] for one in kept["conditions"]] == ["ScalingActive"]
+    assert store.put(autoscaler(3, wanted=2))
+
+
+def test_who_writes_replicas_is_kept_and_who_writes_the_rest_is_not(store):
+    person = {"manager": "kubectl", "operation": "Apply", "time": "t", "fieldsV1": {"f:spec": {"f:model": {}}}}
+    scaler = {"manager": "hpa", "operation": "Update", "subresource": "scale", "time": "t"}
+    scaler["fieldsV1"] = {"f:spec": {"f:replicas": {}}}
+    metadata = {"name": "chat", "namespace": "team", "uid": "u2", "resourceVersion": "1"}
+    written = {"kind": "LLMDeployment", "metadata": {**metadata, "managedFields": [person, scaler]}}
+    store.put(written)
+    kept = store.get("LLMDeployment", "team", "chat")
+    expected = [{"manager": "hpa", "operation": "Update", "subresource": "scale"}]
+    assert kept["metadata"]["managedFields"] == expected
+    again = {**kept, "metadata": {**kept["metadata"], "resourceVersion": "2"}}
+    assert not store.put(again), "what was made slim once stays as it is"
+    assert store.get("LLMDeployment", "team", "chat")["metadata"]["managedFields"] == expected

@@ -157,3 +157,13 @@ async def test_lines_come_together_from_pieces():
 async def test_a_line_without_end_is_refused():
     with pytest.raises(ValueError, match="more than 3 bytes"):
         [one async for one in lines(pieces(b"ab", b"cd"), longest=3)]
+
+
+def test_a_certificate_is_what_was_told_last(view):
+    assert view.certificate == ""
+    first = {**json.loads(line(whole=True)), "certificate": "PEM 1"}
+    view.take(json.dumps(first).encode(), NOW)
+    view.take(line(), NOW)
+    assert view.certificate == "PEM 1"
+    view.take(json.dumps({**first, "certificate": "PEM 2"}).encode(), NOW)
+    assert view.certificate == "PEM 2"

@@ -1,0 +1,307 @@
+"""The HorizontalPodAutoscaler: what it is, when there is one, and what ScalingActive says of it."""
+
+from datetime import timedelta
+
+import pytest
+
+from moorage_api.autoscaling import Autoscaling
+from moorage_operator.plan.metrics_api import MetricsApi
+from moorage_operator.plan.planner import plan
+from moorage_operator.plan.snapshot import Snapshot
+from moorage_operator.render.autoscaler import autoscaler
+from moorage_operator.render.context import Owner
+
+OWNER = Owner("chat", "team", "u1")
+TARGETS = [{"metric": "RequestsInFlight", "averageValue": 8}, {"metric": "CPUUtilization", "averageValue": "80.9"}]
+SCALED = {"minReplicas": 1, "maxReplicas": 6, "targets": TARGETS}
+OURS = MetricsApi(served=True)
+FOREIGN = "v1beta1.custom.metrics.k8s.io is served by monitoring/adapter"
+FOUND = {"type": "ScalingActive", "status": "True", "reason": "ValidMetricFound", "message": "…"}
+NO_METRIC = "the HPA was unable to compute the replica count: no figure"
+
+
+def rendered(**changes):
+    return autoscaler(OWNER, Autoscaling.model_validate({**SCALED, **changes}))
+
+
+def missing(make, ago, kind="ScalingActive"):
+    since = f"{make.now - timedelta(seconds=ago):%Y-%m-%dT%H:%M:%SZ}"
+    why = {"reason": "FailedGetObjectMetric", "message": NO_METRIC}
+    return {"type": kind, "status": "False", "lastTransitionTime": since, **why}
+
+
+def live(*conditions, wanted=1, figures=(), **changes):
+    """The autoscaler as the API server has it."""
+    status = {"desiredReplicas": wanted, "conditions": list(conditions), "currentMetrics": list(figures)}
+    return {**rendered(**changes), "status": status}
+
+
+def figure(name, value):
+    return {"type": "Object", "object": {"metric": {"name": name}, "current": {"averageValue": value}}}
+
+
+def snapshot(deployment, *children, metrics=OURS, now=None, make=None):
+    kinds = {}
+    for child in children:
+        kinds.setdefault(child["kind"], []).append(child)
+    by_kind = {kind: tuple(those) for kind, those in kinds.items()}
+    return Snapshot(deployment, by_kind, now or make.now, metrics=metrics)
+
+
+@pytest.fixture
+def look(make):
+    """`look(*children, metrics, **spec)` -> the plan for a deployment with autoscaling."""
+
+    def decide(*children, metrics=OURS, status=None, managers=(), annotations=None, **spec):
+        deployment = make.deployment(status, **{"autoscaling": SCALED, **spec})
+        more = {"managedFields": list(managers), "annotations": annotations or {}}
+        deployment["metadata"] = {**deployment["metadata"], **more}
+        return plan(snapshot(deployment, *children, metrics=metrics, make=make), make.context)
+
+    return decide
+
+
+def condition(decided, kind="ScalingActive"):
+    return next((one for one in decided.status["conditions"] if one["type"] == kind), None)
+
+
+def said(decided):
+    found = condition(decided)
+    return found["status"], found["reason"]
+
+
+def applied(decided):
+    return [one.manifest for one in decided.applies if one.manifest["kind"] == "HorizontalPodAutoscaler"]
+
+
+def deleted(decided):
+    return [one.manifest["kind"] for one in decided.deletes]
+
+
+# What it is.
+
+
+def test_it_scales_the_deployment_itself_by_the_sum_over_its_replicas():
+    manifest = rendered(behavior={"scaleDown": {"stabilizationWindowSeconds": 60, "policies": []}})
+    reference = {"apiVersion": "moorage.dev/v1alpha1", "kind": "LLMDeployment", "name": "chat"}
+    first, second = manifest["spec"].pop("metrics")
+    assert manifest["spec"] == {
+        "scaleTargetRef": reference,
+        "minReplicas": 1,
+        "maxReplicas": 6,
+        "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
+    }
+    assert first["object"] == {
+        "describedObject": reference,
+        "metric": {"name": "RequestsInFlight"},
+        "target": {"type": "AverageValue", "averageValue": "8"},
+    }
+    assert second["object"]["metric"] == {"name": "CPUUtilization"}
+    assert manifest["metadata"]["ownerReferences"][0]["uid"] == "u1"
+
+
+def test_it_never_counts_from_zero():
+    assert rendered(minReplicas=0, idleAfter="10m")["spec"]["minReplicas"] == 1
+
+
+def test_by_the_cpu_alone_it_has_one_metric_or_is_not_there():
+    wish = Autoscaling.model_validate(SCALED)
+    (metric,) = autoscaler(OWNER, wish, by_cpu_alone=True)["spec"]["metrics"]
+    target = {"type": "Utilization", "averageUtilization": 80}
+    assert metric == {"type": "Resource", "resource": {"name": "cpu", "target": target}}
+    assert autoscaler(OWNER, Autoscaling.model_validate({**SCALED, "targets": TARGETS[:1]}), by_cpu_alone=True) is None
+
+
+# When there is one.
+
+
+def test_with_autoscaling_it_is_applied_after_everything_that_starts_replicas(look):
+    kinds = [one.manifest["kind"] for one in look().applies]
+    assert kinds == ["ControllerRevision", "Deployment", "Service", "HorizontalPodAutoscaler"]
+
+
+def test_without_autoscaling_there_is_none_and_the_condition_is_not_there(look):
+    decided = look(live(FOUND), autoscaling=None)
+    assert (applied(decided), deleted(decided)) == ([], ["HorizontalPodAutoscaler"])
+    assert condition(decided) is None
+
+
+@pytest.mark.parametrize("how", [{"metrics": None}, {"model": {"source": "nowhere://"}}])
+def test_while_nobody_knows_what_is_there_stays(look, how):
+    decided = look(live(FOUND), **how)
+    assert (applied(decided), deleted(decided)) == ([], [])
+
+
+def test_where_somebody_else_serves_metrics_it_goes_by_the_cpu_or_goes(look):
+    by_cpu = look(live(FOUND), metrics=MetricsApi(owner=FOREIGN, cpu=True))
+    (manifest,) = applied(by_cpu)
+    assert [one["type"] for one in manifest["spec"]["metrics"]] == ["Resource"]
+    assert said(by_cpu) == ("False", "MetricsOwnedByAnother")
+    assert condition(by_cpu)["message"].startswith(f"{FOREIGN}. Only CPUUtilization is scaled by")
+    without = look(live(FOUND), metrics=MetricsApi(owner=FOREIGN))
+    assert (applied(without), deleted(without)) == ([], ["HorizontalPodAutoscaler"])
+    assert "Nothing is scaled by, since metrics-server does not answer" in condition(without)["message"]
+    no_cpu = look(metrics=MetricsApi(owner=FOREIGN, cpu=True), autoscaling={**SCALED, "targets": TARGETS[:1]})
+    assert applied(no_cpu) == []
+    assert "no target is CPUUtilization" in condition(no_cpu)["message"]
+
+
+def test_in_one_namespace_there_is_none_and_it_is_said(look):
+    decided = look(live(FOUND), metrics=MetricsApi(cluster=False))
+    assert (applied(decided), deleted(decided)) == ([], ["HorizontalPodAutoscaler"])
+    assert said(decided) == ("False", "MetricsNeedCluster")
+
+
+def test_without_ready_gateways_it_stays_and_holds_the_number(look):
+    decided = look(live(FOUND), metrics=MetricsApi())
+    assert len(applied(decided)) == 1
+    assert deleted(decided) == []
+    assert said(decided) == ("False", "MetricsUnserved")
+
+
+# What is said of it.
+
+
+def test_it_works_when_it_says_so(look):
+    assert said(look()) == ("Unknown", "MetricsAwaited")
+    assert said(look(live())) == ("Unknown", "MetricsAwaited")
+    decided = look(live(FOUND))
+    assert said(decided) == ("True", "MetricsFound")
+    words = "Between 1 and 6 replicas by RequestsInFlight 8, CPUUtilization 80.9 per replica."
+    assert condition(decided)["message"] == words
+    limited = {"type": "ScalingLimited", "status": "True", "reason": "TooManyReplicas", "message": "…"}
+    assert condition(look(live(FOUND, limited)))["message"] == f"{words} More than maxReplicas (6) would be needed."
+
+
+def test_a_missing_metric_is_told_after_a_minute(look, make):
+    early = look(live(missing(make, 40)))
+    assert said(early) == ("Unknown", "MetricsAwaited")
+    assert early.requeue_after == 20
+    late = look(live(missing(make, 60)))
+    assert said(late) == ("False", "MetricsMissing")
+    assert condition(late)["message"].startswith("The HPA was unable to compute the replica count: no figure. ")
+    unable = look(live(missing(make, 60, "AbleToScale"), FOUND))
+    assert said(unable) == ("False", "MetricsMissing")
+
+
+def test_one_that_was_well_a_moment_ago_is_not_called_into_question(look, make):
+    before = {"conditions": look(live(FOUND)).status["conditions"]}
+    assert said(look(live(missing(make, 40)), status=before)) == ("True", "MetricsFound")
+    assert said(look(metrics=None, status=before)) == ("True", "MetricsFound"), "nor by an operator that just began"
+
+
+def test_a_model_that_a_person_stopped_is_not_scaled(look):
+    decided = look(live(FOUND), replicas=0)
+    assert said(decided) == ("False", "ScalingDisabled")
+    assert "kubectl scale llmdep/chat --replicas=1" in condition(decided)["message"]
+
+
+APPLIED = {"manager": "argocd-controller", "operation": "Apply"}
+BY_HPA = {"manager": "kube-controller-manager", "operation": "Update", "subresource": "scale"}
+BY_HAND = {"manager": "kubectl", "operation": "Update", "subresource": "scale"}
+CREATED = {"manager": "kubectl-create", "operation": "Update"}
+
+
+@pytest.mark.parametrize(
+    ("managers", "words"),
+    [
+        ([APPLIED, BY_HPA], "Argocd-controller applies spec.replicas. "),
+        ([BY_HAND], "Kubectl scaled it last. "),
+        ([{**APPLIED, "fieldsV1": {"f:spec": {"f:model": {}}}}], ""),
+        ([BY_HPA], ""),
+        ([CREATED], ""),
+    ],
+)
+def test_two_who_write_the_number_are_told_of(look, managers, words):
+    decided = look(live(FOUND, wanted=3), managers=managers, replicas=2)
+    assert said(decided) == (("False", "ReplicasOwnedByTwo") if words else ("True", "MetricsFound"))
+    assert condition(decided)["message"].startswith(words)
+
+
+def test_a_number_that_kubectl_applies_is_told_of(look):
+    key = "kubectl.kubernetes.io/last-applied-configuration"
+    assert said(look(live(FOUND), annotations={key: '{"spec": {"replicas": 2}}'})) == ("False", "ReplicasOwnedByTwo")
+    assert said(look(live(FOUND), annotations={key: '{"spec": {"model": {}}}'})) == ("True", "MetricsFound")
+    assert said(look(live(FOUND), annotations={key: "no json"})) == ("True", "MetricsFound")
+
+
+def test_a_person_who_scales_to_what_the_autoscaler_wants_is_no_second_one(look):
+    assert said(look(live(FOUND, wanted=2), managers=[BY_HAND], replicas=2)) == ("True", "MetricsFound")
+
+
+def test_two_autoscalers_of_one_deployment_are_told_of(look):
+    ambiguous = {"type": "ScalingActive", "status": "False", "reason": "AmbiguousSelector", "message": "several HPAs"}
+    decided = look(live(ambiguous))
+    assert said(decided) == ("False", "ReplicasOwnedByTwo")
+    assert "several HPAs" in condition(decided)["message"]
+
+
+# Why there are so many.
+
+
+@pytest.fixture
+def scale(make):
+    """`scale(autoscaler, managers)` -> the decision when 3 replicas are wanted instead of 1."""
+
+    def decide(*autoscalers, managers=(), autoscaling=SCALED):
+        deployment = make.deployment(autoscaling=autoscaling)
+        pod = make.ready()
+        settled = plan(running(make, deployment, pod), make.context).status
+        more = {**deployment, "status": settled, "spec": {**deployment["spec"], "replicas": 3}}
+        more["metadata"] = {**more["metadata"], "managedFields": list(managers)}
+        decided = plan(running(make, more, pod, *autoscalers), make.context)
+        (found,) = [one for one in decided.status["decisions"] if one["kind"] == "Scale"]
+        return found, decided
+
+    return decide
+
+
+def running(make, deployment, *children):
+    """With the record and the workload that the plan makes for one replica, and these children."""
+    one = {**deployment, "spec": {**deployment["spec"], "replicas": 1}}
+    first = snapshot(one, *[child for child in children if child["kind"] == "Pod"], make=make)
+    made = [apply.manifest for apply in plan(first, make.context).applies]
+    kept = [each for each in made if each["kind"] in {"ControllerRevision", "Deployment"}]
+    born = {"creationTimestamp": "2026-01-01T11:00:00Z"}
+    kept = [{**each, "metadata": {**each["metadata"], **born}} for each in kept]
+    return snapshot(deployment, *kept, *children, make=make)
+
+
+def test_the_autoscalers_figures_are_the_reason(scale):
+    figures = [figure("RequestsInFlight", "18500m"), figure("CPUUtilization", "40")]
+    found, decided = scale(live(FOUND, wanted=3, figures=figures), managers=[BY_HPA])
+    assert (found["from"], found["to"]) == ("r1: 1", "r1: 3")
+    expected = "HPA: RequestsInFlight 18.5 over 8 per replica, CPUUtilization 40 under 80.9 per replica"
+    assert found["reason"].endswith(f"; {expected}")
+    assert not decided.unripe
+
+
+def test_the_figures_are_waited_for_since_they_come_a_moment_after_the_number(scale):
+    found, decided = scale(live(FOUND, wanted=1), managers=[BY_HPA])
+    assert decided.unripe
+    assert found["reason"].endswith("; an HPA scaled it to 3")
+
+
+@pytest.mark.parametrize(
+    ("managers", "words"),
+    [([BY_HAND], "kubectl scaled it to 3"), ([APPLIED], "argocd-controller applied replicas 3")],
+)
+def test_whoever_else_wrote_the_number_is_named(scale, managers, words):
+    assert scale(managers=managers, autoscaling=None)[0]["reason"].endswith(f"; {words}")
+
+
+def test_where_nobody_is_known_the_number_is_what_it_is(scale):
+    assert scale(autoscaling=None)[0]["reason"].endswith("; spec.replicas is 3")
+
+
+def test_a_cut_is_told_with_the_decision_and_after_it(make):
+    wish = {**SCALED, "budget": {"accelerators": 4}}
+    deployment = make.deployment(autoscaling=wish, accelerator={"count": 2}, replicas=6)
+    before = {"ready": "1/1", "revisions": [{"number": 1, "replicas": 1, "weight": 100}], "revision": {"stable": 1}}
+    decided = plan(running(make, {**deployment, "status": before}, make.ready(), live(FOUND, wanted=6)), make.context)
+    allowed = "the budget of 4 accelerators allows 2 of 6 replicas"
+    (found,) = [one for one in decided.status["decisions"] if one["kind"] == "Scale"]
+    assert found["to"] == "r1: 2"
+    assert found["reason"].endswith(f"; HPA: 6 wanted; {allowed}")
+    assert condition(decided)["message"].endswith(f" The{allowed[3:]}.")
+    assert decided.status["ready"].endswith("/2")

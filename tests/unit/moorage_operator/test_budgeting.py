@@ -1,0 +1,112 @@
+"""The budget of accelerators: who has how much, and what still fits."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from moorage_operator.plan.budgeting import Ledger, ledger, replacing
+from moorage_operator.plan.capacity import Budget
+from moorage_operator.plan.divide import Share
+from moorage_operator.plan.revisions import Revision
+from moorage_operator.render.record import Role, Standing
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def revision(number, count, pods=1):
+    spec = {} if count is None else {"accelerator": {"count": count}}
+    labels = {"moorage.dev/group-size": str(pods)} if pods > 1 else {"moorage.dev/rank": "0"}
+    data = {"spec": spec, "template": {"metadata": {"labels": labels}, "spec": {"containers": [{}]}}}
+    return Revision(number, Standing(Role.STABLE, ""), data, NOW)
+
+
+def pod(number, **metadata):
+    labels = {"moorage.dev/revision": str(number), **metadata.pop("labels", {})}
+    return {"kind": "Pod", "metadata": {"labels": labels, **metadata}, "status": {}}
+
+
+def share(number, replicas):
+    return Share(number, replicas, 0, "wanted")
+
+
+def test_what_is_asked_for_or_there_is_taken_whichever_is_more():
+    drawn = ledger(8, [revision(1, 2)], {1: 2}, [pod(1), pod(1), pod(1, deletionTimestamp="soon")])
+    assert drawn.room == 2, "one that goes holds what it has until it is gone"
+    assert ledger(8, [revision(1, 2)], {1: 3}, []).room == 2
+
+
+def test_pods_that_hold_nothing_do_not_count():
+    ended = {**pod(1), "status": {"phase": "Failed"}}
+    asks = pod(1, labels={"moorage.dev/purpose": "resolve"})
+    assert ledger(8, [revision(1, 2)], {}, [ended, asks, pod(2)]).room == 8
+
+
+def test_a_replica_of_several_pods_costs_them_all():
+    drawn = ledger(16, [revision(1, 4, pods=2)], {1: 1}, [pod(1)])
+    assert (drawn.costs, drawn.room) == ({1: 8}, 8)
+    assert drawn.most([1]) == 2
+
+
+def test_without_a_budget_everything_fits():
+    drawn = ledger(None, [revision(1, 2)], {1: 5}, [])
+    assert drawn == Ledger()
+    assert drawn.within((share(1, 9),)) == (share(1, 9),)
+    assert not drawn.lacks((share(1, 9),))
+    assert not drawn.holds_back(1)
+    assert not drawn.is_tight(5, 1, 2)
+    assert drawn.most([1]) is None
+
+
+def test_replicas_without_accelerators_cost_nothing():
+    drawn = ledger(2, [revision(1, None)], {1: 1}, [pod(1)])
+    assert drawn.within((share(1, 9),)) == (share(1, 9),)
+    assert drawn.most([1]) is None
+
+
+def test_most_is_by_the_dearest_and_at_least_one():
+    drawn = ledger(8, [revision(1, 2), revision(2, 4), revision(3, 16)], {}, [])
+    assert [drawn.most([1]), drawn.most([1, 2]), drawn.most([3])] == [4, 2, 1]
+
+
+def test_earlier_shares_get_the_room_first():
+    drawn = ledger(5, [revision(1, 1), revision(2, 1)], {1: 2, 2: 1}, [])
+    stable, candidate = drawn.within((share(1, 3), share(2, 3)))
+    assert (stable.replicas, candidate.replicas) == (3, 2)
+    assert candidate.reason == "wanted; the budget of 5 accelerators has no room for 1 more"
+    assert drawn.lacks((share(1, 3), share(2, 3)))
+    assert not drawn.lacks((share(1, 3), share(2, 2)))
+
+
+def test_what_shrinks_gives_room_only_once_it_is_gone():
+    drawn = ledger(4, [revision(1, 1), revision(2, 1)], {1: 3, 2: 1}, [])
+    stable, candidate = drawn.within((share(1, 2), share(2, 2)))
+    assert (stable.replicas, candidate.replicas) == (2, 1)
+
+
+def test_a_lowered_budget_takes_nothing_away_and_adds_nothing():
+    drawn = ledger(2, [revision(1, 1)], {1: 4}, [])
+    assert drawn.lacks((share(1, 4),))
+    assert drawn.within((share(1, 5),))[0].replicas == 4
+    assert drawn.within((share(1, None),))[0].replicas is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted", "old", "new", "tight"),
+    [(3, 2, 1, 1, False), (2, 2, 1, 1, True), (1, 1, 1, 1, True), (2, 1, 1, 1, False), (4, 2, 1, 2, True)],
+)
+def test_it_is_tight_where_one_more_than_wanted_does_not_fit_at_times(limit, wanted, old, new, tight):
+    drawn = ledger(limit, [revision(1, old), revision(2, new)], {}, [])
+    assert drawn.is_tight(wanted, 1, 2) is tight
+
+
+@pytest.mark.parametrize(
+    ("room", "wanted", "ready", "left"),
+    [
+        (Budget(1, 0), 2, 2, Budget(0, 0)),
+        (Budget(1, 1), 2, 2, Budget(0, 1)),
+        (Budget(1, 0), 2, 1, Budget(0, 1)),
+        (Budget(0, 1), 3, 3, Budget(0, 1)),
+    ],
+)
+def test_without_room_replicas_that_are_not_ready_give_way(room, wanted, ready, left):
+    assert replacing(room, wanted, ready) == left

@@ -18,8 +18,12 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _JSON: Final = (b"content-type", b"application/json")
-_RETRY_SECONDS: Final = b"5"
-"""A model that is not ready says what it waits for; this only keeps clients from asking in a tight loop."""
+_RETRY_SECONDS: Final = 1
+"""A gateway that has just started reads its routes within a second."""
+_WAITS: Final = {
+    "held_too_many": " As many requests wait for it already as may.",
+    "held_too_long": " The request has waited for it for as long as it may.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +36,19 @@ class Answer:
 
 
 class Refused(Exception):  # noqa: N818 - not an error of ours: the outcome of a request
-    """The request ends here. `reason` is a word of a closed set, for the metrics."""
+    """The request ends here.
+
+    Attributes:
+        reason: A word of a closed set, for the metrics.
+        answer: What the client gets.
+        told: Whether it has got it already.
+    """
 
     def __init__(self, reason: str, answer: Answer) -> None:
         super().__init__(reason)
         self.reason = reason
         self.answer = answer
+        self.told = False
 
 
 async def send_answer(send: Send, answer: Answer) -> None:
@@ -83,15 +94,28 @@ def unknown_model(name: str, found: Ambiguous | None) -> Refused:
     return bad_request(message, param="model", status=404, code="model_not_found")
 
 
-def not_ready(model: Model) -> Refused:
-    """503: the model is known, but nothing serves it; its own Ready condition says why."""
-    message = f"The model `{model.full_name}` is not ready: {model.reason}: {model.message}"
-    return Refused("not_ready", _unavailable(message, "model_not_ready"))
+def model_gone() -> Refused:
+    """404: the model went while a request waited for it."""
+    message = "The model was removed while the request waited for a replica of it."
+    return bad_request(message, param="model", status=404, code="model_not_found")
+
+
+def not_ready(model: Model, reason: str, retry_after: int | None) -> Refused:
+    """503: the model is known, but nothing serves it; its own Ready condition says why.
+
+    Args:
+        model: Which.
+        reason: Why the request does not wait (any longer), as `holding` says it.
+        retry_after: When to ask again, in seconds; None where nobody can tell.
+    """
+    message = f"The model `{model.full_name}` is not ready: {model.reason}: {model.message}{_WAITS.get(reason, '')}"
+    return Refused(reason, _unavailable(message, "model_not_ready", retry_after))
 
 
 def no_routes() -> Refused:
     """503 of a gateway that has just started."""
-    return Refused("starting", _unavailable("This gateway has not read its routes yet.", "gateway_starting"))
+    answer = _unavailable("This gateway has not read its routes yet.", "gateway_starting", _RETRY_SECONDS)
+    return Refused("starting", answer)
 
 
 def upstream_failed(model: Model, what: str) -> Answer:
@@ -104,9 +128,11 @@ def upstream_message(model: Model, what: str) -> str:
     return f"The replica of `{model.full_name}` that served this request {what}."
 
 
-def _unavailable(message: str, code: str) -> Answer:
+def _unavailable(message: str, code: str, retry_after: int | None) -> Answer:
     answer = _error(503, message, "service_unavailable", code=code)
-    return Answer(503, [*answer.headers, (b"retry-after", _RETRY_SECONDS)], answer.body)
+    if retry_after is None:
+        return answer
+    return Answer(503, [*answer.headers, (b"retry-after", b"%d" % retry_after)], answer.body)
 
 
 def _error(status: int, message: str, kind: str, *, code: str | None, param: str | None = None) -> Answer:

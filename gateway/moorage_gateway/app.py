@@ -36,7 +36,8 @@ class App:
                 await answers.send_answer(send, self._manage(scope))
         except Refused as refused:
             self._metrics.refused(refused.reason)
-            await answers.send_answer(send, _closing(scope, refused.answer))
+            if not refused.told:
+                await answers.send_answer(send, _closing(scope, refused.answer))
         except ClientGoneError:
             self._metrics.refused("client_gone")
 

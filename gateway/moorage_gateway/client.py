@@ -6,6 +6,7 @@ from typing import Final, Self
 from moorage_gateway.answers import Answer, Headers, Receive, Send, send_answer
 
 _EVENT_END: Final = b"\n\n"
+_EVENTS: Final[Headers] = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
 class Client:
@@ -14,7 +15,8 @@ class Client:
     Use it as a context manager around that work; a cancellation that it caused ends with the block.
 
     Attributes:
-        started: Whether the client has got the first byte; from then on nothing can be taken back.
+        started: Whether the client has got the first byte.
+        answered: Whether it has got the first byte of an answer; from then on nothing can be taken back.
         gone: Whether the client went away before its answer was complete.
         is_stream: Whether what was started is a stream of server-sent events.
         status: What the client got; 0 before.
@@ -22,6 +24,7 @@ class Client:
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self.started = False
+        self.answered = False
         self.gone = False
         self.is_stream = False
         self.status = 0
@@ -42,10 +45,17 @@ class Client:
             return self._work.uncancel() == 0
         return False
 
+    async def keep_alive(self, words: bytes) -> None:
+        """Tell a client that wants a stream of events that it is still waiting for the first one."""
+        if not self.started:
+            await self._head(200, _EVENTS, is_stream=True)
+        await self.write(b": " + words + _EVENT_END)
+
     async def start(self, status: int, headers: Headers, *, is_stream: bool) -> None:
-        """Send the head of an answer whose length is not known."""
-        self.started, self.status, self.is_stream = True, status, is_stream
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        """Begin an answer whose length is not known. A client that was kept alive has got a head already."""
+        self.answered = True
+        if not self.started:
+            await self._head(status, headers, is_stream=is_stream)
 
     async def write(self, chunk: bytes) -> None:
         """Send bytes of the body, as they are."""
@@ -58,15 +68,23 @@ class Client:
         await self._send({"type": "http.response.body", "body": b""})
 
     async def whole(self, answer: Answer) -> None:
-        """Send an answer in one piece."""
+        """Send an answer in one piece; as an event where the client was kept alive and expects those."""
+        self.answered = True
+        if self.started:
+            await self.end_with_event(answer.body)
+            return
         self.started, self._ended, self.status = True, True, answer.status
         await send_answer(self._send, answer)
 
     async def end_with_event(self, data: bytes) -> None:
         """End a stream of server-sent events with one more event, whatever the last bytes were."""
         separator = b"" if self._tail.endswith(_EVENT_END) else _EVENT_END
-        await self.write(separator + b"data: " + data + _EVENT_END)
+        await self.write(separator + b"data: " + b"\ndata: ".join(data.splitlines()) + _EVENT_END)
         await self.end()
+
+    async def _head(self, status: int, headers: Headers, *, is_stream: bool) -> None:
+        self.started, self.status, self.is_stream = True, status, is_stream
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _cancel_work_when_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

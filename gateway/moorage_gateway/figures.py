@@ -1,6 +1,6 @@
 """What the gateway counts, per revision: plain numbers, because they are written for every request and every token.
 
-`metrics` shows them to Prometheus and `view` to the operator. All of it grows only, but `in_flight`.
+`metrics` shows them to Prometheus and `view` to the operator. All of it grows only, but `in_flight` and `held`.
 """
 
 from bisect import bisect_left
@@ -19,6 +19,7 @@ def _steps(first: int, last: int) -> tuple[float, ...]:
 FIRST_TOKEN_SECONDS: Final = _steps(-2, 2)
 BETWEEN_TOKENS_SECONDS: Final = _steps(-3, 1)
 DURATION_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
+WAIT_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 120.0, 300.0, 600.0)
 
 CLIENT_GONE: Final = "client_gone"
 """The one kind of failure that is not the replica's."""
@@ -87,10 +88,20 @@ class Figures:
 
 
 class Book:
-    """The figures of every revision. No more than the route table ever has, so that no client can grow it."""
+    """The figures of every model and revision. No more than the route table ever has, so that no client can grow it.
+
+    Attributes:
+        pages: By model and revision.
+        held: How many requests of a model wait for a replica; no entry where none does.
+        waits: How long they did, by model and by how it ended.
+        demand: When a request of a model ended last, or had waited; no entry where none ever did.
+    """
 
     def __init__(self) -> None:
         self.pages: dict[Key, dict[int, Figures]] = {}
+        self.held: dict[Key, int] = {}
+        self.waits: dict[Key, dict[str, Histogram]] = {}
+        self.demand: dict[Key, float] = {}
 
     def of(self, model: Model, revision: int) -> Figures:
         """The figures of one revision, to count in."""
@@ -100,8 +111,12 @@ class Book:
             found = page[revision] = Figures()
         return found
 
+    def waited(self, key: Key, outcome: str) -> Histogram:
+        """The waits of one model that ended so, to count in."""
+        return self.waits.setdefault(key, {}).setdefault(outcome, Histogram(WAIT_SECONDS))
+
     def keep(self, models: Iterable[Model]) -> None:
-        """Drop every revision that is not theirs and has no request in flight."""
+        """Drop what is not theirs, but for revisions that have a request in flight."""
         kept = {model.key: {revision.number for revision in model.revisions} for model in models}
         for key, page in list(self.pages.items()):
             numbers = kept.get(key, ())
@@ -109,3 +124,5 @@ class Book:
                 del page[number]
             if not page:
                 del self.pages[key]
+        self.waits = {key: waits for key, waits in self.waits.items() if key in kept}
+        self.demand = {key: moment for key, moment in self.demand.items() if key in kept}

@@ -14,7 +14,8 @@ from prometheus_client.registry import Collector
 from moorage_gateway.figures import Book, Figures, Histogram
 from moorage_gateway.targets import Targets
 
-_LABELS: Final = ("namespace", "deployment", "revision")
+_MODEL_LABELS: Final = ("namespace", "deployment")
+_LABELS: Final = (*_MODEL_LABELS, "revision")
 _Labelled = tuple[list[str], Figures]
 
 
@@ -25,6 +26,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(_Revisions(book))
+        registry.register(_Waiting(book))
         registry.register(_Ejections(targets))
         self._refused = Counter(
             "moorage_gateway_refused_total",
@@ -76,6 +78,26 @@ class _Revisions(Collector):
         )
         yield from _plain(found)
         yield from _histograms(found)
+
+
+class _Waiting(Collector):
+    def __init__(self, book: Book) -> None:
+        self._book = book
+
+    def collect(self) -> Iterator[Metric]:
+        held = GaugeMetricFamily(
+            "moorage_gateway_held_requests", "Requests that wait for a replica of their model.", labels=_MODEL_LABELS
+        )
+        waits = HistogramMetricFamily(
+            "moorage_gateway_held_seconds",
+            "How long requests waited for a replica, by how it ended: served, client_gone, or the reason of a refusal.",
+            labels=(*_MODEL_LABELS, "outcome"),
+        )
+        for key in sorted(self._book.waits.keys() | self._book.held.keys()):
+            held.add_metric(list(key), self._book.held.get(key, 0))
+            for outcome, histogram in self._book.waits.get(key, {}).items():
+                _add(waits, [*key, outcome], histogram)
+        yield from (held, waits)
 
 
 def _by_word(

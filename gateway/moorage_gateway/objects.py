@@ -12,10 +12,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from moorage_api import names
-from moorage_gateway.table import Key, Model, Revision, Target
+from moorage_gateway.table import Key, Model, Revision, Start, Target
 
 # A public name travels in a header and in messages.
 _PUBLIC_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
+_MAX_RUNNING: Final = 64
+"""The default of the resource, which the API server writes into every object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class Deployment:
     reason: str
     message: str
     weights: Mapping[int, int]
+    start: Start
+    full_at: int
+    labels: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,9 @@ def deployment(raw: Mapping[str, Any]) -> Deployment | None:
             for revision in status.get("revisions") or ()
             if isinstance(revision.get("number"), int)
         },
+        start=_start(spec, status),
+        full_at=((spec.get("engine") or {}).get("scheduling") or {}).get("maxRunning") or _MAX_RUNNING,
+        labels=tuple(sorted((meta.get("labels") or {}).items())),
     )
 
 
@@ -109,6 +117,9 @@ def model(source: Deployment, replicas: Iterable[Replica]) -> Model:
             Revision(number, source.weights.get(number, 0), tuple(sorted(found, key=lambda target: target.pod)))
             for number, found in sorted(targets.items())
         ),
+        start=source.start,
+        full_at=source.full_at,
+        labels=source.labels,
     )
 
 
@@ -121,6 +132,24 @@ def whole(replicas: Iterable[Replica]) -> Iterator[Replica]:
 
 def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
     return next((each for each in status.get("conditions") or () if each.get("type") == kind), {})
+
+
+def _start(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Start:
+    """Whether something starts, or would for a request.
+
+    Not where a person stopped it (`replicas: 0`), nor what cannot be used or goes on by itself no more; but a broken
+    edit of a model that sleeps does not keep it from waking as it was.
+    """
+    accepted, stalled, available = (
+        _condition(status, kind).get("status") == "True" for kind in ("Accepted", "Stalled", "Available")
+    )
+    startup = status.get("startup") or {}
+    return Start(
+        possible=spec.get("replicas") != 0 and (available or (accepted and not stalled)),
+        proven=available,
+        ready_at=_epoch(startup.get("estimatedReady")) or None,
+        seconds=sum((startup.get("seconds") or {}).values()),
+    )
 
 
 def _epoch(timestamp: str | None) -> int:

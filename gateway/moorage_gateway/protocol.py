@@ -17,6 +17,10 @@ _NO_UPGRADE: Final = (
 )
 
 
+PEER: Final = "peer"
+"""The certificate that the client has shown, as `ssl` tells of it; None: none."""
+
+
 class UpgradeRefusedError(Exception):
     """After a request to upgrade the parser takes no body: its bytes would be read as the next request."""
 
@@ -99,6 +103,17 @@ class LimitedProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
-def protocol(limits: Limits, leaving: Callable[[], bool]) -> type[asyncio.Protocol]:
+class PeerProtocol(LimitedProtocol):
+    """Tells the application by which certificate its client is known, in `scope["state"]`."""
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head."""
+        super().on_message_begin()
+        self.scope["state"][PEER] = self.transport.get_extra_info("peercert")
+
+
+def protocol(
+    limits: Limits, leaving: Callable[[], bool], base: type[LimitedProtocol] = LimitedProtocol
+) -> type[asyncio.Protocol]:
     """The protocol class with what it depends on, as uvicorn's `http` setting takes it."""
-    return type("BoundProtocol", (LimitedProtocol,), {"limits": limits, "leaving": staticmethod(leaving)})
+    return type("BoundProtocol", (base,), {"limits": limits, "leaving": staticmethod(leaving)})

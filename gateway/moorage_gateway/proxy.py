@@ -17,11 +17,12 @@ import aiohttp
 
 from moorage_api import names
 from moorage_gateway import answers, balance
-from moorage_gateway.answers import Answer, Receive, Send
+from moorage_gateway.answers import Answer, Receive, Refused, Send
 from moorage_gateway.balance import Choice
 from moorage_gateway.client import Client
 from moorage_gateway.draw import Draws
 from moorage_gateway.figures import CLIENT_GONE, Book, Figures
+from moorage_gateway.lines import Lines, Seeker
 from moorage_gateway.request import Inbound
 from moorage_gateway.stream import EventCount, told_tokens
 from moorage_gateway.table import Model
@@ -80,31 +81,60 @@ class Proxy:
         session: aiohttp.ClientSession,
         targets: Targets,
         book: Book,
+        lines: Lines,
         draws: Draws,
         *,
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._session, self._targets, self._book, self._draws = session, targets, book, draws
+        self._session, self._targets, self._book, self._lines, self._draws = session, targets, book, lines, draws
         self._chance, self._clock = chance, clock
 
     async def serve(self, model: Model, inbound: Inbound, receive: Receive, send: Send) -> None:
         """Answer one request.
 
         Raises:
-            Refused: the model has no target; nothing has been sent.
+            Refused: the model has no target, and waiting for one is no use, or was none.
         """
         draw = self._draws.next(model, inbound.session)
-        choice = self._choose(model, draw)
-        if choice is None:
-            raise answers.not_ready(model)
+        choice = None if model.key in self._lines else self._choose(model, draw)
         async with Client(receive, send) as client:
             exchange = _Exchange(model, inbound, client, draw)
+            if choice is None:
+                choice = await self._wait(exchange)
             failure = await self._attempt(choice, exchange)
             if failure is not None and (second := self._second(choice, failure, exchange)) is not None:
                 failure = await self._attempt(second, exchange)
+            if failure is not None and self._fell_asleep(failure, exchange):
+                failure = await self._attempt(await self._wait(exchange), exchange)
             if failure is not None:
                 await _give_up(exchange, failure)
+
+    async def _wait(self, exchange: _Exchange) -> Choice:
+        """Wait for a replica, of the model as it is by then.
+
+        Raises:
+            Refused: as `serve` does. A client that was kept alive has been told already.
+        """
+        client, load, draw = exchange.client, self._targets.load, exchange.draw
+        seeker = Seeker(lambda model: self._choose(model, draw), lambda choice: load.get(choice.target.key, 0))
+        try:
+            exchange.model, choice = await self._lines.wait(
+                exchange.model.key, seeker, client, is_stream=exchange.inbound.is_stream
+            )
+        except Refused as refused:
+            if client.started:
+                refused.told = True
+                await client.end_with_event(refused.answer.body)
+            raise
+        return choice
+
+    def _fell_asleep(self, failure: _Failed, exchange: _Exchange) -> bool:
+        """Whether the last replica turned the request away because it was going at that moment."""
+        if exchange.client.answered or failure.kind == "timeout":
+            return False
+        now = self._lines.model(exchange.model.key)
+        return now is not None and now.start.possible and self._choose(now, exchange.draw) is None
 
     def _choose(self, model: Model, draw: float, tried: frozenset[str] = frozenset()) -> Choice | None:
         targets = self._targets
@@ -119,7 +149,7 @@ class Proxy:
 
     def _second(self, first: Choice, failure: _Failed, exchange: _Exchange) -> Choice | None:
         """Where to try once more: another replica; the only one again where it merely closed a kept connection."""
-        if exchange.client.started or failure.kind == "timeout":
+        if exchange.client.answered or failure.kind == "timeout":
             return None
         other = self._choose(exchange.model, exchange.draw, frozenset({first.target.key}))
         return first if other is None and failure.kind == "reset" else other
@@ -133,7 +163,7 @@ class Proxy:
         try:
             await self._forward(attempt, exchange)
         except _Failed as failure:
-            attempt.fault = "cut" if exchange.client.started else failure.kind
+            attempt.fault = "cut" if exchange.client.answered else failure.kind
             self._note_fault(attempt, failure, exchange)
             return failure
         except asyncio.CancelledError:
@@ -143,6 +173,7 @@ class Proxy:
             now = self._clock()
             figures.in_flight -= 1
             figures.end(attempt.status, attempt.fault)
+            self._book.demand[exchange.model.key] = now
             self._targets.end(key, now)
         figures.duration.observe(now - attempt.began)
         return None
@@ -211,15 +242,15 @@ async def _pass_whole(answer: aiohttp.ClientResponse, attempt: _Attempt, exchang
     client, headers = exchange.client, passed_back(answer)
     held, size = [], 0
     async for piece in answer.content.iter_any():
-        if client.started:
+        if client.answered:
             await client.write(piece)
             continue
         held.append(piece)
         size += len(piece)
-        if size > _HELD_BYTES:
+        if size > _HELD_BYTES and not client.started:
             await client.start(answer.status, headers, is_stream=False)
             await client.write(b"".join(held))
-    if client.started:
+    if client.answered:
         await client.end()
     else:
         await _send_whole(Answer(answer.status, headers, b"".join(held)), attempt, client)
@@ -235,7 +266,7 @@ async def _send_whole(whole: Answer, attempt: _Attempt, client: Client) -> None:
 async def _give_up(exchange: _Exchange, failure: _Failed) -> None:
     """The last words to a client whose request no replica answered in full."""
     client, model, what = exchange.client, exchange.model, _WORDS[failure.kind]
-    if not client.started:
+    if not client.answered:
         await client.whole(failure.answer or answers.upstream_failed(model, what))
     elif client.is_stream:
         message = answers.upstream_message(model, what)

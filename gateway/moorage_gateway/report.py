@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import orjson
 
-_FIGURES: Final = ("running", "waiting", "kvCacheUtilization", "tokensPerSecond")
+_FIGURES: Final = ("running", "waiting", "kvCacheUtilization", "cpuUtilization", "tokensPerSecond")
+_ABSURD: Final = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,8 @@ class Report:
     """One answer.
 
     Attributes:
-        figures: Those that were there: `running`, `waiting`, `kvCacheUtilization`, `tokensPerSecond`.
+        figures: Those that were there: `running`, `waiting`, `kvCacheUtilization`, `cpuUtilization`,
+            `tokensPerSecond`.
         gpu: The GPUs as the replica tells of them, or None.
     """
 
@@ -38,11 +40,12 @@ def parse(body: bytes) -> Report | None:
     if not isinstance(said, dict):
         return None
     gpu = said.get("gpu")
-    figures = {name: said[name] for name in _FIGURES if _is_figure(said.get(name))}
+    figures = {name: said[name] for name in _FIGURES if is_figure(said.get(name))}
     return Report(figures, gpu if isinstance(gpu, dict) else None)
 
 
-def _is_figure(value: object) -> bool:
+def is_figure(value: object) -> bool:
+    """Whether it is a number that could be true of a replica."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return math.isfinite(value) and value >= 0
+    return math.isfinite(value) and 0 <= value < _ABSURD

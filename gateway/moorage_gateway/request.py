@@ -40,6 +40,7 @@ class Inbound:
         path: One of the API's paths.
         name: The name that the client used for the model.
         session: Who asks, in the client's word: requests of one session stay with one revision. Empty: nobody said.
+        is_stream: Whether the client wants its answer as a stream of events.
         headers: What goes to the replica, besides the body's framing.
         body: As the client sent it.
     """
@@ -47,6 +48,7 @@ class Inbound:
     path: str
     name: str
     session: str
+    is_stream: bool
     headers: dict[str, str]
     body: bytes
 
@@ -67,7 +69,7 @@ async def read(scope: Scope, receive: Receive, limits: Limits) -> Inbound:
     for key, value in headers:
         if (known := _PASSED_ON.get(key)) is not None and value.isascii():
             passed[known] = value.decode("ascii")
-    return Inbound(scope["path"], name, _session(fields), passed, body)
+    return Inbound(scope["path"], name, _session(fields), fields.get("stream") is True, passed, body)
 
 
 def _check_head(headers: list[tuple[bytes, bytes]], limits: Limits) -> None:

@@ -10,6 +10,7 @@ from moorage_api import names
 from moorage_gateway import objects, table
 from moorage_gateway.api_server import ApiServer
 from moorage_gateway.objects import Deployment, Replica
+from moorage_gateway.signal import Signal
 from moorage_gateway.table import Key
 from moorage_gateway.watch import Object, Resource, Timing, Watcher
 
@@ -38,13 +39,13 @@ class Routes:
     Attributes:
         table: Swapped whole; read it once per request.
         synced: Whether both resources have been listed in full and are in the table; stays true from then on.
-        changed: Set when the table is next swapped; there is a new one each time.
+        changes: Told when the table was swapped.
     """
 
     def __init__(self) -> None:
         self.table = table.EMPTY
         self.synced = False
-        self.changed = asyncio.Event()
+        self.changes = Signal()
         self.deployments = _Deployments(self._touch)
         self.replicas = _Replicas(self._touch)
         self._models: dict[Key, table.Model] = {}
@@ -72,8 +73,7 @@ class Routes:
         self._touched.clear()
         self.table = table.build(self._models.values())
         self.synced = self.deployments.listed and self.replicas.listed
-        changed, self.changed = self.changed, asyncio.Event()
-        changed.set()
+        self.changes.tell()
 
 
 class _Deployments:

@@ -11,6 +11,7 @@ import aiohttp
 
 from moorage_api import names
 from moorage_gateway import report
+from moorage_gateway.signal import Signal
 from moorage_gateway.table import Table, Target
 from moorage_gateway.targets import Targets
 
@@ -41,6 +42,7 @@ class Scraper:
         self._table, self._session, self._targets, self._forget = table, session, targets, forget
         self._tick_seconds = tick_seconds
         self._permits = asyncio.Semaphore(_AT_ONCE)
+        self._owing: set[str] = set()  # targets that did not answer when they were asked last
 
     async def run(self) -> None:
         """Scrape until cancelled."""
@@ -49,10 +51,20 @@ class Scraper:
             await asyncio.gather(self._scrape_due(tick), asyncio.sleep(self._tick_seconds))
             tick += 1
 
+    async def greet(self, changes: Signal) -> None:
+        """Ask new targets as soon as the table has them, until cancelled: one without figures hides the others."""
+        changed = changes.next
+        while True:
+            await changed.wait()
+            changed = changes.next
+            new = [target for target in self._table().targets() if self._targets.is_new(target.key)]
+            await asyncio.gather(*(self._scrape(target) for target in new))
+
     async def _scrape_due(self, tick: int) -> None:
         table, now = self._table(), time.monotonic()
         found = {target.key: target for target in table.targets()}
         self._targets.keep(found)
+        self._owing &= found.keys()
         self._forget(table)
         await asyncio.gather(*(self._look(target, tick, now) for target in found.values()))
 
@@ -62,7 +74,7 @@ class Scraper:
             if targets.probe_due(key, now):
                 await self._probe(target)
             return
-        often = targets.scrape_often(key, now - _IDLE_TICKS * self._tick_seconds)
+        often = key in self._owing or targets.scrape_often(key, now - _IDLE_TICKS * self._tick_seconds)
         if often or (zlib.crc32(key.encode()) + tick) % _IDLE_TICKS == 0:
             await self._scrape(target)
 
@@ -70,10 +82,13 @@ class Scraper:
         try:
             status, body = await self._get(target, names.TELEMETRY_PATH)
         except _UNREACHABLE:
+            self._owing.add(target.key)
             self._note_unreachable(target)
         except _NO_ANSWER as error:
+            self._owing.add(target.key)
             log.debug("%s: no telemetry: %s", target.pod, error or type(error).__name__)
         else:
+            self._owing.discard(target.key)
             self._targets.reached(target.key)
             if status == _OK and (said := report.parse(body)) is not None:
                 self._targets.note(target.key, said, time.monotonic())

@@ -23,8 +23,10 @@ Inside a cluster it uses its pod's service account. Outside of one it uses --kub
   curl localhost:8080/v1/chat/completions -H 'content-type: application/json' \\
        -d '{"model": "chat", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
 
+A request for a model that starts, or sleeps, waits for its first replica; a client that streams hears that it waits.
+
 Public port: /v1/models, /v1/chat/completions, /v1/completions.  Internal port: /healthz, /readyz, /metrics,
-/telemetry (with ?watch as a stream).
+/telemetry (with ?watch as a stream).  Metrics port, with TLS: custom.metrics.k8s.io for autoscalers.
 SIGTERM: answers with `connection: close` for 2 s, then stops accepting, lets open streams end, exits 0.
 """
 
@@ -37,15 +39,20 @@ class Settings:
 
     watch_namespace: str = ""
     kubeconfig: Path | None = None
+    namespace: str = ""
     pod_name: str = ""
     host: str = "0.0.0.0"  # noqa: S104 - the Service and NetworkPolicies decide who reaches a pod's address
     public_port: int = 8080
     internal_port: int = names.GATEWAY_INTERNAL_PORT
+    metrics_port: int = 0
     max_body_bytes: int = 4 * 2**20
     max_header_bytes: int = 32 * 2**10
     client_seconds: float = 30.0
     connect_seconds: float = 1.0
     idle_seconds: float = 600.0
+    hold_requests: int = 100
+    hold_seconds: float = 50.0
+    hold_stream_seconds: float = 600.0
     drain_seconds: int = 300
     log_level: str = "INFO"
 
@@ -75,10 +82,19 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
 
     add("--watch-namespace", base.watch_namespace, str, "only this namespace's models; empty: those of all namespaces")
     add("--kubeconfig", base.kubeconfig, Path, "how to reach the API server from outside of a cluster")
+    add(
+        "--namespace",
+        base.namespace,
+        str,
+        "where the other gateways are, whose figures count in custom metrics; empty: there are none",
+    )
     add("--pod-name", base.pod_name, str, "what its telemetry calls this gateway; empty: as its host is called")
     add("--host", base.host, str, "address to listen on")
     add("--public-port", base.public_port, int, "port for clients")
     add("--internal-port", base.internal_port, int, "port for probes and metrics")
+    add(
+        "--metrics-port", base.metrics_port, int, "port for custom metrics, which only the API server is given; 0: none"
+    )
     add("--max-body-bytes", base.max_body_bytes, int, "a longer request body is refused with 413")
     add("--max-header-bytes", base.max_header_bytes, int, "a longer request head is refused with 431")
     add(
@@ -89,6 +105,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add("--connect-seconds", base.connect_seconds, float, "a replica must accept a connection in this time")
     add("--idle-seconds", base.idle_seconds, float, "a replica that sends nothing for this long is given up")
+    add("--hold-requests", base.hold_requests, int, "so many of a model without a replica may wait for one")
+    add("--hold-seconds", base.hold_seconds, float, "a request that wants its answer whole waits no longer")
+    add("--hold-stream-seconds", base.hold_stream_seconds, float, "one that wants a stream waits no longer")
     add("--drain-seconds", base.drain_seconds, int, "how long open streams may run on after SIGTERM")
     add("--log-level", base.log_level, _level, "one of " + ", ".join(_LEVELS))
     return parser

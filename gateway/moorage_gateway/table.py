@@ -38,6 +38,26 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """What a request may hope for where a model has no target.
+
+    Attributes:
+        possible: Whether a start is under way, or a request would bring one about.
+        proven: Whether what would start has served before: it only sleeps.
+        ready_at: When it should be there, in seconds since the epoch; None: nobody knows.
+        seconds: How long the last one took; 0: nobody knows.
+    """
+
+    possible: bool = False
+    proven: bool = False
+    ready_at: float | None = None
+    seconds: int = 0
+
+
+_NO_START: Final = Start()
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One LLMDeployment as requests see it.
 
@@ -49,6 +69,9 @@ class Model:
         reason: The reason of the object's Ready condition.
         message: The message of the object's Ready condition.
         revisions: By number, those of weight 0 too.
+        start: What to hope for without a target.
+        full_at: So many requests one replica computes together; more wait there.
+        labels: The object's own, sorted.
     """
 
     namespace: str
@@ -58,6 +81,9 @@ class Model:
     reason: str
     message: str
     revisions: tuple[Revision, ...]
+    start: Start = _NO_START
+    full_at: int = 64
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> Key:
@@ -71,8 +97,8 @@ class Model:
 
     @property
     def can_serve(self) -> bool:
-        """Whether a request for it would find a target."""
-        return any(revision.targets for revision in self.revisions)
+        """Whether a request for it would find a target, or wake one."""
+        return any(revision.targets for revision in self.revisions) or (self.start.possible and self.start.proven)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +110,11 @@ class Ambiguous:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Every name that resolves. A full name is never shadowed by a plain one."""
+    """Every name that resolves, and every model by its object. A full name is never shadowed by a plain one."""
 
     full: Mapping[str, Model] = field(default_factory=dict)
     plain: Mapping[str, Model | Ambiguous] = field(default_factory=dict)
+    by_key: Mapping[Key, Model] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Model | Ambiguous | None:
         """What `name` stands for; None where nothing has that name."""
@@ -121,4 +148,4 @@ def build(models: Iterable[Model]) -> Table:
     for name, count in uses.items():
         if count > 1:
             plain[name] = Ambiguous(tuple(sorted(key for key, model in full.items() if model.name == name)))
-    return Table(full, plain)
+    return Table(full, plain, {model.key: model for model in full.values()})

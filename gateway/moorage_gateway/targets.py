@@ -11,7 +11,7 @@ FAILURES_TO_EJECT: Final = 3
 EJECTED_SECONDS: Final = 1.0
 """How long it is left out the first time; it doubles with every failed probe."""
 EJECTED_SECONDS_MOST: Final = 30.0
-REPORT_SECONDS: Final = 25.0
+REPORT_SECONDS: Final = 15.0
 """An older report says nothing about now. A target that is not in use gives one every 10 seconds."""
 
 
@@ -83,6 +83,10 @@ class Targets:
         """Whether this gateway has yet to hear of it, or uses it: has a request there, or had one since."""
         state = self._states.get(key)
         return state is None or state.in_flight > 0 or state.used >= moment
+
+    def is_new(self, key: str) -> bool:
+        """Whether nothing is known of it yet."""
+        return key not in self._states
 
     def reached(self, key: str) -> None:
         """A connection to it worked."""

@@ -16,6 +16,8 @@ import orjson
 
 from moorage_gateway.answers import Headers, Receive, Send
 from moorage_gateway.client import Client
+from moorage_gateway.clock import Clock
+from moorage_gateway.signal import Signal
 from moorage_gateway.view import BUCKETS, Parts, View
 
 log = logging.getLogger(__name__)
@@ -47,16 +49,25 @@ class Telemetry:
 
     Args:
         gateway: The name of this gateway's pod.
-        started: When it started, as RFC 3339 has it: everything has been counted since then.
+        clock: Tells the time, and since when everything has been counted.
         view: What is told.
-        changed: Gives the event that is set when targets next change.
+        changes: Told when targets change, or requests begin or cease to wait for some.
+        certificate: Gives the certificate, as PEM, that custom metrics are served with; empty while they are not.
     """
 
     def __init__(
-        self, gateway: str, started: str, view: View, changed: Callable[[], asyncio.Event], pace: Pace | None = None
+        self,
+        gateway: str,
+        clock: Clock,
+        view: View,
+        changes: Signal,
+        *,
+        certificate: Callable[[], str] = str,
+        pace: Pace | None = None,
     ) -> None:
-        self._about = {"gateway": gateway, "started": started, "buckets": BUCKETS}
-        self._view, self._changed, self._pace = view, changed, pace or Pace()
+        self._about = {"gateway": gateway, "started": clock.text(clock.started), "buckets": BUCKETS}
+        self._clock, self._view, self._changes, self._certificate = clock, view, changes, certificate
+        self._pace = pace or Pace()
         self._closed = False
 
     def whole(self) -> bytes:
@@ -66,7 +77,7 @@ class Telemetry:
     def close(self) -> None:
         """End every stream."""
         self._closed = True
-        self._changed().set()
+        self._changes.tell()
 
     async def watch(self, receive: Receive, send: Send) -> None:
         """Tell one reader all of it, and from then on what changes, until it goes away."""
@@ -82,24 +93,28 @@ class Telemetry:
         pace, clock = self._pace, time.monotonic
         sent: Parts | None = None
         known: object = None
+        with_certificate = ""
         told = looked = float("-inf")
         while not self._closed:
-            changed, now, targets = self._changed(), clock(), self._view.targets()
-            if targets != known or now >= looked + pace.tick:
+            changed, now, certificate = self._changes.next, clock(), self._certificate()
+            targets = self._view.targets()
+            if targets != known or certificate != with_certificate or now >= looked + pace.tick:
                 looked, known, parts = now, targets, self._view.parts(now)
-                if parts != sent or now >= told + pace.heartbeat:
+                if parts != sent or certificate != with_certificate or now >= told + pace.heartbeat:
                     async with asyncio.timeout(pace.patience):
                         await client.write(self._line(parts, sent))
-                    told = clock()
+                    told, with_certificate = clock(), certificate
                     sent = parts if told < now + pace.slow else None
             await _wait(changed, looked + pace.tick - clock())
             await asyncio.sleep(told + pace.soonest - clock())
 
     def _line(self, parts: Parts, sent: Parts | None = None) -> bytes:
         """What a reader that has `sent` has to know; all of it for one that has nothing."""
-        before = sent or {}
+        before, certificate = sent or {}, self._certificate()
         told: Mapping[str, Any] = {
             **self._about,
+            "time": self._clock.text(time.monotonic()),
+            **({"certificate": certificate} if certificate else {}),
             "whole": sent is None,
             "models": [orjson.Fragment(part) for name, part in parts.items() if before.get(name) != part],
             "removed": [name for name in before if name not in parts],

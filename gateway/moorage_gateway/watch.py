@@ -28,15 +28,17 @@ _PAGE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What to list and watch: `/api/v1/pods` with a label selector, say."""
+    """What to list and watch: `/api/v1/pods` with a label selector, say; or one object, by its name as a field."""
 
     path: str
     label_selector: str = ""
+    field_selector: str = ""
 
     @property
     def query(self) -> dict[str, str]:
         """The query that selects it."""
-        return {"labelSelector": self.label_selector} if self.label_selector else {}
+        selectors = {"labelSelector": self.label_selector, "fieldSelector": self.field_selector}
+        return {name: selector for name, selector in selectors.items() if selector}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Watcher:
         async with self._api.get(self._resource.path, query, timeout) as answer:
             if answer.status != HTTPStatus.OK:
                 await _read(answer)
-            async for line in _lines(answer.content):
+            async for line in lines(answer.content):
                 self._take(_parsed(line))
                 self._pause = timing.backoff
 
@@ -188,7 +190,7 @@ def _parsed(line: bytes) -> Object:
     return parsed
 
 
-async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
     """Whole lines of any length; aiohttp's own `readline` gives up on objects above its buffer.
 
     What is left when the server ends within a line is dropped: the next watch goes on from the last whole event.

@@ -58,6 +58,7 @@ class PodFigures(_Exact):
     running: NonNegativeInt
     waiting: NonNegativeInt
     kvCacheUtilization: NonNegativeFloat  # noqa: N815 - as it is on the wire
+    cpuUtilization: NonNegativeFloat = 0  # noqa: N815 - as it is on the wire
     tokensPerSecond: NonNegativeFloat  # noqa: N815 - as it is on the wire
     gpu: dict[str, Any]
 
@@ -65,6 +66,8 @@ class PodFigures(_Exact):
 class ModelFigures(_Exact):
     namespace: str
     deployment: str
+    held: NonNegativeInt
+    lastDemand: str  # noqa: N815 - as it is on the wire
     revisions: list[RevisionFigures]
     pods: list[PodFigures]
 
@@ -77,6 +80,8 @@ class Buckets(_Exact):
 class View(_Exact):
     gateway: str
     started: str
+    time: str
+    certificate: str = ""
     whole: bool
     buckets: Buckets
     models: list[ModelFigures]
@@ -162,8 +167,11 @@ async def test_one_view_is_the_first_line_of_a_watch(inside, http):
     async with http.get(inside.url) as answer:
         view = await answer.read()
     async with http.get(f"{inside.url}?watch") as watch:
-        assert await watch.content.readline() == view
-    assert _checked(view).whole
+        first = await watch.content.readline()
+    whole, told = _checked(view), _checked(first)
+    assert told.time >= whole.time
+    assert told.model_copy(update={"time": whole.time}) == whole
+    assert whole.whole
 
 
 def test_the_chart_and_the_gateway_agree_on_where_it_is():

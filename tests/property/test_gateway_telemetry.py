@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moorage_gateway import table
+from moorage_gateway.clock import Clock
 from moorage_gateway.figures import Book
+from moorage_gateway.signal import Signal
 from moorage_gateway.table import Model, Revision, Target
 from moorage_gateway.targets import Targets
 from moorage_gateway.telemetry import Pace, Telemetry
@@ -35,6 +37,7 @@ steps = st.lists(
         st.tuples(st.just("table"), tables()),
         st.tuples(st.just("eject"), st.sampled_from([f"{name}-1-0" for name in NAMES])),
         st.tuples(st.just("recover"), st.sampled_from([f"{name}-1-0" for name in NAMES])),
+        st.tuples(st.just("hold"), st.dictionaries(st.sampled_from([("team-a", name) for name in NAMES]), st.just(1))),
     ),
     max_size=12,
 )
@@ -42,20 +45,22 @@ steps = st.lists(
 
 class Gateway:
     def __init__(self):
-        self.table, self.targets, self.changed = table.EMPTY, Targets(), asyncio.Event()
-        view = View(lambda: self.table, Book(), self.targets)
-        self.telemetry = Telemetry("g", "s", view, lambda: self.changed, Pace(tick=0.001, soonest=0, heartbeat=3600))
+        self.table, self.targets, self.book, self.changes = table.EMPTY, Targets(), Book(), Signal()
+        clock = Clock()
+        view = View(lambda: self.table, self.book, self.targets, clock)
+        self.telemetry = Telemetry("g", clock, view, self.changes, pace=Pace(tick=0.001, soonest=0, heartbeat=3600))
 
     def do(self, what, value):
         if what == "table":
             self.table = value
+        elif what == "hold":
+            self.book.held = value
         elif what == "eject":
             for _ in range(3):
                 self.targets.failed(value, 0, connected=False)
         else:
             self.targets.succeeded(value)
-        changed, self.changed = self.changed, asyncio.Event()
-        changed.set()
+        self.changes.tell()
 
 
 class Reader:

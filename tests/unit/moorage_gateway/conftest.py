@@ -11,15 +11,18 @@ import pytest
 
 from moorage_gateway import table
 from moorage_gateway.app import App
+from moorage_gateway.clock import Clock
 from moorage_gateway.draw import Draws
 from moorage_gateway.figures import Book
 from moorage_gateway.internal import InternalApp
+from moorage_gateway.lines import Lines, Patience
 from moorage_gateway.metrics import Metrics
 from moorage_gateway.proxy import Proxy
 from moorage_gateway.request import Limits
 from moorage_gateway.scrape import Scraper
 from moorage_gateway.server import internal_server, public_server
 from moorage_gateway.settings import Settings
+from moorage_gateway.signal import Signal
 from moorage_gateway.table import Model, Revision, Target
 from moorage_gateway.targets import Targets
 from moorage_gateway.telemetry import Pace, Telemetry
@@ -27,6 +30,7 @@ from moorage_gateway.upstream import new_session
 from moorage_gateway.view import View
 
 DEADLINE = 20
+PATIENCE = Patience(requests=100, seconds=DEADLINE, stream_seconds=DEADLINE)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:
@@ -152,16 +156,19 @@ class Replica:
 class Gateway:
     """The gateway's own parts, with a table that the test sets."""
 
-    def __init__(self, limits: Limits, connect_seconds: float = 1) -> None:
+    def __init__(self, limits: Limits, connect_seconds: float = 1, patience: Patience = PATIENCE) -> None:
         self.table: table.Table | None = table.EMPTY
+        self.changes, self.clock = Signal(), Clock()
         self.targets, self.book, self.draws = Targets(), Book(), Draws(lambda: 0)
         self.metrics = Metrics(self.book, self.targets)
         self._limits, self._connect_seconds = limits, connect_seconds
+        self.lines = Lines(lambda: self.table, self.changes, self.book, patience)
         self.leaving = False
 
     async def start(self) -> None:
         self.session = new_session(self._connect_seconds, idle_seconds=DEADLINE)
-        self.proxy = Proxy(self.session, self.targets, self.book, self.draws)
+        self.proxy = Proxy(self.session, self.targets, self.book, self.lines, self.draws)
+        self._waking = asyncio.create_task(self.lines.run())
         app = App(lambda: self.table, self.proxy, self.metrics, self._limits)
         settings = Settings(host="127.0.0.1", public_port=0, drain_seconds=1)
         self.server = public_server(app, settings, self._limits, leaving=lambda: self.leaving)
@@ -178,8 +185,9 @@ class Gateway:
         for connection in list(state.connections):
             connection.transport.abort()
         await wait_until(lambda: not state.connections and not state.tasks)
+        self._waking.cancel()
         self._serving.cancel()
-        await asyncio.gather(self._serving, return_exceptions=True)
+        await asyncio.gather(self._serving, self._waking, return_exceptions=True)
         await self.session.close()
 
     def scraper(self, tick: float = 0.01) -> Scraper:
@@ -192,6 +200,7 @@ class Gateway:
 
     def serve(self, *models: Model) -> None:
         self.table = table.build(models)
+        self.changes.tell()
 
     def figure(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
@@ -205,9 +214,11 @@ class Inside:
 
     def __init__(self, gateway: Gateway, pace: Pace | None = None) -> None:
         self.gateway = gateway
-        self.changed, self.synced, self.draining = asyncio.Event(), True, False
-        view = View(lambda: gateway.table, gateway.book, gateway.targets)
-        self.telemetry = Telemetry("gateway-1", "2026-11-22T08:00:00.000Z", view, lambda: self.changed, pace)
+        self.synced, self.draining, self.certificate = True, False, ""
+        view = View(lambda: gateway.table, gateway.book, gateway.targets, gateway.clock)
+        self.telemetry = Telemetry(
+            "gateway-1", gateway.clock, view, gateway.changes, certificate=lambda: self.certificate, pace=pace
+        )
 
     async def start(self) -> None:
         app = InternalApp(
@@ -226,8 +237,6 @@ class Inside:
 
     def serve(self, *models: Model) -> None:
         self.gateway.serve(*models)
-        changed, self.changed = self.changed, asyncio.Event()
-        changed.set()
 
 
 def model(*revisions: Revision, name: str = "chat", namespace: str = "team-a", **fields: object) -> Model:
@@ -273,8 +282,14 @@ def connect_seconds():
 
 
 @pytest.fixture
-async def gateway(limits, connect_seconds):
-    running = Gateway(limits, connect_seconds)
+def patience():
+    """With what requests of models without a replica wait."""
+    return PATIENCE
+
+
+@pytest.fixture
+async def gateway(limits, connect_seconds, patience):
+    running = Gateway(limits, connect_seconds, patience)
     await running.start()
     yield running
     await running.stop()

@@ -66,7 +66,7 @@ async def _next_with_models(line):
     return found
 
 
-async def test_the_view_has_what_is_routed_to_and_what_was_counted(inside, http, chat):
+async def test_the_view_has_what_is_routed_to_and_what_was_counted(inside, http, chat, gateway):
     model = chat(90, 10, 0)
     inside.serve(model)
     figures = inside.gateway.book.of(model, 2)
@@ -82,7 +82,7 @@ async def test_the_view_has_what_is_routed_to_and_what_was_counted(inside, http,
         view = orjson.loads(await answer.read())
     assert {name: view[name] for name in ("gateway", "started", "whole", "removed")} == {
         "gateway": "gateway-1",
-        "started": "2026-11-22T08:00:00.000Z",
+        "started": gateway.clock.text(gateway.clock.started),
         "whole": True,
         "removed": [],
     }
@@ -188,7 +188,7 @@ class TestWatch:
         await line()
         inside.gateway.book.of(model, 1).end(200)  # is told later, on the tick
         inside.serve(chat(100, message="Other words."))
-        await until(lambda: inside.changed._waiters)  # it has looked, and waits for the next change
+        await until(lambda: len(inside.gateway.changes.next._waiters) == 2)  # it has looked, and waits; as lines do
         inside.serve(chat(100, pods=2))
         assert len((await line())["models"][0]["revisions"][0]["targets"]) == 2
 

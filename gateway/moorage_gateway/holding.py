@@ -1,0 +1,90 @@
+"""What becomes of a request whose model has no target: go, wait on, or be refused; and when to ask again. Pure."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from moorage_gateway.table import Model, Start
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One request that waits, or would have to, as things are now.
+
+    Attributes:
+        model: As the table has it; None: it is not there any more.
+        load: Of the replica that would get the request; None: there is none.
+        ahead: How many of the model's requests came before it and wait.
+        behind: How many came after it and wait.
+        limit: How many of a model may wait.
+        left: Seconds until it has waited long enough.
+    """
+
+    model: Model | None
+    load: int | None
+    ahead: int
+    behind: int
+    limit: int
+    left: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do, and why, in a word of a closed set."""
+
+    act: Literal["go", "hold", "refuse"]
+    reason: str
+
+
+def judge(case: Case) -> Verdict:
+    """Decide about one request.
+
+    Who came first goes first. A replica that has just started gets as many as it computes together, so that those that
+    come up next find some left to do; but nobody is refused, or waits longer than allowed, while there is a replica:
+    what is too much for it, it says itself.
+    """
+    if case.model is None:
+        return Verdict("refuse", "model_not_found")
+    if case.load is not None:
+        return _with_replica(case.model, case.load, case)
+    if not case.model.start.possible:
+        return Verdict("refuse", "not_ready")
+    if case.ahead >= case.limit:
+        return Verdict("refuse", "held_too_many")
+    if case.left <= 0:
+        return Verdict("refuse", "held_too_long")
+    return Verdict("hold", "no_replica")
+
+
+def _with_replica(model: Model, load: int, case: Case) -> Verdict:
+    if case.left <= 0:
+        return Verdict("go", "waited_long_enough")
+    if case.ahead:
+        return Verdict("hold", "not_its_turn")
+    if load < model.full_at:
+        return Verdict("go", "replica_has_room")
+    if case.behind >= case.limit:
+        return Verdict("go", "too_many_wait")
+    return Verdict("hold", "replica_is_full")
+
+
+def retry_after(start: Start, now: float, waited: float) -> int | None:
+    """Seconds until a replica should be there; None where nothing says when, or no waiting helps.
+
+    A start that is late is taken to be as late again, but not by more than a whole start.
+
+    Args:
+        start: What is known.
+        now: Seconds since the epoch.
+        waited: For how many seconds a request has been waiting: of a model that has never started all that there is
+            to go by.
+    """
+    if not start.possible:
+        return None
+    if start.ready_at is None:
+        guess = start.seconds or waited
+    elif start.ready_at > now:
+        guess = start.ready_at - now
+    else:
+        guess = max(1.0, min(now - start.ready_at, start.seconds or math.inf))
+    return math.ceil(guess) or None

@@ -1,0 +1,214 @@
+"""Requests that wait for a replica of their model: one line for each model, first come, first served."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from moorage_gateway import answers, holding
+from moorage_gateway.answers import Refused
+from moorage_gateway.balance import Choice
+from moorage_gateway.client import Client
+from moorage_gateway.figures import CLIENT_GONE, Book
+from moorage_gateway.holding import Case, Verdict
+from moorage_gateway.signal import Signal
+from moorage_gateway.table import Key, Model, Table
+
+_KEEP_ALIVE_SECONDS: Final = 3.0
+"""How long a client that wants a stream hears nothing. What fails before the first word has its true status."""
+_WORDS: Final = b"waiting for a replica"
+_ROOM_SECONDS: Final = 0.05
+"""How often the first in line looks whether a replica that was full has room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many requests of a model may wait, and for how many seconds.
+
+    Attributes:
+        requests: Of one model at a time; 0: none waits.
+        seconds: One that wants its answer whole.
+        stream_seconds: One that wants a stream, and hears meanwhile that it waits.
+    """
+
+    requests: int
+    seconds: float
+    stream_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seeker:
+    """How a request finds its replica.
+
+    Attributes:
+        choose: Where it would go now, of a model as the table has it; None: nowhere.
+        load: Of where it would go.
+    """
+
+    choose: Callable[[Model], Choice | None]
+    load: Callable[[Choice], int]
+
+
+@dataclass(eq=False, slots=True)
+class _Place:
+    """One request's place in a line.
+
+    Attributes:
+        since: When it came.
+        until: How long it waits.
+        listener: Who hears that it waits; None: nobody can.
+        heard: When that was said last.
+        look: Set when there may be something for it.
+    """
+
+    since: float
+    until: float
+    listener: Client | None
+    heard: float
+    look: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+_Found = tuple[Model, Choice]
+
+
+class Lines:
+    """All lines of a gateway. A model without one costs nothing.
+
+    Args:
+        table: Gives the current route table.
+        changes: Told when the table was swapped; and by this, when a model gets its line or loses it.
+        book: Counts who waits, and how long it took.
+        patience: How many may wait, and how long.
+        clock: Monotonic seconds.
+        wall: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        table: Callable[[], Table],
+        changes: Signal,
+        book: Book,
+        patience: Patience,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._table, self._changes, self._book, self._patience = table, changes, book, patience
+        self._clock, self._wall = clock, wall
+        self._lines: dict[Key, deque[_Place]] = {}
+        self._closes = math.inf
+
+    def __contains__(self, key: Key) -> bool:
+        """Whether requests of this model wait: a new one has to wait behind them."""
+        return key in self._lines
+
+    def close(self, seconds: float) -> None:
+        """Nobody waits longer than this from now on."""
+        self._closes = self._clock() + seconds
+        for line in self._lines.values():
+            for place in line:
+                place.until = min(place.until, self._closes)
+                place.look.set()
+
+    async def run(self) -> None:
+        """Let the first of each line look whenever the table has changed, until cancelled."""
+        while True:
+            changed = self._changes.next
+            for line in self._lines.values():
+                line[0].look.set()
+            await changed.wait()
+
+    def model(self, key: Key) -> Model | None:
+        """A model as the table has it now."""
+        return self._table().by_key.get(key)
+
+    async def wait(self, key: Key, seeker: Seeker, client: Client, *, is_stream: bool) -> tuple[Model, Choice]:
+        """Wait for a replica; the model as it then is, and where its request goes.
+
+        The request has to count as load of that replica before anything else is awaited: the next one looks then.
+
+        Args:
+            key: Whose request it is.
+            seeker: How it finds its replica.
+            client: Who asks.
+            is_stream: Whether the client wants a stream, and so can be told that it waits.
+
+        Raises:
+            Refused: there is no sense in waiting, or not any more.
+        """
+        now, patience = self._clock(), self._patience
+        until = min(now + (patience.stream_seconds if is_stream else patience.seconds), self._closes)
+        place = _Place(now, until, client if is_stream else None, now)
+        verdict, found = self._look(key, place, seeker)
+        if found is not None:
+            return found
+        self._enter(key, place)
+        outcome = CLIENT_GONE
+        try:
+            while found is None:
+                await self._pause(place, verdict)
+                verdict, found = self._look(key, place, seeker)
+            outcome = "served"
+        except Refused as refused:
+            outcome = refused.reason
+            raise
+        finally:
+            self._leave(key, place, outcome)
+        return found
+
+    def _look(self, key: Key, place: _Place, seeker: Seeker) -> tuple[Verdict, _Found | None]:
+        """What becomes of the request now, and where it goes if it goes."""
+        model = self.model(key)
+        choice = None if model is None else seeker.choose(model)
+        load = None if choice is None else seeker.load(choice)
+        now, line = self._clock(), self._lines.get(key, deque())
+        ahead = line.index(place) if place in line else len(line)
+        behind = max(0, len(line) - ahead - 1)
+        verdict = holding.judge(Case(model, load, ahead, behind, self._patience.requests, place.until - now))
+        if verdict.act == "refuse":
+            raise self._refused(model, verdict.reason, now - line[0].since if line else 0)
+        if verdict.act == "hold" or model is None or choice is None:
+            return verdict, None
+        return verdict, (model, choice)
+
+    def _refused(self, model: Model | None, reason: str, waited: float) -> Refused:
+        if model is None:
+            return answers.model_gone()
+        return answers.not_ready(model, reason, holding.retry_after(model.start, self._wall(), waited))
+
+    async def _pause(self, place: _Place, verdict: Verdict) -> None:
+        """Until there may be something new for it, or its client has to hear that it still waits."""
+        now = self._clock()
+        wake = min(place.until, place.heard + _KEEP_ALIVE_SECONDS if place.listener is not None else math.inf)
+        seconds = min(wake - now, _ROOM_SECONDS if verdict.reason == "replica_is_full" else math.inf)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await place.look.wait()
+        place.look.clear()
+        now = self._clock()
+        if place.listener is not None and now >= place.heard + _KEEP_ALIVE_SECONDS:
+            place.heard = now
+            await place.listener.keep_alive(_WORDS)
+
+    def _enter(self, key: Key, place: _Place) -> None:
+        line = self._lines.setdefault(key, deque())
+        line.append(place)
+        self._book.held[key] = len(line)
+        if len(line) == 1:
+            self._changes.tell()
+
+    def _leave(self, key: Key, place: _Place, outcome: str) -> None:
+        line, now = self._lines[key], self._clock()
+        line.remove(place)
+        self._book.waited(key, outcome).observe(now - place.since)
+        self._book.demand[key] = now
+        if line:
+            self._book.held[key] = len(line)
+            line[0].look.set()
+        else:
+            del self._lines[key], self._book.held[key]
+            self._changes.tell()

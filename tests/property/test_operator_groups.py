@@ -28,6 +28,11 @@ class Sharded(Trajectory):
     def shard(self, sharding):
         self.spec(sharding=sharding)
 
+    def schedule(self):
+        """As unlucky as can be: a pod of each group first, so that many groups are in part on nodes."""
+        self.pods.sort(key=lambda pod: pod.index)
+        super().schedule()
+
     @property
     def several(self):
         return (self.deployment["spec"].get("sharding") or {}).get("pods", 1) > 1

@@ -50,6 +50,7 @@ SPECS = st.fixed_dictionaries(
         "engine": st.fixed_dictionaries({"env": ENVIRONMENT}, optional={"image": st.just("a/b:c")}),
         "accelerator": st.fixed_dictionaries({"count": st.integers(1, 8)}, optional={"minMemory": st.just("40Gi")}),
         "resources": st.fixed_dictionaries({}, optional={"requests": AMOUNTS, "limits": AMOUNTS}),
+        "sharding": st.sampled_from([{"tensorParallel": 2}, {"tensorParallel": 4, "pods": 2}]),
     },
 )
 
@@ -68,7 +69,7 @@ def test_every_plan_is_pure_and_every_manifest_is_sound(name, spec):
     manifests = [apply.manifest for apply in first.applies]
     assert all(apply.reason for apply in first.applies)
     for manifest in manifests:
-        assert len(manifest["metadata"]["name"]) <= 63
+        assert len(manifest["metadata"]["name"]) <= (52 if manifest["kind"] == "StatefulSet" else 63)
         assert manifest["metadata"]["ownerReferences"][0]["uid"] == "u1"
         assert manifest["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] is True
     addresses = Counter((manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests)
@@ -77,7 +78,7 @@ def test_every_plan_is_pure_and_every_manifest_is_sound(name, spec):
         _check_containers(manifests[0]["spec"])
         answered = Snapshot(deployment, {"Pod": (_answered(manifests[0], spec["model"]["source"]),)}, NOW)
         manifests = [apply.manifest for apply in plan(answered, CONTEXT).applies]
-    _check_pods(manifests, replicas=spec["replicas"])
+    _check_pods(manifests, replicas=spec["replicas"], pods=spec.get("sharding", {}).get("pods", 1))
 
 
 def _answered(pod, source):
@@ -86,17 +87,22 @@ def _answered(pod, source):
     return {**pod, "status": {"containerStatuses": [{"name": "fetch", "restartCount": 0, "state": state}]}}
 
 
-def _check_pods(manifests, replicas):
+def _check_pods(manifests, replicas, pods):
     by_kind = {manifest["kind"]: manifest for manifest in manifests}
-    assert ("Deployment" in by_kind) == (replicas > 0)
+    kinds = Counter(manifest["kind"] for manifest in manifests)
+    assert (kinds["Deployment"], kinds["StatefulSet"]) == ((0, replicas) if pods > 1 else (min(replicas, 1), 0))
+    assert kinds["NetworkPolicy"] == (pods > 1)
     assert ("PodDisruptionBudget" in by_kind) == (replicas > 1)
     if not replicas:
         return
-    workload = by_kind["Deployment"]["spec"]
-    labels = workload["template"]["metadata"]["labels"].items()
-    assert workload["selector"]["matchLabels"].items() <= labels
-    assert by_kind["Service"]["spec"]["selector"].items() <= labels
-    assert workload["template"] == by_kind["ControllerRevision"]["data"]["template"]
+    workload = by_kind["StatefulSet" if pods > 1 else "Deployment"]["spec"]
+    labels = workload["template"]["metadata"]["labels"]
+    assert workload["selector"]["matchLabels"].items() <= labels.items()
+    assert workload["template"]["spec"] == by_kind["ControllerRevision"]["data"]["template"]["spec"]
+    if pods > 1:
+        assert workload["replicas"] == int(labels["moorage.dev/group-size"]) == pods
+        labels = {**labels, "apps.kubernetes.io/pod-index": "0"}
+    assert by_kind["Service"]["spec"]["selector"].items() <= labels.items()
     _check_containers(workload["template"]["spec"])
 
 
@@ -106,5 +112,5 @@ def _check_containers(pod):
         variables = [variable["name"] for variable in container["env"]]
         assert len(variables) == len(set(variables))
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
-        secrets = [variable for variable in container["env"] if "valueFrom" in variable]
+        secrets = [one for one in container["env"] if "secretKeyRef" in one.get("valueFrom", {})]
         assert not secrets or container["name"] == "fetch"

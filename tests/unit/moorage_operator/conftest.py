@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from moorage_operator.manifest import KINDS
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
@@ -43,6 +44,29 @@ class Make:
         return cls.pod(revision, name, conditions=[{"type": "Ready", "status": "True"}])
 
     @classmethod
+    def member(cls, index, *, group=0, size=2, revision=1, ready=False, born="2026-01-01T11:00:00Z", **how):
+        """A pod of a replica of several pods: with the statuses of its containers, or those of the whole pod."""
+        conditions = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": str(ready)}]
+        containers = {kind: how.pop(kind) for kind in ("fetch", "server") if kind in how}
+        name = f"chat-r{revision}-{group}-{index}"
+        pod = cls.on_node(revision=revision, name=name, **containers)
+        pod["metadata"] |= {"uid": name, "creationTimestamp": born, **how.pop("metadata", {})}
+        pod["metadata"]["labels"] |= {
+            "app.kubernetes.io/managed-by": "moorage",
+            "moorage.dev/group": str(group),
+            "moorage.dev/group-size": str(size),
+            "apps.kubernetes.io/pod-index": str(index),
+        }
+        pod["status"] |= {"conditions": conditions, **how}
+        return pod
+
+    @staticmethod
+    def homeless(message="0/3 nodes are available: 3 Insufficient nvidia.com/gpu.", since="2026-01-01T11:59:30Z"):
+        """The conditions of a pod that no node takes."""
+        scheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        return [{**scheduled, "message": message, "lastTransitionTime": since}]
+
+    @classmethod
     def on_node(cls, *, fetch=None, server=None, revision=1, name="p"):
         """A scheduled pod with these container statuses."""
         return cls.pod(
@@ -63,8 +87,7 @@ class Make:
 
     @staticmethod
     def snapshot(deployment, *children, now=NOW):
-        kinds = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget", "Pod")
-        return Snapshot(deployment, {kind: tuple(c for c in children if c["kind"] == kind) for kind in kinds}, now)
+        return Snapshot(deployment, {kind: tuple(c for c in children if c["kind"] == kind) for kind in KINDS}, now)
 
     @classmethod
     def running(cls, deployment, *pods):

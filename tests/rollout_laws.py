@@ -38,10 +38,6 @@ class LawfulWorld(World):
     def rollout(self):
         return self.deployment["spec"].get("rollout", {})
 
-    @property
-    def wanted(self):
-        return self.deployment["spec"]["replicas"]
-
     def workloads(self, *more):
         """Revision -> replicas that its workload, or its groups, ask for; with `more` as if that were there, too.
 

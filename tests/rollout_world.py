@@ -407,11 +407,14 @@ class World:
     # What must hold.
 
     @property
+    def wanted(self):
+        return self.deployment["spec"]["replicas"]
+
+    @property
     def promise(self):
         rollout = self.deployment["spec"].get("rollout", {})
         drains = any("moorage.dev/drains" in one["metadata"]["annotations"] for one in self._records())
-        surge, unavailable = rollout.get("maxSurge"), rollout.get("maxUnavailable")
-        wanted = self.deployment["spec"]["replicas"]
+        surge, unavailable, wanted = rollout.get("maxSurge"), rollout.get("maxUnavailable"), self.wanted
         if surge is None and unavailable is None:
             down = int(drains)
         elif unavailable is None:
@@ -508,7 +511,7 @@ class World:
     def settled(self):
         if not self.status:
             return False
-        wanted = self.deployment["spec"]["replicas"]
+        wanted = self.wanted
         serving = self.there().get(self.status["revision"].get("stable"), 0)
         ready = sum(1 for one in replicas_of(self.pods) if one.ready)
         return (

@@ -21,6 +21,11 @@ _REPELLING: Final = frozenset({"NoSchedule", "NoExecute"})
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _NOTHING: Final = Decimal(0)
 
+NAMED: Final = 4
+"""Nodes that a message names at most."""
+PLACED: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+"""The pods that `used` looks at, as a field selector: what has no node, or has ended, need not be read."""
+
 
 @dataclass(frozen=True)
 class Node:

@@ -97,7 +97,7 @@ def _replica(pod: Manifest) -> Replica:
         uid=uid_of(pod),
         restarts=sum(container_of(pod, name).get("restartCount", 0) for name in _CONTAINERS),
         unschedulable_since=unschedulable_since,
-        crowded_since=unschedulable_since if _FULL.search(_scheduler_said(pod)) else None,
+        crowded_since=unschedulable_since if _FULL.search(scheduler_said(pod)) else None,
     )
 
 
@@ -115,12 +115,13 @@ def said_of(pod: Manifest) -> Manifest | None:
 def _unschedulable_since(pod: Manifest) -> datetime | None:
     scheduled = condition_of(pod, "PodScheduled")
     since = scheduled.get("lastTransitionTime")  # the API server keeps it as null where it was not said
-    if scheduled.get("reason") != "Unschedulable" or since is None or _MISSING_CLAIM.search(_scheduler_said(pod)):
+    if scheduled.get("reason") != "Unschedulable" or since is None or _MISSING_CLAIM.search(scheduler_said(pod)):
         return None  # a claim that is missing is no lack of room: waiting for nodes brings it no nearer
     return from_text(since)
 
 
-def _scheduler_said(pod: Manifest) -> str:
+def scheduler_said(pod: Manifest) -> str:
+    """Why a pod has no node yet, in the scheduler's words; empty where it said nothing."""
     return str(condition_of(pod, "PodScheduled").get("message", ""))
 
 

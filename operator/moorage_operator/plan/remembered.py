@@ -1,4 +1,4 @@
-"""Parts of the status that was last written, read back.
+"""Parts of what was written earlier, read back.
 
 Another version of the operator may have written them, or a person may have put an old backup back: what this version
 cannot read is as if it had not been there. It must never keep a deployment from being looked after.

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from moorage_api.llmdeployment import Spec
 from moorage_api.quantity import quantity_value
 from moorage_operator.manifest import Manifest, dig, revision_of
+from moorage_operator.plan.accelerators import Accelerators
 from moorage_operator.plan.times import as_text, from_text
 from moorage_operator.render.context import Context, Owner, Resolved
 from moorage_operator.render.pod import pod_template
@@ -58,6 +59,11 @@ class Revision:
         """The pod template."""
         template: Manifest = self.data["template"]
         return template
+
+    @property
+    def accelerators(self) -> Accelerators | None:
+        """What each of its replicas is given, whatever spec asks for by now; None where they have none."""
+        return Accelerators.of(self.data)
 
     @property
     def image(self) -> str | None:

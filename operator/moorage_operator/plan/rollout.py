@@ -224,8 +224,8 @@ def _needed_next(rollout: _Rollout, index: int) -> str:
     more = rollout.stages[index].size - rollout.stages[index - 1].size if index < len(rollout.stages) else 0
     if more <= 0:
         return ""
-    resource = rollout.found.has_accelerator
-    of = f" with {rollout.found.accelerators} x {resource} each" if resource else ""
+    given = rollout.candidate.accelerators
+    of = f" with {given.count} x {given.resource} each" if given is not None else ""
     return f"; the next step needs room for {more} more {'replica' if more == 1 else 'replicas'}{of}"
 
 

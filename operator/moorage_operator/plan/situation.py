@@ -46,11 +46,8 @@ class Situation:
     misunderstood: str
     """What is wrong with the action that a person asked for; empty when nothing is."""
     action: Action | None
-    has_accelerator: str
-    """The accelerators' resource; empty without any."""
-    accelerators: int
-    """How many each replica gets."""
     accelerators_short: bool
+    """Whether somebody of the namespace waits for some: then nothing is kept warm."""
     nodes: Nodes | None
     """What nodes have, where somebody waits for it."""
     revisions: tuple[Revision, ...]
@@ -168,7 +165,6 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
     asked = Target(stable)
     if deployment is not None:
         asked = target(snapshot, deployment.spec, recorded, workloads, context)
-    accelerator = deployment.spec.accelerator if deployment is not None else None
     wish, misunderstood = actions.wish(snapshot.deployment)
     found = Situation(
         owner=Owner.of(snapshot.deployment),
@@ -180,8 +176,6 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         missing=asked.missing,
         misunderstood=misunderstood,
         action=wish,
-        has_accelerator=accelerator.resource if accelerator is not None else "",
-        accelerators=accelerator.count if accelerator is not None else 0,
         accelerators_short=snapshot.accelerators_short,
         nodes=snapshot.nodes,
         revisions=recorded if asked.revision is None else updated(recorded, asked.revision),

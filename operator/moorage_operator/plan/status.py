@@ -124,7 +124,7 @@ def _wakes(*damped: Measured | Health | None) -> tuple[float, ...]:
 
 def _gpus(found: Situation, clock: _Clock) -> Health | None:
     """The health of the GPUs; None without any."""
-    if not found.has_accelerator:
+    if found.target is None or found.target.accelerators is None:
         return None
     before = clock.before.get(ConditionType.GPU_HEALTHY)
     return health(found.routing, _without_accelerators(found), before, found.now)
@@ -163,7 +163,7 @@ def _conditions(
 
 def _without_accelerators(found: Situation) -> frozenset[str]:
     """Replicas whose revision asks for none, such as those that are about to be replaced by others that do."""
-    revisions = {one.number for one in found.revisions if dig(one.data, "spec", "accelerator") is None}
+    revisions = {one.number for one in found.revisions if one.accelerators is None}
     return frozenset(one.uid for one in found.replicas if one.revision in revisions)
 
 

@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 
 from moorage_api.llmdeployment import Spec
+from moorage_operator.plan.accelerators import Accelerators
 from moorage_operator.plan.nodes import Nodes, asked, lacking, misfit, nodes, room, used
 from moorage_operator.plan.shortage import needs
 from moorage_operator.render.accelerator import placement
@@ -156,4 +157,4 @@ def test_how_many_fit():
     ],
 )
 def test_what_is_said_to_who_waits_for_accelerators(spec, there, said):
-    assert needs(spec, GPU, there).endswith(said)
+    assert needs(spec, Accelerators(GPU, int(asked(spec)[GPU])), there).endswith(said)

@@ -60,6 +60,10 @@ class Nodes:
     there: tuple[Node, ...] = ()
     unknown: str = ""
 
+    def would_run(self, spec: Manifest) -> bool:
+        """Whether one of them would run such a pod if it were empty; True where nothing speaks against it."""
+        return not self.there or any(not misfit(one, spec) for one in self.there)
+
 
 def nodes(listed: Iterable[Manifest], used: Mapping[str, Amounts]) -> tuple[Node, ...]:
     """Read nodes as the API server lists them, of which pods have `used` so much."""

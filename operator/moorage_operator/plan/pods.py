@@ -62,7 +62,8 @@ class Replica:
     unschedulable_since: datetime | None = None
     """Since when no node takes it."""
     crowded_since: datetime | None = None
-    """Since when nodes would take it, were they not full: where a replica gives way on one, it finds its place."""
+    """The same, where the scheduler finds nodes full: one that takes it once a replica there gives way may be among
+    them, unless it asks for more than any has. (It does not say since when they are full.)"""
 
     @property
     def crashes(self) -> bool:

@@ -44,6 +44,11 @@ class Revision:
         return self.standing.role
 
     @property
+    def recorded(self) -> Standing | None:
+        """What its record says it is, before this look; None of one that is about to be made."""
+        return None if self.record is None else Standing.of(self.record)
+
+    @property
     def source(self) -> str:
         """Where its model comes from, as exactly as is known."""
         return str(self.data.get("source") or dig(self.data, "spec", "model", "source", default=""))

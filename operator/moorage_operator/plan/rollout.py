@@ -17,6 +17,7 @@ from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.situation import Situation, strategy
 from moorage_operator.plan.steps import Stage, stages
 from moorage_operator.plan.times import from_text
+from moorage_operator.render.record import Role
 
 NO_GATEWAYS = "A canary needs a gateway, which gives each revision its exact share; this installation has none"
 
@@ -93,11 +94,26 @@ def judge(found: Situation) -> Verdict:
     if candidate is None:
         return Verdict(course=course, drains=drains, wakes=_patience(found))
     crew = found.crew(candidate.number)
-    if stable is None or (not found.wanted and found.before.began is None):
+    if stable is None or _came_at_zero(found, candidate):
         return Verdict(course=course, promote=crew.ready >= min(found.wanted, 1))
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
     return _verdict(rollout, _beat(rollout))
+
+
+def _came_at_zero(found: Situation, candidate: Revision) -> bool:
+    """Whether spec came to ask for the candidate while it asks for no replicas: there is nothing to roll out then.
+
+    The records tell, not the status, which may be lost: one that is recorded as a candidate was on trial when the last
+    replica went, and one that was given up is not proven by being asked for again.
+    """
+    if found.wanted or found.rollout.paused:
+        return False
+    recorded = candidate.recorded
+    if recorded is None:
+        return True
+    known_to_fail = bool(recorded.reason) and candidate.standing.steering != "back"
+    return recorded.role not in {Role.CANDIDATE, Role.FAILED} and not known_to_fail
 
 
 def _beat(rollout: _Rollout) -> _Beat:
@@ -349,7 +365,20 @@ def _drains(found: Situation) -> bool:
     if target.standing.drains:
         return True
     ready = sum(1 for one in found.replicas if one.ready)
-    return capacity.must_drain(found.rollout, found.wanted, ready, found.of(target.number), found.now)
+    must = capacity.must_drain(found.rollout, found.wanted, ready, found.of(target.number), found.now)
+    return must and _has_a_place(found, target)
+
+
+def _has_a_place(found: Situation, target: Revision) -> bool:
+    """Whether a node would take a replica of the target if others gave way there; no for as long as that is looked up.
+
+    What asks for more than any node has would find no place, and the deployment would be one replica short for good.
+    """
+    if found.nodes is not None:
+        return found.nodes.would_run(target.template["spec"])
+    given = target.accelerators
+    troubles = (one.trouble for one in found.of(target.number))
+    return given is None or not any(one is not None and given.lacked(one.detail) for one in troubles)
 
 
 def _patience(found: Situation) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
@@ -15,7 +15,7 @@ from moorage_operator.plan.actions import Action
 from moorage_operator.plan.divide import Crew
 from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.pods import Replica, replicas
-from moorage_operator.plan.remembered import remembered
+from moorage_operator.plan.remembered import Row, all_remembered, remembered
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.snapshot import Snapshot
@@ -249,5 +249,4 @@ def _wanted(raw: Manifest, workloads: dict[int, Manifest], stable: Revision | No
 
 
 def _weights(snapshot: Snapshot) -> dict[int, int]:
-    reported: Any = snapshot.reported("revisions") or ()
-    return {one["number"]: one["weight"] for one in reported if "number" in one and "weight" in one}
+    return {row.number: row.weight for row in all_remembered(Row, snapshot.reported("revisions"))}

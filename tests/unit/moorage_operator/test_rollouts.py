@@ -808,6 +808,25 @@ def test_a_status_in_the_words_of_another_version_is_made_anew():
     assert made.status["revision"] == {"stable": 2}
 
 
+def test_a_status_that_is_damaged_is_made_anew():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    damage = {
+        "conditions": [{"type": "Ready"}, {"status": "True"}, "Ready", None],
+        "revisions": [{"weight": 10}, {"number": "two", "weight": 90}, 7],
+        "decisions": [{"kind": "Promote"}, "nothing"],
+        "measured": "yesterday",
+        "startup": 5,
+    }
+    made.deployment = {**made.deployment, "status": {**made.status, **damage}}
+    made.run()
+    assert made.weights == {1: 90, 2: 10}
+    assert made.ready == ("False", "RollingOut")
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
+
+
 def test_a_lost_status_begins_a_canary_at_its_first_step_with_everything_on_stable():
     made = world(rollout=CANARY)
     made.edit(OTHER)

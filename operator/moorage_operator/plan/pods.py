@@ -184,8 +184,10 @@ def _terminated(container: Manifest, known: tuple[Reason, ...], otherwise: Reaso
     """Why a container ended, from its last end; it stays true while the container is tried again."""
     for state in ("state", "lastState"):
         end = dig(container, state, "terminated")
-        if end is None or (end.get("exitCode") == 0 and otherwise is Reason.FETCH_FAILED):
+        if end is None:
             continue
+        if end.get("exitCode") == 0 and otherwise is Reason.FETCH_FAILED:
+            return  # it has done its work, however many tries that took
         if end.get("reason") == "OOMKilled":
             limit = f"Container {container['name']} was killed at its memory limit"
             yield Trouble(Reason.OUT_OF_MEMORY, limit)
@@ -213,6 +215,5 @@ def _said(message: str) -> dict[str, Any]:
 
 
 def _digest(pod: Manifest) -> str | None:
-    end = dig(container_of(pod, names.FETCH_CONTAINER), "state", "terminated", default={})
-    digest = _said(end.get("message", "")).get("digest")
+    digest = (said_of(pod) or {}).get("digest")
     return digest if isinstance(digest, str) else None

@@ -107,12 +107,12 @@ def _came_at_zero(found: Situation, candidate: Revision) -> bool:
     The records tell, not the status, which may be lost: one that is recorded as a candidate was on trial when the last
     replica went, and one that was given up is not proven by being asked for again.
     """
-    if found.wanted or found.rollout.paused:
+    if found.wanted or found.rollout.paused or candidate.standing.paused:
         return False
     recorded = candidate.recorded
     if recorded is None:
         return True
-    known_to_fail = bool(recorded.reason) and candidate.standing.steering != "back"
+    known_to_fail = bool(recorded.reason) and not candidate.standing.goes_back
     return recorded.role not in {Role.CANDIDATE, Role.FAILED} and not known_to_fail
 
 
@@ -142,7 +142,7 @@ def _halt(rollout: _Rollout) -> Finding | None:
         return Finding(Reason.GATEWAY_UNREACHABLE, found.routing.silent)
     if found.routing.gateways is None and strategy(found) == "Canary" and not rollout.hastened:
         return Finding(Reason.GATEWAY_UNREACHABLE, NO_GATEWAYS)
-    if rollout.candidate.standing.steering == "paused":
+    if rollout.candidate.standing.paused:
         return Finding(Reason.PAUSED, f"A person paused it (resume/r{rollout.candidate.number} lets it go on)")
     if found.rollout.paused and not rollout.hastened:
         return Finding(Reason.PAUSED, "spec.rollout.paused is true")
@@ -163,7 +163,14 @@ def _weight(rollout: _Rollout, index: int) -> int:
     """The share of requests of stage `index`, or of the one before until it is set."""
     if rollout.before.step_since is not None:
         return rollout.stages[index - 1].weight
-    return rollout.stages[index - 2].weight if index > 1 else 0
+    return _weight_before(rollout, index)
+
+
+def _weight_before(rollout: _Rollout, index: int) -> int:
+    """The share until that of stage `index` is set: where stages were skipped, what is there may not carry more."""
+    if rollout.hastened:
+        return rollout.crew.weight
+    return min(rollout.stages[index - 2].weight, rollout.crew.weight) if index > 1 else 0
 
 
 # A RollingUpdate: each replica of the candidate that is routable is a step.
@@ -204,10 +211,7 @@ def _staged(rollout: _Rollout) -> _Beat:
         Reason.ROLLING_OUT,
         f"step {index} of {len(rollout.stages)}: {rollout.crew.reached} of {stage.size} replicas are routable",
     )
-    before = rollout.stages[index - 2].weight if index > 1 else 0
-    if rollout.hastened:
-        before = rollout.crew.weight  # stages were skipped, and what is there may not carry the weight of the last one
-    return _Beat(said, replace(course, weight=before), index, running=True)
+    return _Beat(said, replace(course, weight=_weight_before(rollout, index)), index, running=True)
 
 
 def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:

@@ -224,7 +224,7 @@ def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
 
 def strategy(found: Situation) -> str:
     """The strategy of this rollout: going back to what has served before needs no steps."""
-    back = found.candidate is not None and found.candidate.standing.steering == "back"
+    back = found.candidate is not None and found.candidate.standing.goes_back
     return "RollingUpdate" if back else found.rollout.strategy
 
 

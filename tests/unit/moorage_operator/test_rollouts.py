@@ -869,6 +869,22 @@ def test_promote_in_a_step_leaves_its_weight_until_the_rest_is_there():
     assert made.there() == {2: 10}
 
 
+def test_a_pause_after_promote_moves_no_requests_and_neither_does_its_end():
+    made = world(replicas=10, rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.act("promote", 2)
+    made.run()
+    made.act("pause", 2)
+    made.run()
+    assert (made.ready[1], made.weights) == ("Paused", {1: 90, 2: 10})
+    made.act("resume", 2)
+    made.run()
+    assert made.weights == {1: 90, 2: 10}, "one replica still cannot carry more"
+    made.settle()
+    assert made.there() == {2: 10}
+
+
 def test_abort_goes_back_and_is_not_tried_again():
     made = world()
     made.edit(OTHER)
@@ -1001,6 +1017,27 @@ def test_rollback_to_a_cold_revision_needs_no_gates_and_removing_it_goes_forward
     made.run()
     assert made.status["revision"] == {"stable": 1, "candidate": 2}
     assert made.status["rollout"]["strategy"] == "Canary"
+
+
+@pytest.mark.parametrize("verb", ["pause", "promote"])
+def test_what_a_person_says_on_the_way_back_makes_no_trial_of_it(verb):
+    made = world(rollout={**CANARY, "gates": [ERRORS]})
+    made.edit(OTHER)
+    made.settle()
+    made.spec(rollbackTo={"revision": 1})
+    made.tick(traffic=False)
+    made.act(verb, 1)
+    made.run()
+    there = made.there()
+    if verb == "pause":
+        assert made.ready == ("Unknown", "Paused")
+        made.tick(100, traffic=False)
+        assert made.there() == there
+        made.act("resume", 1)
+    made.run()
+    assert made.status["rollout"]["strategy"] == "RollingUpdate"
+    made.until(lambda: made.weights.get(1) == 100, traffic=False)
+    assert made.status["revision"] == {"stable": 1}
 
 
 def test_a_revision_that_is_not_remembered_is_refused_and_what_serves_goes_on():

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from moorage_operator.plan.figures import Gateway, RevisionFigures
+from moorage_operator.plan.nodes import Nodes, nodes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
@@ -24,6 +25,11 @@ BOUNDS = (0.1, 0.5, 1.0, 5.0)
 KINDS = ("ControllerRevision", "Deployment", "StatefulSet", "Service", "NetworkPolicy", "PodDisruptionBudget")
 WORKLOADS = ("Deployment", "StatefulSet")
 GRACE = timedelta(seconds=30)
+GPUS = {"nvidia.com/gpu": "8", "amd.com/gpu": "8"}
+LISTED = (
+    {"metadata": {"name": "gpus", "labels": {"nvidia.com/gpu.memory": "81559"}}, "status": {"allocatable": GPUS}},
+    {"metadata": {"name": "cpus", "labels": {}}, "status": {"allocatable": {}}},
+)
 
 
 def text(moment):
@@ -188,6 +194,8 @@ class World:
         self.room, self.short, self.count, self.events = 100, False, 0, []
         self.requests = 100
         self.scheduler_says = FULL
+        self.listing = Nodes(nodes(LISTED, {}))
+        """What nodes have; None: it is being read."""
         self.lagging = set()
         """Gateways that hear of nothing for a while, and answer all the same."""
 
@@ -296,6 +304,7 @@ class World:
             self.now,
             gateways=gateways,
             accelerators_short=self.short,
+            nodes=self.listing if any(pod.unschedulable for pod in self.pods) else None,
         )
 
     @staticmethod

@@ -11,7 +11,7 @@ TRAJECTORIES = 800
 BUDGETED = st.one_of(
     *[EVENTS] * 4,
     st.tuples(st.just("allow"), st.integers(2, 9)),
-    st.tuples(st.just("accelerate"), st.integers(1, 2)),
+    st.tuples(st.just("give"), st.integers(1, 2)),
     st.tuples(st.just("keep_warm"), st.booleans()),
 )
 seen = set()
@@ -30,8 +30,16 @@ class Thrifty(Trajectory):
         wish = self.deployment["spec"]["autoscaling"]
         self.spec(autoscaling={**wish, "budget": {"accelerators": budget}})
 
-    def accelerate(self, count):
+    def give(self, count):
         self.spec(accelerator={"count": count})
+
+    def accelerate(self, given):
+        """Not so: without accelerators there is no budget, and more than it allows are refused."""
+
+    def mend(self):
+        given = self.deployment["spec"]["accelerator"]
+        super().mend()
+        self.spec(accelerator=given)
 
     def keep_warm(self, does):
         self.roll(keepWarm={"replicas": 1, "for": "5m"} if does else None)

@@ -118,4 +118,4 @@ def replacing(budget: Budget, wanted: int, ready: int) -> Budget:
 
 
 def _of_a_pod(revision: Revision) -> int:
-    return int(dig(revision.data, "spec", "accelerator", "count", default=0))
+    return revision.accelerators.count if revision.accelerators is not None else 0

@@ -13,7 +13,7 @@ from moorage_api.rollout import Rollout
 from moorage_operator.plan.pods import Replica
 
 PATIENCE: Final = timedelta(seconds=60)
-"""How long a pod may find all nodes full before one of the stable revision gives way."""
+"""How long a pod may be without a node, and find all full at last, before one of the stable revision gives way."""
 _TWO: Final = 2
 
 

@@ -19,6 +19,8 @@ from moorage_operator.plan.situation import Situation, strategy
 from moorage_operator.plan.steps import Stage, stages
 from moorage_operator.plan.times import from_text
 from moorage_operator.plan.zero import returns
+from moorage_operator.render.record import Role
+from moorage_operator.render.sharding import pods_of
 
 NO_GATEWAYS = "A canary needs a gateway, which gives each revision its exact share; this installation has none"
 
@@ -110,7 +112,7 @@ def judge(found: Situation) -> Verdict:
     crew = found.crew(candidate.number)
     if found.scale.asleep and returns(candidate.standing):
         return Verdict(course=course, restarts=restarts, promote=True)
-    if stable is None or (not found.wanted and not found.scale.asleep and found.before.began is None):
+    if stable is None or (not found.scale.asleep and _came_at_zero(found, candidate)):
         return Verdict(course=course, restarts=restarts, promote=crew.ready >= min(found.wanted, 1))
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
@@ -130,6 +132,21 @@ def _is_tight(found: Situation) -> bool:
     """Whether the budget has no room for one replica more than wanted."""
     old = found.stable or found.target
     return old is not None and found.ledger.is_tight(found.wanted, old.number, (found.target or old).number)
+
+
+def _came_at_zero(found: Situation, candidate: Revision) -> bool:
+    """Whether spec came to ask for the candidate while it asks for no replicas: there is nothing to roll out then.
+
+    The records tell, not the status, which may be lost: one that is recorded as a candidate was on trial when the last
+    replica went, and one that was given up is not proven by being asked for again.
+    """
+    if found.wanted or found.rollout.paused or candidate.standing.paused:
+        return False
+    recorded = candidate.recorded
+    if recorded is None:
+        return True
+    known_to_fail = bool(recorded.reason) and not candidate.standing.goes_back
+    return recorded.role not in {Role.CANDIDATE, Role.FAILED} and not known_to_fail
 
 
 def _beat(rollout: _Rollout) -> _Beat:
@@ -165,7 +182,7 @@ def _halt(rollout: _Rollout) -> Finding | None:
         return Finding(Reason.GATEWAY_UNREACHABLE, found.routing.silent)
     if found.routing.gateways is None and strategy(found) == "Canary" and not rollout.hastened:
         return Finding(Reason.GATEWAY_UNREACHABLE, NO_GATEWAYS)
-    if rollout.candidate.standing.steering == "paused":
+    if rollout.candidate.standing.paused:
         return Finding(Reason.PAUSED, f"A person paused it (resume/r{rollout.candidate.number} lets it go on)")
     if found.rollout.paused and not rollout.hastened:
         return Finding(Reason.PAUSED, "spec.rollout.paused is true")
@@ -186,7 +203,14 @@ def _weight(rollout: _Rollout, index: int) -> int:
     """The share of requests of stage `index`, or of the one before until it is set."""
     if rollout.before.step_since is not None:
         return rollout.stages[index - 1].weight
-    return rollout.stages[index - 2].weight if index > 1 else 0
+    return _weight_before(rollout, index)
+
+
+def _weight_before(rollout: _Rollout, index: int) -> int:
+    """The share until that of stage `index` is set: where stages were skipped, what is there may not carry more."""
+    if rollout.hastened:
+        return rollout.crew.weight
+    return min(rollout.stages[index - 2].weight, rollout.crew.weight) if index > 1 else 0
 
 
 def _budgeted(rollout: _Rollout, beat: _Beat) -> _Beat:
@@ -199,7 +223,9 @@ def _budgeted(rollout: _Rollout, beat: _Beat) -> _Beat:
     if not stuck and not found.ledger.holds_back(crew.number):
         return beat
     needed, free = found.ledger.costs.get(crew.number, 0), max(0, found.ledger.room)
-    of = f"{found.has_accelerator}, and {free} of the budget of {found.ledger.limit} are free"
+    given = rollout.candidate.accelerators
+    resource = given.resource if given is not None else "accelerators"
+    of = f"{resource}, and {free} of the budget of {found.ledger.limit} are free"
     words = f"{crew.reached} of {size} replicas are routable; one more needs {needed} x {of}"
     return replace(beat, said=Finding(Reason.WAITING_FOR_BUDGET, words), running=False)
 
@@ -244,10 +270,8 @@ def _staged(rollout: _Rollout) -> _Beat:
         Reason.ROLLING_OUT,
         f"step {index} of {len(rollout.stages)}: {rollout.crew.reached} of {stage.size} replicas are routable",
     )
-    before = rollout.stages[index - 2].weight if index > 1 else 0
-    if rollout.hastened:
-        before = rollout.crew.weight  # stages were skipped, and what is there may not carry the weight of the last one
-    return _Beat(said, replace(course, weight=before), index, running=True, window=kept)
+    weight = _weight_before(rollout, index)
+    return _Beat(said, replace(course, weight=weight), index, running=True, window=kept)
 
 
 def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
@@ -280,8 +304,9 @@ def _needed_next(rollout: _Rollout, index: int) -> str:
     more = rollout.stages[index].size - rollout.stages[index - 1].size if index < len(rollout.stages) else 0
     if more <= 0:
         return ""
-    resource = rollout.found.has_accelerator
-    of = f" with {rollout.found.accelerators} x {resource} each" if resource else ""
+    given = rollout.candidate.accelerators
+    each = given.count * pods_of(rollout.candidate.template) if given is not None else 0
+    of = f" with {each} x {given.resource} each" if given is not None else ""
     return f"; the next step needs room for {more} more {'replica' if more == 1 else 'replicas'}{of}"
 
 
@@ -408,7 +433,20 @@ def _drains(found: Situation) -> bool:
     ready = sum(1 for one in found.replicas if one.ready)
     if _is_tight(found) and capacity.may_drain(found.rollout, found.wanted, ready):
         return True
-    return capacity.must_drain(found.rollout, found.wanted, ready, found.of(target.number), found.now)
+    must = capacity.must_drain(found.rollout, found.wanted, ready, found.of(target.number), found.now)
+    return must and _has_a_place(found, target)
+
+
+def _has_a_place(found: Situation, target: Revision) -> bool:
+    """Whether a node would take a replica of the target if others gave way there; no for as long as that is looked up.
+
+    What asks for more than any node has would find no place, and the deployment would be one replica short for good.
+    """
+    if found.nodes is not None:
+        return found.nodes.would_run(target.template["spec"])
+    given = target.accelerators
+    troubles = (one.trouble for one in found.of(target.number))
+    return given is None or not any(one is not None and given.lacked(one.detail) for one in troubles)
 
 
 def _patience(found: Situation) -> tuple[float, ...]:

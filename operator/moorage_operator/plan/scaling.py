@@ -1,10 +1,11 @@
 """ScalingActive: whether the number of replicas follows the load, and what is in the way where it does not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from moorage_api.conditions import ConditionStatus, Reason
+from moorage_api.status import Condition
 from moorage_operator.manifest import Manifest, dig
 from moorage_operator.plan import writers
 from moorage_operator.plan.autoscaled import Scaled
@@ -26,7 +27,7 @@ class Scaling:
     wake: float | None = None
 
 
-def scaling(scaled: Scaled, before: Manifest | None, now: datetime) -> Scaling:
+def scaling(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:
     """The condition; `before` is the one that was last written."""
     if dig(scaled.deployment, "spec", "replicas", default=1) == 0:
         words = Reason.SCALING_DISABLED.explanation.replace("NAME", scaled.deployment["metadata"]["name"])
@@ -42,12 +43,12 @@ def scaling(scaled: Scaled, before: Manifest | None, now: datetime) -> Scaling:
     return _by_its_word(scaled, before, now)
 
 
-def _as_before(before: Manifest | None) -> Scaling:
+def _as_before(before: Condition | None) -> Scaling:
     """Nobody has looked: what was written last stands."""
-    if before is None or before.get("reason") not in set(Reason):
-        return Scaling(active=None, why=_awaited())
-    active = {ConditionStatus.TRUE: True, ConditionStatus.FALSE: False}.get(before.get("status", ""))
-    return Scaling(active=active, why=Finding(Reason(before["reason"]), str(before.get("message", ""))))
+    if before is None or before.reason not in set(Reason):
+        return _waiting(None)
+    active = {ConditionStatus.TRUE: True, ConditionStatus.FALSE: False}.get(before.status)
+    return Scaling(active=active, why=Finding(Reason(before.reason), before.message))
 
 
 def _without_metrics(scaled: Scaled, metrics: MetricsApi) -> Finding | None:
@@ -80,7 +81,7 @@ def _two_writers(scaled: Scaled) -> Finding | None:
     return Finding(Reason.REPLICAS_OWNED_BY_TWO, f"{_sentence(words)} {Reason.REPLICAS_OWNED_BY_TWO.explanation}")
 
 
-def _by_its_word(scaled: Scaled, before: Manifest | None, now: datetime) -> Scaling:
+def _by_its_word(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:
     """As the autoscaler says itself."""
     bad = next((one for one in _judged(scaled.autoscaler) if one.get("status") == "False"), None)
     if bad is not None:
@@ -88,8 +89,8 @@ def _by_its_word(scaled: Scaled, before: Manifest | None, now: datetime) -> Scal
         if left <= 0:
             words = f"{_sentence(str(bad.get('message', bad.get('reason', ''))))} {Reason.METRICS_MISSING.explanation}"
             return Scaling(active=False, why=Finding(Reason.METRICS_MISSING, words))
-        known = before is not None and before.get("reason") in {Reason.METRICS_FOUND, Reason.METRICS_MISSING}
-        return Scaling(_as_before(before).active, _as_before(before).why, left) if known else _waiting(left)
+        known = before is not None and before.reason in {Reason.METRICS_FOUND, Reason.METRICS_MISSING}
+        return replace(_as_before(before) if known else _waiting(None), wake=left)
     if not _said(scaled.autoscaler, "ScalingActive"):
         return _waiting(None)
     return Scaling(active=True, why=Finding(Reason.METRICS_FOUND, _found(scaled)))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from moorage_api.autoscaling import Autoscaling
 from moorage_api.duration import duration_value
@@ -21,7 +21,7 @@ from moorage_operator.plan.divide import Crew
 from moorage_operator.plan.groups import Group, groups, replicas
 from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.pods import Replica
-from moorage_operator.plan.remembered import remembered
+from moorage_operator.plan.remembered import Row, all_remembered, remembered
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.snapshot import Snapshot
@@ -59,11 +59,8 @@ class Situation:
     misunderstood: str
     """What is wrong with the action that a person asked for; empty when nothing is."""
     action: Action | None
-    has_accelerator: str
-    """The accelerators' resource; empty without any."""
-    accelerators: int
-    """How many each replica gets, in all of its pods together."""
     accelerators_short: bool
+    """Whether somebody of the namespace waits for some: then nothing is kept warm."""
     nodes: Nodes | None
     """What nodes have, where somebody waits for it."""
     revisions: tuple[Revision, ...]
@@ -198,7 +195,6 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
     asked = Target(stable)
     if deployment is not None:
         asked = target(snapshot, deployment.spec, recorded, running, context)
-    accelerator = deployment.spec.accelerator if deployment is not None else None
     wish, misunderstood = actions.wish(snapshot.deployment)
     found = Situation(
         owner=Owner.of(snapshot.deployment),
@@ -212,8 +208,6 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         missing=asked.missing,
         misunderstood=misunderstood,
         action=wish,
-        has_accelerator=accelerator.resource if accelerator is not None else "",
-        accelerators=_accelerators(deployment),
         accelerators_short=snapshot.accelerators_short,
         nodes=snapshot.nodes,
         revisions=recorded if asked.revision is None else updated(recorded, asked.revision),
@@ -302,7 +296,7 @@ def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
 
 def strategy(found: Situation) -> str:
     """The strategy of this rollout: what has served before needs no steps, nor does what nobody asks for."""
-    back = found.candidate is not None and found.candidate.standing.steering == "back"
+    back = found.candidate is not None and found.candidate.standing.goes_back
     return "RollingUpdate" if back or found.scale.proves else found.rollout.strategy
 
 
@@ -333,5 +327,4 @@ def _wanted(raw: Manifest, running: dict[int, Workload], stable: Revision | None
 
 
 def _weights(snapshot: Snapshot) -> dict[int, int]:
-    reported: Any = snapshot.reported("revisions") or ()
-    return {one["number"]: one["weight"] for one in reported if "number" in one and "weight" in one}
+    return {row.number: row.weight for row in all_remembered(Row, snapshot.reported("revisions"))}

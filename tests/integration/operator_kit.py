@@ -12,7 +12,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -254,13 +254,15 @@ BUCKETS = {"ttft": [0.1, 1.0], "itl": [0.01, 0.1]}
 class StandIn(Background):
     """A gateway as the operator sees one: a labelled pod, and telemetry that the test decides about.
 
-    `sync` hears of pods and weights as a real one does; `serve` counts requests.
+    `sync` hears of pods and weights as a real one does; `serve` counts requests; `demand` says who waits and since when
+    nobody does.
     """
 
     def __init__(self, team, name):
         super().__init__()
         self.team, self.name, self.address = team, name, next(addresses)
         self.models, self.started, self.streams, self.changed = {}, _now(), 0, None
+        self.asked = {}
         self.run(self.open())
         self._appear()
 
@@ -289,7 +291,9 @@ class StandIn(Background):
     def back(self):
         """It starts again, and has counted nothing."""
         self.started = _now()
+        self.asked = {}
         for model in self.models.values():
+            model.update(self._asked(model["deployment"]))
             for revision in model["revisions"]:
                 revision.update(_nothing())
         self.run(self.open())
@@ -325,12 +329,21 @@ class StandIn(Background):
                 one["ttft"][bucket] += requests
         self._say(name, revisions, self.models[name]["pods"])
 
+    def demand(self, name="chat", *, held=0, ago=0.0):
+        """So many requests wait; the last one was there so many seconds ago."""
+        self.asked[name] = {"held": held, "lastDemand": _text(datetime.now(UTC) - timedelta(seconds=ago))}
+        self._say(name, self.models[name]["revisions"], self.models[name]["pods"])
+
+    def _asked(self, name):
+        return self.asked.get(name, {"held": 0, "lastDemand": self.started})
+
     def report(self, *pods, name="chat"):
         """What pods say of themselves."""
         self._say(name, self.models[name]["revisions"], list(pods))
 
     def _say(self, name, revisions, pods):
-        model = {"namespace": self.team.namespace, "deployment": name, "revisions": revisions, "pods": pods}
+        about = {"namespace": self.team.namespace, "deployment": name, **self._asked(name)}
+        model = {**about, "revisions": revisions, "pods": pods}
         if self.models.get(name) != model:
             self.run(self._change(name, model))
 
@@ -360,7 +373,8 @@ class StandIn(Background):
 
     def _line(self, models, sent):
         changed = [model for name, model in models.items() if sent is None or sent.get(name) != model]
-        about = {"gateway": self.name, "started": self.started, "buckets": BUCKETS, "whole": sent is None}
+        about = {"gateway": self.name, "started": self.started, "time": _now(), "buckets": BUCKETS}
+        about["whole"] = sent is None
         return json.dumps({**about, "models": changed, "removed": []}).encode() + b"\n"
 
     def _appear(self):
@@ -378,7 +392,11 @@ def make_gateway_pod(team, name, address):
 
 
 def _now():
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return _text(datetime.now(UTC))
+
+
+def _text(moment):
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _nothing():

@@ -177,6 +177,17 @@ class Kit:
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         return [json.loads(line) for line in done.stdout.splitlines() if line]
 
+    @contextmanager
+    def without_gateways(self) -> Iterator[None]:
+        """The installation's gateways, scaled to none for as long as the context lasts."""
+        deployment = ("deployment", GATEWAY_SERVICE, f"--namespace={SYSTEM_NAMESPACE}")
+        count = self.stack.get(*deployment)["spec"]["replicas"]
+        self.stack.kubectl("scale", *deployment, "--replicas=0")
+        try:
+            yield
+        finally:
+            self.stack.kubectl("scale", *deployment, f"--replicas={count}")
+
     def ask(self, model: str, *, stream: bool, at: str | None = None) -> dict[str, Any]:
         """Ask one question with the official client, in the cluster's network, at the gateway or another address."""
         argv = self._client(model, "ask", *(["--stream"] if stream else []), at=at)

@@ -1,7 +1,6 @@
 """No gateway left in mid-rollout: nothing moves, no clock runs, what serves goes on; it goes on once they are back."""
 
 import time
-from contextlib import contextmanager
 
 import pytest
 
@@ -26,7 +25,7 @@ def models(kit):
 
 def test_without_gateways_nothing_moves_and_no_clock_runs(kit, models, bar):
     before = pods(kit)
-    with no_gateways(kit):
+    with kit.without_gateways():
         for name in ("chat", "late"):
             kit.eventually(lambda name=name: kit.row(name)["STATUS"], lambda seen: seen == "GatewayUnreachable")
         away = time.time()
@@ -53,18 +52,6 @@ def test_with_gateways_it_goes_on_where_it_was(kit, models):
     assert "No further replica became routable within 30s" in why
     kit.stack.kubectl("rollout", "status", f"deployment/{GATEWAY_SERVICE}", f"--namespace={SYSTEM_NAMESPACE}")
     assert "harbour" in "".join(kit.ask(f"{kit.namespace}/chat", stream=True)["pieces"])
-
-
-@contextmanager
-def no_gateways(kit):
-    """The installation's gateways, scaled to none for as long as the context lasts."""
-    deployment = ("deployment", GATEWAY_SERVICE, f"--namespace={SYSTEM_NAMESPACE}")
-    count = kit.stack.get(*deployment)["spec"]["replicas"]
-    kit.stack.kubectl("scale", *deployment, "--replicas=0")
-    try:
-        yield
-    finally:
-        kit.stack.kubectl("scale", *deployment, f"--replicas={count}")
 
 
 def weights(kit):

@@ -92,6 +92,39 @@ DURATION = "write a span of time with its unit, such as 30s, 2m or 1h30m"
 PERCENTAGE = "write a percentage, such as 20% or 0.5%"
 OWN_LABELS = "labels under moorage.dev/ and app.kubernetes.io/managed-by are the operator's own; choose another key"
 OBJECT_NAME = "write the name of an object: lower case letters, digits, `-` and `.`"
+UNEVEN = (
+    "each pod of a replica gets as many ranks as the others; "
+    "make spec.sharding.tensorParallel a multiple of spec.sharding.pods"
+)
+RANKS_WITHOUT = (
+    "each rank needs an accelerator of its own, and spec.accelerator.count is how many each pod has; "
+    "raise it to spec.sharding.tensorParallel / spec.sharding.pods, or divide the ranks over more pods"
+)
+MIN_MAX = "minReplicas is more than maxReplicas; raise maxReplicas or lower minReplicas"
+IDLE_WITHOUT = (
+    "idleAfter belongs to minReplicas 0: write both to let an unused model go to zero, "
+    "such as minReplicas: 0 and idleAfter: 10m, or neither"
+)
+IDLE_SHORT = "idleAfter must be at least 1m, because a model takes its time to start again"
+TARGET = "write a number above 0, such as 8, 0.5 or 500m"
+NO_TARGETS = ("0", "0.0", "-1", "8Gi", 0)
+METRICS = (
+    'supported values: "RequestsInFlight", "QueueDepth", "KVCacheUtilization", "GPUUtilization", "CPUUtilization", '
+    '"TokensPerSecond"'
+)
+OVER_FULL = (
+    "a utilization is 0 to 100 in each replica, so a target above 100 would never add one; "
+    "write a percentage such as 80"
+)
+BUDGET_WITHOUT = (
+    "autoscaling.budget counts accelerators, so it needs spec.accelerator; "
+    "remove the budget: maxReplicas is the bound of a model on CPU"
+)
+ENV_PLACE = "where a pod is among the ranks of its replica follows from spec.sharding; remove it"
+BUDGET_OF_GROUPS = (
+    "autoscaling.budget.accelerators is less than minReplicas (at least 1) of accelerator.count "
+    "in each of sharding.pods need; raise the budget or lower minReplicas"
+)
 
 
 def above(resource: str) -> str:
@@ -132,6 +165,25 @@ def canary(*weights: int) -> dict[str, Any]:
 
 def gate(**fields: Any) -> dict[str, Any]:
     return rollout(gates=[fields])
+
+
+def ranks(count: int, pods: int = 1, accelerators: int = 0, **fields: Any) -> dict[str, Any]:
+    given = {"accelerator": {"count": accelerators}} if accelerators else {}
+    return also(sharding={"tensorParallel": count, "pods": pods}, **given, **fields)
+
+
+def budget(accelerators: int) -> dict[str, Any]:
+    targets = [{"metric": "RequestsInFlight", "averageValue": "8"}]
+    return {"minReplicas": 2, "maxReplicas": 4, "targets": targets, "budget": {"accelerators": accelerators}}
+
+
+def scaled(**fields: Any) -> dict[str, Any]:
+    targets = [{"metric": "RequestsInFlight", "averageValue": 8}]
+    return also(autoscaling={"maxReplicas": 4, "targets": targets, **fields})
+
+
+def target(value: Any, metric: str = "QueueDepth") -> dict[str, Any]:
+    return scaled(targets=[{"metric": metric, "averageValue": value}])
 
 
 def pods(**fields: Any) -> dict[str, Any]:
@@ -219,6 +271,26 @@ REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
         also(podTemplate={"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}),
         [("spec.podTemplate.metadata", OWN_LABELS)],
     ),
+    (ranks(3, 2), [("spec.sharding", UNEVEN)]),
+    (ranks(1, 2), [("spec.sharding", UNEVEN)]),
+    (also(sharding={"pods": 3}), [("spec.sharding", UNEVEN)]),
+    (ranks(2, 1, accelerators=1), [("spec", RANKS_WITHOUT)]),
+    (ranks(8, 2, accelerators=3), [("spec", RANKS_WITHOUT)]),
+    (ranks(4, 2, accelerators=2, autoscaling=budget(7)), [("spec", BUDGET_OF_GROUPS)]),
+    (also(engine={"env": [{"name": "LWS_WORKER_INDEX", "value": "1"}]}), [("spec.engine.env[0].name", ENV_PLACE)]),
+    (also(engine={"env": [{"name": "MOORAGE_GROUP", "value": "1"}]}), [("spec.engine.env[0].name", ENV_PLACE)]),
+    (scaled(minReplicas=5), [("spec.autoscaling", MIN_MAX)]),
+    (scaled(minReplicas=0), [("spec.autoscaling", IDLE_WITHOUT)]),
+    (scaled(idleAfter="10m"), [("spec.autoscaling", IDLE_WITHOUT)]),
+    (scaled(minReplicas=0, idleAfter="59s"), [("spec.autoscaling", IDLE_SHORT)]),
+    (scaled(minReplicas=0, idleAfter="soon"), [("spec.autoscaling.idleAfter", DURATION)]),
+    *[
+        (target(value), [("spec.autoscaling.targets[0].averageValue", TARGET)])
+        for value in ("0", "0.0", "-1", "8Gi", 0)
+    ],
+    (target("101", "KVCacheUtilization"), [("spec.autoscaling.targets[0]", OVER_FULL)]),
+    (target("many", "CPUUtilization"), [("spec.autoscaling.targets[0].averageValue", TARGET)]),
+    (scaled(budget={"accelerators": 1}), [("spec", BUDGET_WITHOUT)]),
     (pods(priorityClassName="High!"), [("spec.podTemplate.spec.priorityClassName", OBJECT_NAME)]),
     (pods(imagePullSecrets=[{"name": "My Secret"}]), [("spec.podTemplate.spec.imagePullSecrets[0].name", OBJECT_NAME)]),
 ]
@@ -257,6 +329,31 @@ REFUSED_BY_TYPE: list[tuple[dict[str, Any], tuple[str, str]]] = [
     ),
     (also(engine={"env": [{"name": "A", "value": "1"}] * 2}), ("spec.engine.env[1]", 'Duplicate value: {"name":"A"}')),
     (also(accelerator={"products": ["A", "A"]}), ("spec.accelerator.products[1]", 'Duplicate value: "A"')),
+    (ranks(0), ("spec.sharding.tensorParallel", "should be greater than or equal to 1")),
+    (ranks(128), ("spec.sharding.tensorParallel", "should be less than or equal to 64")),
+    (ranks(4, 0), ("spec.sharding.pods", "should be greater than or equal to 1")),
+    (also(autoscaling={"maxReplicas": 2}), ("spec.autoscaling.targets", "Required value")),
+    (scaled(targets=[]), ("spec.autoscaling.targets", "should have at least 1 items")),
+    (scaled(maxReplicas=0), ("spec.autoscaling.maxReplicas", "should be greater than or equal to 1")),
+    (
+        scaled(targets=[{"metric": "QueueDepth", "averageValue": value} for value in (1, 2)]),
+        ("spec.autoscaling.targets[1]", 'Duplicate value: {"metric":"QueueDepth"}'),
+    ),
+    (
+        target(1, "Requests"),
+        (
+            "spec.autoscaling.targets[0].metric",
+            METRICS,
+        ),
+    ),
+    (
+        scaled(behavior={"scaleDown": {"stabilizationWindowSeconds": 3601}}),
+        ("spec.autoscaling.behavior.scaleDown.stabilizationWindowSeconds", "should be less than or equal to 3600"),
+    ),
+    (
+        scaled(budget={"accelerators": 0}),
+        ("spec.autoscaling.budget.accelerators", "should be greater than or equal to 1"),
+    ),
     (canary(100), ("spec.rollout.steps[0].weight", "should be less than or equal to 99")),
     (canary(0), ("spec.rollout.steps[0].weight", "should be greater than or equal to 1")),
     (
@@ -344,6 +441,7 @@ def test_defaults_are_the_api_servers(admission):
         "model": {"source": "hf://org/name", "quantization": "None"},
         "engine": {"scheduling": {"policy": "FCFS", "maxRunning": 64}},
         "accelerator": {"resource": "nvidia.com/gpu", "count": 1},
+        "sharding": {"tensorParallel": 1, "pods": 1},
         "replicas": 1,
         "rollout": {
             "strategy": "RollingUpdate",
@@ -362,6 +460,22 @@ def test_a_step_a_gate_and_what_stays_warm_have_defaults(admission):
     assert taken["steps"] == [{"weight": 5, "hold": "0s"}]
     assert taken["gates"] == [{"metric": "ErrorRate", "max": "1%", "minRequests": 20}]
     assert taken["keepWarm"] == {"replicas": 1, "for": "30m"}
+
+
+def test_autoscaling_has_one_replica_at_least_unless_it_says_otherwise(admission):
+    assert admission.admit(scaled())["spec"]["autoscaling"]["minReplicas"] == 1
+    asleep = scaled(minReplicas=0, idleAfter="1m", maxReplicas=1)
+    assert admission.admit(asleep)["spec"]["autoscaling"]["minReplicas"] == 0
+
+
+@pytest.mark.parametrize("value", [8, "8", "0.5", "500m", "0.001", "100"])
+def test_a_target_is_a_number_or_thousandths(admission, value):
+    admission.admit(target(value, "GPUUtilization"))
+
+
+def test_a_budget_of_what_the_fewest_replicas_need_is_enough(admission):
+    fewest = {"minReplicas": 2, "budget": {"accelerators": 4}}
+    admission.admit({**scaled(**fewest), "accelerator": {"count": 2}})
 
 
 def test_what_is_free_in_a_pod_is_taken_and_nothing_else_of_a_pod(admission):
@@ -383,6 +497,17 @@ def test_a_given_part_keeps_the_defaults_of_the_rest(admission):
     }
     scheduling = admission.admit(also(engine={"scheduling": {"policy": "MLFQ"}}))["spec"]["engine"]["scheduling"]
     assert scheduling == {"policy": "MLFQ", "maxRunning": 64}
+
+
+def test_ranks_are_divided_as_the_rules_say_and_not_more_strictly(admission):
+    admission.admit(ranks(3))
+    admission.admit(ranks(2, 2))
+    admission.admit(ranks(8, 2, accelerators=4))
+    admission.admit(ranks(2, 1, accelerators=8))
+    admission.admit(ranks(4, 2, accelerators=2, autoscaling=budget(8)))
+    admission.admit(
+        also(engine={"env": [{"name": "LWS_OTHER", "value": "1"}, {"name": "MY_MOORAGE_GROUP", "value": ""}]})
+    )
 
 
 def test_a_gguf_file_is_taken_as_it_is(admission):

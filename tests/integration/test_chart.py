@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from moorage_api import names
+from moorage_operator.plan.metrics_api import NAME, OF_PODS, OF_THE_GROUP
+from moorage_operator.shell.registrar import INSTALLATION
 
 KUBE_VERSION = "1.34.0"
 
@@ -123,3 +125,25 @@ def test_the_operator_finds_the_gateways_by_their_label_and_they_know_their_name
     assert {"name": "internal", "containerPort": names.GATEWAY_INTERNAL_PORT} in container["ports"]
     named = {each["name"]: each.get("valueFrom") for each in container["env"]}
     assert named["MOORAGE_POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
+def _operator_rules(render, scope):
+    (role,) = [
+        o
+        for o in render(f"--set=scope={scope}")
+        if o["kind"] in {"Role", "ClusterRole"} and o["metadata"]["name"] == "moorage-operator"
+    ]
+    return role["rules"]
+
+
+def test_registrations_are_narrowed_to_their_names_and_to_the_whole_cluster(render):
+    rules = [rule for rule in _operator_rules(render, "cluster") if "apiservices" in rule["resources"]]
+    written = [rule["resourceNames"] for rule in rules if "patch" in rule["verbs"]]
+    assert written == [[NAME]]
+    read = {name for rule in rules if "get" in rule["verbs"] for name in rule["resourceNames"]}
+    assert read == {*OF_THE_GROUP, OF_PODS}
+    (roles,) = [rule for rule in _operator_rules(render, "cluster") if "clusterroles" in rule["resources"]]
+    assert (roles["resourceNames"], roles["verbs"]) == ([INSTALLATION], ["get"])
+    resources = {resource for rule in _operator_rules(render, "namespace") for resource in rule["resources"]}
+    assert not resources & {"apiservices", "clusterroles"}
+    assert "horizontalpodautoscalers" in resources

@@ -28,6 +28,18 @@ OBJECT: dict[str, Any] = {
         },
         "accelerator": {"resource": "nvidia.com/gpu", "count": 2, "products": ["A10"], "minMemory": "16Gi"},
         "resources": {"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"ephemeral-storage": "20Gi"}},
+        "sharding": {"tensorParallel": 2, "pods": 1},
+        "autoscaling": {
+            "minReplicas": 0,
+            "maxReplicas": 8,
+            "targets": [{"metric": "RequestsInFlight", "averageValue": "8"}],
+            "idleAfter": "10m",
+            "behavior": {
+                "scaleUp": {"selectPolicy": "Max", "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]},
+                "scaleDown": {"stabilizationWindowSeconds": 60},
+            },
+            "budget": {"accelerators": 16},
+        },
         "replicas": 2,
         "rollout": {
             "strategy": "Canary",
@@ -115,6 +127,7 @@ def test_defaults_stand_in_for_what_is_left_out():
     assert spec.to_api() == {
         "model": {"source": "python://llm", "quantization": "None"},
         "engine": {"scheduling": {"policy": "FCFS", "maxRunning": 64}},
+        "sharding": {"tensorParallel": 1, "pods": 1},
         "replicas": 1,
         "rollout": {
             "strategy": "RollingUpdate",
@@ -131,7 +144,7 @@ def test_a_known_object_has_no_unknown_fields():
 
 
 @pytest.mark.parametrize(
-    "path", ["spec.autoscaling", "spec.model.adapters", "spec.accelerator.sharding", "spec.resources.limits.hugepages"]
+    "path", ["spec.access", "spec.model.adapters", "spec.accelerator.sharding", "spec.resources.limits.hugepages"]
 )
 def test_an_unknown_field_is_ignored_and_named(path):
     parsed = parse(changed(path, {"some": "thing"}))

@@ -84,15 +84,18 @@ class ZeroWorld(LawfulWorld):
     @property
     def asleep(self):
         """Since when, as the newest stable record says; empty when it does not sleep."""
-        stable = [one["metadata"]["annotations"] for one in self._records() if _role(one) == "stable"]
-        newest = max(stable, key=lambda one: one["moorage.dev/role-since"], default={})
-        return newest.get(ASLEEP, "")
+        stable = self._stable()
+        return "" if stable is None else stable["metadata"]["annotations"].get(ASLEEP, "")
+
+    def _stable(self):
+        stable = [one for one in self._records() if _role(one) == "stable"]
+        return max(stable, key=lambda one: one["metadata"]["annotations"]["moorage.dev/role-since"], default=None)
 
     @property
     def wanted(self):
         """What the laws of rollouts count with."""
         if self.stopped or not self.asleep:
-            return self.deployment["spec"]["replicas"]
+            return super().wanted
         rests = self.decided.get("rollout", {}).get("reason") == "ScaledToZero"
         return 0 if rests or self._under_way() is None else 1
 
@@ -113,6 +116,16 @@ class ZeroWorld(LawfulWorld):
         assert not up or self.now - min(up) >= self.idle_after, "it had hardly come up"
         assert datetime.fromisoformat(self.asleep) == self.now
 
+    def _nothing_is_proven_at_zero(self, record):
+        """In sleep, who takes the place of the stable revision has a replica that answers, or has served before."""
+        number, old = _revision(record), self._stable()
+        if not self.asleep or self.stopped or _role(record) != "stable" or number == _revision(old):
+            super()._nothing_is_proven_at_zero(record)
+            return
+        before = next((one["metadata"]["annotations"] for one in self._records() if _revision(one) == number), {})
+        answers = any(pod.ready for pod in self.pods if pod.revision == number)
+        assert answers or before.get("moorage.dev/promoted"), f"r{number} is not proven"
+
     def _control(self):
         before = any(pod.ready for pod in self.pods)
         super()._control()
@@ -129,6 +142,10 @@ class ZeroWorld(LawfulWorld):
         super().check()
         if self.asleep and not self.stopped:
             assert self.condition("Available") == "True", "a request would wake it"
+
+
+def _revision(record):
+    return int(record["metadata"]["labels"]["moorage.dev/revision"])
 
 
 def _role(record):

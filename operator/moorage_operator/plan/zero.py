@@ -105,7 +105,7 @@ def fallen_asleep(scale: Scale) -> Scale:
 
 def returns(candidate: Standing) -> bool:
     """Whether a person goes back to a revision that has served: at zero there is nothing to prove then."""
-    return candidate.steering == "back" and bool(candidate.promoted)
+    return candidate.goes_back and not candidate.paused and bool(candidate.promoted)
 
 
 def _may_sleep(inputs: Inputs) -> bool:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from moorage_api import names
+
 _DAYS: Final = 365
 RENEW_SECONDS: Final = 300 * 24 * 3600
 """After this long there should be another."""
@@ -21,7 +23,7 @@ prompt = no
 distinguished_name = name
 x509_extensions = leaf
 [name]
-CN = {common_name}
+CN = {name}
 [leaf]
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
@@ -43,13 +45,13 @@ class Pair:
     certificate: str
 
 
-async def self_signed(names: Sequence[str]) -> Pair:
-    """Make a certificate for these DNS names, the first of which is its common name.
+async def self_signed(dns_names: Sequence[str]) -> Pair:
+    """Make a certificate for these DNS names.
 
     Raises:
         CertificateError: there is no `openssl`, or it failed.
     """
-    config = _CONFIG.format(common_name=names[0], names=",".join(f"DNS:{name}" for name in names))
+    config = _CONFIG.format(name=names.GATEWAY_METRICS, names=",".join(f"DNS:{name}" for name in dns_names))
     what = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-sha256", "-days", str(_DAYS)]
     # Both parts go to its standard output, which is a pipe.
     command = ["openssl", "req", "-x509", *what, "-config", "/dev/stdin"]

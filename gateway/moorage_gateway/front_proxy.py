@@ -52,6 +52,7 @@ def read(config_map: Mapping[str, Any]) -> FrontProxy | None:
     data = config_map.get("data") or {}
     authorities = data.get("requestheader-client-ca-file") or ""
     names = orjson.loads(data.get("requestheader-allowed-names") or "[]")
+    authorities.encode("ascii")  # as TLS takes it
     return FrontProxy(authorities, frozenset(str(name) for name in names)) if authorities else None
 
 

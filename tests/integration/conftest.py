@@ -14,6 +14,7 @@ from typing import Any, Final
 import kubernetes.client
 import kubernetes.config
 import pytest
+import yaml
 
 from e2e import waiting
 from e2e.cluster.controlplane import ControlPlane, control_plane
@@ -109,6 +110,18 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     kubectl("create", "namespace", name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def rights(plane: ControlPlane, kubectl: Kubectl, namespace: str, checkout: Path) -> str:
+    """The chart's rules for the operator, in this namespace; returns who has them."""
+    command = [plane.binaries / "helm", "template", "moorage", checkout / "charts/moorage", f"--namespace={namespace}"]
+    options = ["--set=scope=namespace", "--set=crds.install=false", "--kube-version=1.34.0"]
+    rendered = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=60).stdout
+    rules = [one for one in yaml.safe_load_all(rendered) if one and one["kind"] in ("Role", "RoleBinding")]
+    ours = [one for one in rules if one["metadata"]["name"].startswith("moorage-operator")]
+    kubectl("apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": ours}))
+    return f"system:serviceaccount:{namespace}:moorage-operator"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.integration.operator_kit import Operator, Proxy, StandIn, addresses, make_gateway_pod
 from tests.integration.test_operator import Team, named, settled
@@ -22,18 +21,6 @@ CANARY = {
     "steps": [{"weight": 20, "hold": "1s"}, {"weight": 50, "hold": "1s"}],
     "gates": [ERRORS],
 }
-
-
-@pytest.fixture
-def rights(plane, kubectl, namespace, checkout):
-    """The chart's rules for the operator, in this namespace; returns who has them."""
-    command = [plane.binaries / "helm", "template", "moorage", checkout / "charts/moorage", f"--namespace={namespace}"]
-    options = ["--set=scope=namespace", "--set=crds.install=false", "--kube-version=1.34.0"]
-    rendered = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=60).stdout
-    rules = [one for one in yaml.safe_load_all(rendered) if one and one["kind"] in ("Role", "RoleBinding")]
-    ours = [one for one in rules if one["metadata"]["name"].startswith("moorage-operator")]
-    kubectl("apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": ours}))
-    return f"system:serviceaccount:{namespace}:moorage-operator"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The accelerators of a revision: what each of its replicas is given, and whether they are what a pod waits for."""
+"""The accelerators of a revision: what each of its pods is given, and whether they are what a pod waits for."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -19,11 +19,11 @@ class Accelerators:
     resource: str
     """As nodes offer them, such as `nvidia.com/gpu`."""
     count: int
-    """How many each replica is given."""
+    """How many each pod is given."""
 
     @classmethod
     def of(cls, data: Manifest | None) -> "Accelerators | None":
-        """As the revision's record has them (its `data`); None where its replicas have none."""
+        """As the revision's record has them (its `data`); None where its pods have none."""
         recorded = remembered(llmdeployment.Accelerator, dig(data, "spec", "accelerator"))
         return None if recorded is None else cls(recorded.resource, recorded.count)
 

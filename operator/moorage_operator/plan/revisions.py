@@ -68,7 +68,7 @@ class Revision:
 
     @property
     def accelerators(self) -> Accelerators | None:
-        """What each of its replicas is given, whatever spec asks for by now; None where they have none."""
+        """What each of its pods is given, whatever spec asks for by now; None where they have none."""
         return Accelerators.of(self.data)
 
     @property

@@ -312,12 +312,6 @@ def _read(raw: Manifest) -> tuple[LLMDeployment | None, tuple[str, ...], str | N
     return parsed.deployment, parsed.unknown_fields, None
 
 
-def _accelerators(deployment: LLMDeployment | None) -> int:
-    if deployment is None or deployment.spec.accelerator is None:
-        return 0
-    return deployment.spec.accelerator.count * deployment.spec.sharding.pods
-
-
 def _wanted(raw: Manifest, running: dict[int, Workload], stable: Revision | None) -> int:
     """spec.replicas; while that is unusable, what runs already."""
     replicas = dig(raw, "spec", "replicas", default=1)

@@ -24,6 +24,7 @@ from moorage_operator.shell.inventory import Inventory
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import Backoff, WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
+from moorage_operator.shell.refusals import Refusals
 from moorage_operator.shell.registrar import Registrar
 from moorage_operator.shell.settings import Settings
 from moorage_operator.shell.shortage import keepers
@@ -61,6 +62,8 @@ class Leader:
     """The version that the cluster had when we took or last renewed the lead."""
     inventory: Inventory | None = None
     """None where nodes may not be listed."""
+    refusals: Refusals | None = None
+    """None where nobody looks at why pods of groups are missing."""
     registrar: Registrar | None = None
     """None where nothing of the whole cluster may be written."""
     listed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -81,6 +84,8 @@ class Leader:
                 await self.gateways.first_words()
             if self.inventory is not None:
                 tasks.create_task(self.inventory.run())
+            if self.refusals is not None:
+                tasks.create_task(self.refusals.run())
             if self.registrar is not None:
                 with contextlib.suppress(ClusterError):  # until it works nothing is decided about autoscalers
                     await self.registrar.look()

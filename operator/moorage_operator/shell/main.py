@@ -28,6 +28,7 @@ from moorage_operator.shell.lead import Leader
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
+from moorage_operator.shell.refusals import Refusals
 from moorage_operator.shell.registrar import Registrar
 from moorage_operator.shell.settings import Settings, read_settings
 
@@ -103,8 +104,17 @@ def _leader(
     nodes = inventory.of if inventory is not None else _one_namespace
     registrar = _registrar(settings, client, store, gateways, queue.add)
     known_metrics = registrar.state if registrar is not None else _no_cluster
+    refusals = Refusals(client, store, queue.add)
     reconciler = Reconciler(
-        store, writer, events, settings.context, _now, gateways=known, nodes=nodes, metrics=known_metrics
+        store,
+        writer,
+        events,
+        settings.context,
+        _now,
+        gateways=known,
+        nodes=nodes,
+        metrics=known_metrics,
+        told=refusals.of,
     )
     return Leader(
         settings=settings,
@@ -120,6 +130,7 @@ def _leader(
         gateways=gateways,
         inventory=inventory,
         registrar=registrar,
+        refusals=refusals,
         since=since,
     )
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -46,6 +46,7 @@ class Reconciler:
         now: the time.
         gateways: what the gateways know of a deployment; None in an installation without.
         nodes: what nodes have, for a deployment that waits for some of it; None where nobody knows yet.
+        told: why pods of a deployment's groups are not made, by the uid of their workload.
         metrics: whether autoscalers can have our metrics; None where nobody knows yet.
     """
 
@@ -59,6 +60,7 @@ class Reconciler:
         *,
         gateways: Callable[[Key], tuple[Gateway, ...]] | None = None,
         nodes: Callable[[Key], Nodes | None] = lambda _: None,
+        told: Callable[[Key], Mapping[str, str]] = lambda _: {},
         metrics: Callable[[], MetricsApi | None] = lambda: None,
     ) -> None:
         self._store = store
@@ -68,6 +70,7 @@ class Reconciler:
         self._now = now
         self._gateways = gateways
         self._nodes = nodes
+        self._told = told
         self._metrics = metrics
         self._untold: dict[Key, deque[tuple[Manifest, Event]]] = {}
         self._passing: dict[Key, datetime] = {}  # since when a status that tells of nothing but phases waits
@@ -109,6 +112,7 @@ class Reconciler:
             gateways=None if self._gateways is None else self._gateways(key),
             accelerators_short=keeps_warm(deployment) and is_short(self._store, key.namespace),
             nodes=self._nodes(key) if waits(self._store, key) else None,
+            told=self._told(key),
             metrics=self._metrics(),
         )
 

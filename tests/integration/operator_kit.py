@@ -99,7 +99,7 @@ def free_port():
 
 @dataclass
 class Operator:
-    """`moorage-operator` in a process of its own, which looks after one namespace."""
+    """`moorage-operator` in a process of its own, which looks after one namespace unless told otherwise."""
 
     folder: Path
     server: str
@@ -108,6 +108,8 @@ class Operator:
     image: str = "moorage/runtime:1"
     resync: float = 300
     gateways: bool = False
+    everywhere: bool = False
+    """It looks after all namespaces."""
     token: str = ""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
@@ -137,7 +139,7 @@ class Operator:
         return (
             f"--runtime-image={self.image}",
             f"--namespace={self.namespace}",
-            f"--watch-namespace={self.namespace}",
+            f"--watch-namespace={'' if self.everywhere else self.namespace}",
             f"--identity={self.identity}",
             f"--port={self.port}",
             f"--resync-seconds={self.resync}",

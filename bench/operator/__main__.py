@@ -3,7 +3,7 @@
 A real API server, etcd, controller manager and scheduler, and simulated nodes on which every pod is ready at once: what
 is left is what Kubernetes and the operator do. CPU is from the kernel's accounting, so that it means the same on a busy
 machine; the seconds are what this machine gives to all of them together. OBJECTS=100 makes it short; REPLICAS=4 gives
-each so many pods; PROFILE=FILE writes there what the operator's functions took.
+each so many pods; AUTOSCALING=1 gives each an autoscaler; PROFILE=FILE writes there what the operator's functions took.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ from moorage_operator.shell.credentials import connector
 
 _OBJECTS = int(os.environ.get("OBJECTS") or 1000)
 _REPLICAS = int(os.environ.get("REPLICAS") or 1)
+_AUTOSCALED = bool(os.environ.get("AUTOSCALING"))
 _PROFILE = os.environ.get("PROFILE")
 _NODES = 10
 _REST_SECONDS = 60.0
@@ -89,6 +90,7 @@ class Bench:
             "bench": "operator",
             "objects": _OBJECTS,
             "replicas": _REPLICAS,
+            "autoscaled": _AUTOSCALED,
             "available_s": round(created.seconds, 1),
             "update_s": round(updated.seconds, 1),
             "restart_s": round(restart_s, 2),
@@ -204,7 +206,10 @@ def _say(text: str) -> None:
 async def _measure(plane: ControlPlane) -> dict[str, Any]:
     operator = Operator(plane.directory, Path(_PROFILE) if _PROFILE else None)
     connection = connector(os.environ)()
-    async with aiohttp.ClientSession() as session, Fleet(connection, _OBJECTS, _REPLICAS) as fleet:
+    async with (
+        aiohttp.ClientSession() as session,
+        Fleet(connection, _OBJECTS, _REPLICAS, autoscaled=_AUTOSCALED) as fleet,
+    ):
         try:
             return await Bench(plane, fleet, operator, session).run()
         finally:
@@ -217,7 +222,7 @@ def main() -> None:
     progress = Progress()
     with (
         tempfile.TemporaryDirectory(prefix="moorage-bench-") as folder,
-        control_plane(Path(folder), progress) as plane,
+        control_plane(Path(folder), progress, autoscaler_sync="15s") as plane,
         simulated_nodes(plane, _NODES, progress),
     ):
         os.environ["KUBECONFIG"] = str(plane.kubeconfig)

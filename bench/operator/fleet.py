@@ -23,6 +23,7 @@ _SPEC: Final = {
     "model": {"source": f"hf://moorage/simulated@{'0' * 40}"},
     "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
 }
+_AUTOSCALING: Final = {"maxReplicas": 4, "targets": [{"metric": "RequestsInFlight", "averageValue": "8"}]}
 _DAY: Final = 86_400
 _SOON: Final = 60
 _ENDLESS: Final = aiohttp.ClientTimeout(total=None)
@@ -45,10 +46,11 @@ class Fleet:
         connection: who the people are.
         count: how many objects.
         replicas: of each.
+        autoscaled: whether each has an autoscaler. Nobody serves it figures, so it changes nothing.
     """
 
-    def __init__(self, connection: Connection, count: int, replicas: int = 1) -> None:
-        self._connection, self._replicas = connection, replicas
+    def __init__(self, connection: Connection, count: int, replicas: int = 1, *, autoscaled: bool = False) -> None:
+        self._connection, self._replicas, self._autoscaled = connection, replicas, autoscaled
         self.keys = [Key(f"team-{number % _NAMESPACES}", f"model-{number:04}") for number in range(count)]
         self._seen: dict[Key, Manifest] = {}
         self._accepted: Callable[[Manifest], bool] = bool
@@ -173,7 +175,7 @@ class Fleet:
 
     def _made(self, key: Key) -> Manifest:
         metadata = {"name": key.name, "namespace": key.namespace}
-        spec = {**_SPEC, "replicas": self._replicas}
+        spec = {**_SPEC, "replicas": self._replicas, **({"autoscaling": _AUTOSCALING} if self._autoscaled else {})}
         return {"apiVersion": names.API_VERSION, "kind": names.KIND, "metadata": metadata, "spec": spec}
 
     def _take(self, one: Manifest) -> None:

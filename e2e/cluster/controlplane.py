@@ -23,6 +23,8 @@ from e2e.cluster.provider import ClusterError
 SERVICE_RANGE: Final = "10.96.0.0/16"
 SERVICE_ADDRESS: Final = "10.96.0.1"
 POD_RANGE: Final = "10.244.0.0/16"
+QUICKLY: Final = "2s"
+"""How often autoscalers look where a test waits for them; every 15 s by default."""
 _LOOPBACK: Final = "127.0.0.1"
 _READY_DEADLINE: Final = 90.0
 _ATTEMPTS: Final = 3
@@ -96,12 +98,15 @@ class ControlPlane:
 
 
 @contextmanager
-def control_plane(directory: Path, progress: Progress | None = None) -> Iterator[ControlPlane]:
+def control_plane(
+    directory: Path, progress: Progress | None = None, *, autoscaler_sync: str = QUICKLY
+) -> Iterator[ControlPlane]:
     """Run a control plane on free loopback ports for as long as the context lasts.
 
     Args:
         directory: A folder for its data and logs, which may exist but holds no other control plane.
         progress: Where to say what takes long: the binary is built when it is not there yet.
+        autoscaler_sync: How often autoscalers look, such as `15s`.
 
     Raises:
         ClusterError: something is missing on this machine, or a part does not come up.
@@ -112,7 +117,7 @@ def control_plane(directory: Path, progress: Progress | None = None) -> Iterator
     credentials = Credentials.create(directory / "pki")
     supervisor = Supervisor(directory, tied_to_this_process())
     try:
-        listen = _start_on_free_ports(supervisor, binaries, credentials)
+        listen = _start_on_free_ports(supervisor, binaries, credentials, autoscaler_sync)
         certificate = credentials.authority.pair.certificate
         config = kubeconfig.write(directory / "kubeconfig", listen.url, certificate, credentials.admin)
         yield ControlPlane(directory, config, listen.url, binaries.folder)
@@ -120,14 +125,17 @@ def control_plane(directory: Path, progress: Progress | None = None) -> Iterator
         supervisor.stop()
 
 
-def _start_on_free_ports(supervisor: Supervisor, binaries: Binaries, credentials: Credentials) -> Listen:
+def _start_on_free_ports(
+    supervisor: Supervisor, binaries: Binaries, credentials: Credentials, autoscaler_sync: str
+) -> Listen:
     """Start on ports that were free a moment ago, and once more on others when somebody else took one meanwhile."""
     certificate = credentials.authority.pair.certificate
     for attempt in range(1, _ATTEMPTS + 1):
         port, etcd_port, etcd_peer_port = _free_ports(3)
         listen = Listen(port, etcd_port, etcd_peer_port, address=_LOOPBACK)
         try:
-            start(supervisor, binaries, credentials, listen, Api(listen.url, certificate, credentials.admin))
+            api = Api(listen.url, certificate, credentials.admin)
+            start(supervisor, binaries, credentials, listen, api, autoscaler_sync=autoscaler_sync)
         except ClusterError as error:
             supervisor.stop()
             if attempt == _ATTEMPTS or "address already in use" not in str(error):
@@ -137,7 +145,15 @@ def _start_on_free_ports(supervisor: Supervisor, binaries: Binaries, credentials
     raise AssertionError  # the last attempt returns or raises
 
 
-def start(supervisor: Supervisor, binaries: Binaries, credentials: Credentials, listen: Listen, api: Api) -> None:
+def start(
+    supervisor: Supervisor,
+    binaries: Binaries,
+    credentials: Credentials,
+    listen: Listen,
+    api: Api,
+    *,
+    autoscaler_sync: str = QUICKLY,
+) -> None:
     """Start the three parts and return once the API server is ready.
 
     Args:
@@ -146,6 +162,7 @@ def start(supervisor: Supervisor, binaries: Binaries, credentials: Credentials, 
         credentials: What they know one another by.
         listen: Where they listen.
         api: How the API server is reached from this process, to see that it is ready.
+        autoscaler_sync: How often autoscalers look.
 
     Raises:
         ClusterError: a part ended or is not ready in time.
@@ -157,7 +174,7 @@ def start(supervisor: Supervisor, binaries: Binaries, credentials: Credentials, 
         supervisor.folder / "controller-manager.kubeconfig", listen.url, certificate, credentials.controllers
     )
     supervisor.wait("kube-apiserver", api.ready, "being ready", _READY_DEADLINE)
-    supervisor.start("kube-controller-manager", controllers_command(binaries, credentials, config))
+    supervisor.start("kube-controller-manager", controllers_command(binaries, credentials, config, autoscaler_sync))
 
 
 def etcd_command(binaries: Binaries, folder: Path, listen: Listen) -> list[str]:
@@ -215,7 +232,9 @@ def apiserver_command(binaries: Binaries, credentials: Credentials, listen: List
     ]
 
 
-def controllers_command(binaries: Binaries, credentials: Credentials, config: Path) -> list[str]:
+def controllers_command(
+    binaries: Binaries, credentials: Credentials, config: Path, autoscaler_sync: str = QUICKLY
+) -> list[str]:
     """Return the command of kube-controller-manager, with an autoscaler that acts within seconds, as tests want it."""
     authority = credentials.authority.pair
     return [
@@ -234,7 +253,7 @@ def controllers_command(binaries: Binaries, credentials: Credentials, config: Pa
         "--kube-api-qps=500",
         "--kube-api-burst=1000",
         "--concurrent-replicaset-syncs=20",
-        "--horizontal-pod-autoscaler-sync-period=2s",
+        f"--horizontal-pod-autoscaler-sync-period={autoscaler_sync}",
         "--horizontal-pod-autoscaler-initial-readiness-delay=5s",
     ]
 

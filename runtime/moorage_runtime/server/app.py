@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from moorage_api import names
 from moorage_runtime.server.answer import Answer, Delta
 from moorage_runtime.server.bodies import Bodies
+from moorage_runtime.server.cpu import CpuMeter
 from moorage_runtime.server.errors import ApiError, InvalidRequestError
 from moorage_runtime.server.events import DONE, Events, event
 from moorage_runtime.server.fields import Fields
@@ -108,7 +109,7 @@ def _model(service: Service) -> dict[str, object]:
 
 
 def _add_status_routes(app: FastAPI, service: Service, gpus: GpuMonitor) -> None:
-    state = service.state
+    state, cpu = service.state, CpuMeter()
 
     @app.get(names.HEALTH_PATH)
     async def healthz() -> Response:
@@ -132,12 +133,13 @@ def _add_status_routes(app: FastAPI, service: Service, gpus: GpuMonitor) -> None
 
     @app.get(names.TELEMETRY_PATH)
     async def telemetry() -> Response:
-        load, stats = service.load(), service.client.stats
+        load, stats, used = service.load(), service.client.stats, cpu.utilization()
         return _json(
             {
                 "running": load.running,
                 "waiting": load.waiting,
                 "kvCacheUtilization": round(stats.kv_utilization, 4),
+                **({} if used is None else {"cpuUtilization": round(used, 4)}),
                 "tokensPerSecond": round(stats.tokens_per_second, 2),
                 "phase": state.phase,
                 "message": state.message,

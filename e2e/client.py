@@ -1,6 +1,6 @@
 """OpenAI's own client as a user inside the cluster would run it: one question, or a load that runs until told to stop.
 
-    python -m e2e.client BASE_URL MODEL ask [--stream]
+    python -m e2e.client BASE_URL MODEL ask [--stream] [--question TEXT] [--tokens 64]
     python -m e2e.client BASE_URL MODEL load --workers 2      # ends when standard input ends, or after --seconds
     python -m e2e.client BASE_URL MODEL load --tokens 400     # each answer is that long, whatever the model says
 
@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from openai import OpenAI, OpenAIError
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionUserMessageParam
 
 QUESTION: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": "What is a harbour?"}]
 SHORT: Final = 16
@@ -40,24 +40,28 @@ def main() -> None:
     # The client's own retries would hide a lost request.
     client = OpenAI(base_url=arguments.base_url, api_key="none", max_retries=0, timeout=120)
     if arguments.verb == "ask":
-        print(json.dumps(ask(client, arguments.model, stream=arguments.stream)))
+        answer = ask(client, arguments.model, arguments.question, stream=arguments.stream, tokens=arguments.tokens)
+        print(json.dumps(answer))
     else:
         pace = arguments.workers, arguments.seconds, arguments.tokens
         load(client, arguments.model, *pace, pause=arguments.pause)
 
 
-def ask(client: OpenAI, model: str, *, stream: bool, tokens: int | None = None) -> dict[str, object]:
+def ask(
+    client: OpenAI, model: str, question: str | None = None, *, stream: bool, tokens: int | None = None
+) -> dict[str, object]:
     """Ask one question; with `stream` the answer's pieces stay apart. `tokens`: the answer is exactly that long."""
     length, exact = tokens or SHORT, {"ignore_eos": tokens is not None}
+    messages = QUESTION if question is None else [ChatCompletionUserMessageParam(role="user", content=question)]
     if not stream:
         answer = client.chat.completions.create(
-            model=model, messages=QUESTION, max_tokens=length, temperature=0, extra_body=exact
+            model=model, messages=messages, max_tokens=length, temperature=0, extra_body=exact
         )
         return {"pieces": [answer.choices[0].message.content], "finish_reason": answer.choices[0].finish_reason}
     pieces: list[str] = []
     finish_reason = None
     for chunk in client.chat.completions.create(
-        model=model, messages=QUESTION, max_tokens=length, temperature=0, stream=True, extra_body=exact
+        model=model, messages=messages, max_tokens=length, temperature=0, stream=True, extra_body=exact
     ):
         for choice in chunk.choices:
             pieces += [choice.delta.content] if choice.delta.content else []
@@ -112,7 +116,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("base_url", help="http://HOST[:PORT]/v1")
     parser.add_argument("model", help="the model's public name")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("ask").add_argument("--stream", action="store_true")
+    asker = verbs.add_parser("ask")
+    asker.add_argument("--stream", action="store_true")
+    asker.add_argument("--question", metavar="TEXT", help="default: what a harbour is")
+    asker.add_argument("--tokens", type=int, help="length of the answer (default: short, and as the model ends it)")
     loader = verbs.add_parser("load")
     loader.add_argument("--workers", type=int, default=2)
     loader.add_argument("--tokens", type=int, help="length of each answer (default: short, and as the model ends it)")

@@ -17,7 +17,9 @@ from e2e.client import Record
 from e2e.stack import GATEWAY_PORT, GATEWAY_SERVICE, ROOT, SYSTEM_NAMESPACE, CommandError, Stack
 from e2e.waiting import eventually
 
-CHILDREN: Final = "deployments,replicasets,pods,services,controllerrevisions,poddisruptionbudgets"
+CHILDREN: Final = (
+    "deployments,replicasets,statefulsets,pods,services,networkpolicies,controllerrevisions,poddisruptionbudgets"
+)
 MANAGED: Final = "app.kubernetes.io/managed-by=moorage"
 READ_ALL: Final = """
 import sys, urllib.request
@@ -188,9 +190,16 @@ class Kit:
         finally:
             self.stack.kubectl("scale", *deployment, f"--replicas={count}")
 
-    def ask(self, model: str, *, stream: bool, at: str | None = None) -> dict[str, Any]:
-        """Ask one question with the official client, in the cluster's network, at the gateway or another address."""
-        argv = self._client(model, "ask", *(["--stream"] if stream else []), at=at)
+    def ask(
+        self, model: str, question: str | None = None, *, stream: bool, tokens: int | None = None, at: str | None = None
+    ) -> dict[str, Any]:
+        """Ask one question with the official client, in the cluster's network, at the gateway or another address.
+
+        `tokens`: the length of the answer; without it it is short.
+        """
+        asked = [f"--question={question}"] if question is not None else []
+        length = [f"--tokens={tokens}"] if tokens else []
+        argv = self._client(model, "ask", *(["--stream"] if stream else []), *asked, *length, at=at)
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))

@@ -5,10 +5,10 @@ import json
 import pytest
 import yaml
 
-from e2e.stack import ROOT, SYSTEM_NAMESPACE
+from e2e.hub import publish
+from e2e.stack import ROOT
 
 EXAMPLE = ROOT / "examples" / "quantized-cpu.yaml"
-HUB_SERVER = ROOT / "tests" / "unit" / "moorage_runtime_fetch" / "hub_server.py"
 
 
 @pytest.fixture(scope="module")
@@ -16,24 +16,11 @@ def helper(kit):
     """The example's name; a smaller model stands on the hub under the name of its own."""
     manifest = yaml.safe_load(EXAMPLE.read_text())
     spec = manifest["spec"]
-    spec["engine"]["env"] = [{"name": "HF_ENDPOINT", "value": hub(kit, spec["model"]["source"])}]
+    spec["engine"]["env"] = [{"name": "HF_ENDPOINT", "value": publish(kit, spec["model"]["source"], "BF16")}]
     spec["resources"]["requests"] = {"cpu": "100m", "memory": "512Mi"}
     kit.apply(yaml.safe_dump(manifest))
     kit.wait_ready("helper")
     return f"{kit.namespace}/helper"
-
-
-def hub(kit, source):
-    """Start the hub; its address."""
-    operator = kit.stack.get("deployment", "moorage-operator", f"--namespace={SYSTEM_NAMESPACE}")
-    (container,) = operator["spec"]["template"]["spec"]["containers"]
-    image = next(one["value"] for one in container["env"] if one["name"] == "MOORAGE_RUNTIME_IMAGE")
-    files = [f"--from-file={path}" for path in (HUB_SERVER, kit.directory / "hub.py")]
-    kit.kubectl("create", "configmap", "hub", *files)
-    pod = (kit.directory / "hub.yaml").read_text()
-    kit.apply(pod.replace("IMAGE", image).replace("REPOSITORY", source.removeprefix("hf://")))
-    kit.kubectl("wait", "--for=condition=Ready", "pod/hub", "--timeout=240s")
-    return f"http://hub.{kit.namespace}"
 
 
 def kernels(kit, revision):

@@ -1,6 +1,6 @@
-"""The hub of this case: SmolLM2 as its publisher has it, in bfloat16, made from the GGUF file in the runtime's image.
+"""The hub: SmolLM2 in safetensors, in bfloat16 as its publisher has it or in float32, made from a GGUF file.
 
-python hub.py REPOSITORY GGUF_FILE
+python serve.py REPOSITORY BF16|F32 GGUF_FILE
 """
 
 import json
@@ -22,20 +22,24 @@ MLP = [f"mlp.{name}_proj.weight" for name in ("gate", "up", "down")]
 LAYER = ["input_layernorm.weight", "post_attention_layernorm.weight", *ATTENTION, *MLP]
 
 
-def tensors(checkpoint):
-    """{name: bfloat16 numbers, as bytes of their shape}."""
+def tensors(checkpoint, kind):
+    """(name, numbers of that type in their shape); those of bfloat16 as their bits."""
     layers = [f"model.layers.{layer}.{part}" for layer in range(checkpoint.config.layers) for part in LAYER]
     for name in ("model.embed_tokens.weight", "model.norm.weight", *layers):
-        bits = floats_of(checkpoint.stored(name)).view(np.uint32)
-        yield name, ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+        numbers = floats_of(checkpoint.stored(name))
+        if kind == "F32":
+            yield name, numbers
+        else:
+            bits = numbers.view(np.uint32)
+            yield name, ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
-def safetensors(checkpoint):
+def safetensors(checkpoint, kind):
     """The weights as one file."""
     header, parts, at = {}, [], 0
-    for name, values in tensors(checkpoint):
+    for name, values in tensors(checkpoint, kind):
         end = at + values.nbytes
-        header[name] = {"dtype": "BF16", "shape": list(values.shape), "data_offsets": [at, end]}
+        header[name] = {"dtype": kind, "shape": list(values.shape), "data_offsets": [at, end]}
         parts.append(values.tobytes())
         at = end
     head = json.dumps(header).encode()
@@ -62,18 +66,18 @@ def config(checkpoint):
     }
 
 
-def model(gguf):
+def model(gguf, kind):
     """The files of the repository."""
     checkpoint = open_checkpoint(gguf)
     return {
         "config.json": json.dumps(config(checkpoint)).encode(),
         "tokenizer.json": load_card(gguf).tokenizer.to_str().encode(),
         "chat_template.jinja": read_metadata(gguf)["tokenizer.chat_template"].encode(),
-        "model.safetensors": safetensors(checkpoint),
+        "model.safetensors": safetensors(checkpoint, kind),
     }
 
 
 if __name__ == "__main__":
-    files = model(Path(sys.argv[2]))
-    Hub(("0.0.0.0", 8000)).repositories[sys.argv[1]] = files
+    _, repository, kind, gguf = sys.argv
+    Hub(("0.0.0.0", 8000)).repositories[repository] = model(Path(gguf), kind)
     threading.Event().wait()

@@ -147,3 +147,62 @@ def test_registrations_are_narrowed_to_their_names_and_to_the_whole_cluster(rend
     resources = {resource for rule in _operator_rules(render, "namespace") for resource in rule["resources"]}
     assert not resources & {"apiservices", "clusterroles"}
     assert "horizontalpodautoscalers" in resources
+
+
+def _gateways(objects):
+    (found,) = [o for o in objects if o["kind"] == "Deployment" and o["metadata"]["name"] == names.GATEWAY]
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    return container
+
+
+def test_autoscalers_find_the_gateways_where_the_operator_registers_them(render):
+    objects = render("--set=scope=cluster")
+    container = _gateways(objects)
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert ports["metrics"] == names.GATEWAY_METRICS_PORT
+    assert {"name": "MOORAGE_METRICS_PORT", "value": str(names.GATEWAY_METRICS_PORT)} in container["env"]
+    assert {"name": "MOORAGE_NAMESPACE", "value": "moorage-system"} in container["env"]
+    (service,) = [o for o in objects if o["kind"] == "Service" and o["metadata"]["name"] == names.GATEWAY_METRICS]
+    assert service["spec"]["ports"] == [{"name": "metrics", "port": 443, "targetPort": "metrics"}]
+    assert service["spec"]["selector"][names.NAME_LABEL] == names.GATEWAY
+
+
+def test_in_one_namespace_there_are_no_figures_for_autoscalers(render):
+    objects = render("--set=scope=namespace")
+    container = _gateways(objects)
+    assert "metrics" not in {each["name"] for each in container["ports"]}
+    assert "MOORAGE_METRICS_PORT" not in {each["name"] for each in container["env"]}
+    assert names.GATEWAY_METRICS not in {o["metadata"]["name"] for o in objects}
+    assert {o["metadata"]["namespace"] for o in objects if "namespace" in o["metadata"]} == {"moorage-system"}
+
+
+def test_only_pods_reach_the_gateways_figures_and_requests(render):
+    (policy,) = [o for o in render() if o["kind"] == "NetworkPolicy"]
+    rules = [(each.get("from"), [port["port"] for port in each["ports"]]) for each in policy["spec"]["ingress"]]
+    assert rules == [(None, ["http"]), (None, ["metrics"]), ([{"namespaceSelector": {}}], ["internal"])]
+    assert not [o for o in render("--set=gateway.networkPolicy=false") if o["kind"] == "NetworkPolicy"]
+
+
+def test_the_gateway_may_learn_how_to_tell_the_api_server_from_others_and_nothing_else_there(
+    render, kubectl, namespace
+):
+    rights = [
+        o
+        for o in render(f"--namespace={namespace}")
+        if o["metadata"]["name"].endswith(("moorage-gateway", "moorage-gateway-metrics")) and "rbac" in o["apiVersion"]
+    ]
+    assert len(rights) == 3
+    everything = json.dumps({"apiVersion": "v1", "kind": "List", "items": rights})
+    kubectl("apply", "--filename=-", stdin=everything)
+    try:
+        for verb in ("list", "watch"):
+            assert _may(kubectl, namespace, verb, "configmaps/extension-apiserver-authentication", "kube-system")
+            assert not _may(kubectl, namespace, verb, "configmaps", "kube-system")
+            assert _may(kubectl, namespace, verb, "pods", namespace)
+    finally:
+        kubectl("delete", "--filename=-", stdin=everything)
+
+
+def _may(kubectl, namespace, verb, what, where):
+    user = f"--as=system:serviceaccount:{namespace}:moorage-gateway"
+    return kubectl.run("auth", "can-i", verb, what, f"--namespace={where}", user).stdout.strip() == "yes"

@@ -17,6 +17,7 @@ def manifest(*, rollout=None, accelerator=None, sharding=None, **wish):
     return {**kind, "metadata": {"name": "chat", "namespace": "team"}, "spec": spec}
 
 
+STUCK = "no room beside them: it waits; maxUnavailable: 1 would let it replace one"
 BETWEEN = "  scaling between 1 and 4 replicas by RequestsInFlight 8, QueueDepth 0.5 per replica"
 
 
@@ -52,8 +53,7 @@ def test_that_it_goes_to_zero():
             {"maxSurge": 1, "maxUnavailable": 0},
             [
                 "the budget of 8 x nvidia.com/gpu is 4 replicas of 2",
-                "a rollout from 4 replicas finds no room beside them: "
-                "it waits; maxUnavailable: 1 would let it replace one",
+                f"a rollout from 4 replicas finds {STUCK}",
             ],
         ),
         (
@@ -69,8 +69,7 @@ def test_that_it_goes_to_zero():
             None,
             [
                 "the budget of 2 x nvidia.com/gpu is 1 replica of 2; of maxReplicas 4 the rest is cut",
-                "a rollout from 1 replica finds no room beside them: "
-                "it waits; maxUnavailable: 1 would let it replace one",
+                f"a rollout from 1 replica finds {STUCK}",
             ],
         ),
         (

@@ -3,10 +3,9 @@
 By the `openssl` command: it comes with Debian's ca-certificates, and Python's own `ssl` makes no certificates.
 """
 
-import asyncio
 import os
 import ssl
-from asyncio.subprocess import PIPE
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Final
 from moorage_api import names
 
 _DAYS: Final = 365
+_PATIENCE_SECONDS: Final = 60
 RENEW_SECONDS: Final = 300 * 24 * 3600
 """After this long there should be another."""
 _CONFIG: Final = """\
@@ -45,24 +45,24 @@ class Pair:
     certificate: str
 
 
-async def self_signed(dns_names: Sequence[str]) -> Pair:
-    """Make a certificate for these DNS names.
+def self_signed(dns_names: Sequence[str]) -> Pair:
+    """Make a certificate for these DNS names. Blocks for some milliseconds.
 
     Raises:
         CertificateError: there is no `openssl`, or it failed.
     """
     config = _CONFIG.format(name=names.GATEWAY_METRICS, names=",".join(f"DNS:{name}" for name in dns_names))
     what = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-sha256", "-days", str(_DAYS)]
-    # Both parts go to its standard output, which is a pipe.
-    command = ["openssl", "req", "-x509", *what, "-config", "/dev/stdin"]
+    command = ["openssl", "req", "-x509", *what, "-config", "/dev/stdin"]  # which writes both parts to its output
     try:
-        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)
-    except OSError as error:
+        done = subprocess.run(  # noqa: S603 - nothing in it is anybody else's
+            command, input=config, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise CertificateError(f"openssl cannot be run: {error}") from error
-    out, err = await process.communicate(config.encode())
-    key, begin, rest = out.decode().partition(_BEGIN)
-    if process.returncode != 0 or not begin:
-        raise CertificateError(f"openssl failed: {err.decode().strip()[-300:]}")
+    key, begin, rest = done.stdout.partition(_BEGIN)
+    if done.returncode != 0 or not begin:
+        raise CertificateError(f"openssl failed: {done.stderr.strip()[-300:]}")
     return Pair(key, begin + rest)
 
 

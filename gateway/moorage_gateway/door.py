@@ -48,7 +48,7 @@ class Door:
         """Keep the door, until cancelled. Where no certificate can be made there is none, and the log says why."""
         try:
             while True:
-                await self._keep(await certificate.self_signed(self._names))
+                await self._keep(await asyncio.to_thread(certificate.self_signed, self._names))
         except CertificateError:
             log.exception("no custom metrics are served")
 

@@ -200,9 +200,13 @@ def _server(
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=drain_seconds,
-        ssl_context_factory=None if tls is None else lambda *_: tls,
+        ssl_context_factory=None if tls is None else _given(tls),
     )
     return Server(config)
+
+
+def _given(tls: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
+    return lambda *_: tls
 
 
 def _stop_signal() -> asyncio.Event:

@@ -342,10 +342,10 @@ async def test_without_openssl_the_gateway_goes_on_without_custom_metrics(keep, 
     assert door.__name__ in {record.name for record in caplog.records}
 
 
-async def test_what_openssl_says_is_in_the_error(monkeypatch, tmp_path):
+def test_what_openssl_says_is_in_the_error(monkeypatch, tmp_path):
     program = tmp_path / "openssl"
     program.write_text("#!/bin/sh\necho no entropy >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(certificate.CertificateError, match="openssl failed: no entropy"):
-        await certificate.self_signed([SERVICE])
+        certificate.self_signed([SERVICE])

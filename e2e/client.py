@@ -52,7 +52,9 @@ def ask(
 ) -> dict[str, object]:
     """Ask one question; with `stream` the answer's pieces stay apart. `tokens`: the answer is exactly that long."""
     length, exact = tokens or SHORT, {"ignore_eos": tokens is not None}
-    messages = QUESTION if question is None else [ChatCompletionUserMessageParam(role="user", content=question)]
+    messages: list[ChatCompletionMessageParam] = QUESTION
+    if question is not None:
+        messages = [ChatCompletionUserMessageParam(role="user", content=question)]
     if not stream:
         answer = client.chat.completions.create(
             model=model, messages=messages, max_tokens=length, temperature=0, extra_body=exact

@@ -33,7 +33,7 @@ def scaling(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:
         words = Reason.SCALING_DISABLED.explanation.replace("NAME", scaled.deployment["metadata"]["name"])
         return Scaling(active=False, why=Finding(Reason.SCALING_DISABLED, words))
     if scaled.metrics is None:
-        return _as_before(before)
+        return as_before(before)
     hindrance = _without_metrics(scaled, scaled.metrics) or _two_writers(scaled)
     if hindrance is not None:
         return Scaling(active=False, why=hindrance)
@@ -43,8 +43,8 @@ def scaling(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:
     return _by_its_word(scaled, before, now)
 
 
-def _as_before(before: Condition | None) -> Scaling:
-    """Nobody has looked: what was written last stands."""
+def as_before(before: Condition | None) -> Scaling:
+    """What was written last stands, while nobody knows better."""
     if before is None or before.reason not in set(Reason):
         return _waiting(None)
     active = {ConditionStatus.TRUE: True, ConditionStatus.FALSE: False}.get(before.status)
@@ -90,7 +90,7 @@ def _by_its_word(scaled: Scaled, before: Condition | None, now: datetime) -> Sca
             words = f"{_sentence(str(bad.get('message', bad.get('reason', ''))))} {Reason.METRICS_MISSING.explanation}"
             return Scaling(active=False, why=Finding(Reason.METRICS_MISSING, words))
         known = before is not None and before.reason in {Reason.METRICS_FOUND, Reason.METRICS_MISSING}
-        return replace(_as_before(before) if known else _waiting(None), wake=left)
+        return replace(as_before(before) if known else _waiting(None), wake=left)
     if not _said(scaled.autoscaler, "ScalingActive"):
         return _waiting(None)
     return Scaling(active=True, why=Finding(Reason.METRICS_FOUND, _found(scaled)))

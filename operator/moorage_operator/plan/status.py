@@ -28,7 +28,7 @@ from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.findings import ASLEEP, finding, not_found
 from moorage_operator.plan.remembered import Row, all_remembered
 from moorage_operator.plan.rollout import Verdict
-from moorage_operator.plan.scaling import Scaling, scaling
+from moorage_operator.plan.scaling import Scaling, as_before, scaling
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.snapshot import Event, Snapshot
 from moorage_operator.plan.standings import standing
@@ -170,8 +170,10 @@ def _gpus(found: Situation, clock: _Clock) -> Health | None:
 
 def _scaling(snapshot: Snapshot, found: Situation, clock: _Clock) -> Scaling | None:
     """Whether the number of replicas follows the load; None where it is not to."""
-    wish = scaled(snapshot, found)
-    return None if wish is None else scaling(wish, clock.before.get(ConditionType.SCALING_ACTIVE), found.now)
+    wish, before = scaled(snapshot, found), clock.before.get(ConditionType.SCALING_ACTIVE)
+    if wish is not None:
+        return scaling(wish, before, found.now)
+    return as_before(before) if found.invalid is not None and before is not None else None
 
 
 def _startup(snapshot: Snapshot, found: Situation) -> Startup | None:

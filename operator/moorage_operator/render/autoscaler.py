@@ -6,13 +6,18 @@ over all serving replicas; `averageValue` makes the autoscaler divide that by th
 Source: KEP-2702 (autoscaling/v2).
 """
 
+import json
 import math
-from typing import Any
+from typing import Any, Final
 
 from moorage_api import names
 from moorage_api.autoscaling import Autoscaling, Target
 from moorage_api.quantity import quantity_value
 from moorage_operator.render.context import Owner
+
+BEHAVIOR: Final = f"{names.GROUP}/behavior"
+"""Annotation: what spec says of it. The API server fills in what is left out, so that the live object cannot tell what
+was asked for."""
 
 
 def autoscaler(owner: Owner, autoscaling: Autoscaling, *, by_cpu_alone: bool = False) -> dict[str, Any] | None:
@@ -30,10 +35,13 @@ def autoscaler(owner: Owner, autoscaling: Autoscaling, *, by_cpu_alone: bool = F
     if not metrics:
         return None
     behavior = autoscaling.behavior.to_api() if autoscaling.behavior is not None else {}
+    metadata = owner.metadata(owner.name, owner.labels())
+    if behavior:
+        metadata["annotations"] = {BEHAVIOR: json.dumps(behavior, sort_keys=True)}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
-        "metadata": owner.metadata(owner.name, owner.labels()),
+        "metadata": metadata,
         "spec": {
             "scaleTargetRef": _reference(owner),
             # It cannot count from zero; the plan takes an unused model there, and a request brings it back.

@@ -5,10 +5,11 @@ from datetime import timedelta
 import pytest
 
 from moorage_api.autoscaling import Autoscaling
+from moorage_operator.cluster.compare import includes
 from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Snapshot
-from moorage_operator.render.autoscaler import autoscaler
+from moorage_operator.render.autoscaler import BEHAVIOR, autoscaler
 from moorage_operator.render.context import Owner
 
 OWNER = Owner("chat", "team", "u1")
@@ -98,6 +99,14 @@ def test_it_scales_the_deployment_itself_by_the_sum_over_its_replicas():
     }
     assert second["object"]["metric"] == {"name": "CPUUtilization"}
     assert manifest["metadata"]["ownerReferences"][0]["uid"] == "u1"
+    assert manifest["metadata"]["annotations"] == {BEHAVIOR: '{"scaleDown": {"stabilizationWindowSeconds": 60}}'}
+
+
+def test_a_behavior_that_is_not_wanted_any_more_is_a_difference():
+    before, after = rendered(behavior={"scaleDown": {"selectPolicy": "Disabled"}}), rendered()
+    assert includes(before, before)
+    assert not includes(before, after), "the API server would leave no trace of it"
+    assert includes(after, after)
 
 
 def test_it_never_counts_from_zero():
@@ -130,6 +139,12 @@ def test_without_autoscaling_there_is_none_and_the_condition_is_not_there(look):
 def test_while_nobody_knows_what_is_there_stays(look, how):
     decided = look(live(FOUND), **how)
     assert (applied(decided), deleted(decided)) == ([], [])
+
+
+def test_the_condition_stays_while_spec_cannot_be_used(look):
+    before = {"conditions": look(live(FOUND)).status["conditions"]}
+    decided = look(live(FOUND), status=before, model={"source": "nowhere://"})
+    assert said(decided) == ("True", "MetricsFound")
 
 
 def test_where_somebody_else_serves_metrics_it_goes_by_the_cpu_or_goes(look):

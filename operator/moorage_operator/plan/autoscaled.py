@@ -1,6 +1,7 @@
 """The autoscaler that a deployment shall have, and what has to be written for that."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from moorage_api.autoscaling import Autoscaling
@@ -24,6 +25,8 @@ class Scaled:
     metrics: MetricsApi | None
     """None: nobody has looked yet."""
     wanted: int
+    up_since: datetime | None
+    """Since when a replica answers; None while none does."""
     cut: str = ""
     """Why fewer are wanted than spec.replicas says; empty where that is not so."""
 
@@ -41,7 +44,15 @@ def scaled(snapshot: Snapshot, found: Situation) -> Scaled | None:
     if found.autoscaling is None:
         return None
     live = next(iter(snapshot.owned(AUTOSCALER)), None)
-    return Scaled(snapshot.deployment, found.autoscaling, live, snapshot.metrics, found.wanted, found.cut)
+    return Scaled(
+        deployment=snapshot.deployment,
+        autoscaling=found.autoscaling,
+        autoscaler=live,
+        metrics=snapshot.metrics,
+        wanted=found.wanted,
+        up_since=min((one.ready_since or found.now for one in found.replicas if one.ready), default=None),
+        cut=found.cut,
+    )
 
 
 def writes(snapshot: Snapshot, found: Situation) -> Writes:

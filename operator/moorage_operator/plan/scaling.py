@@ -11,10 +11,10 @@ from moorage_operator.plan import writers
 from moorage_operator.plan.autoscaled import Scaled
 from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.metrics_api import MetricsApi
-from moorage_operator.plan.times import from_text
+from moorage_operator.plan.remembered import remembered_moment
 
 PATIENCE: Final = timedelta(seconds=60)
-"""How long an autoscaler may find no metric before that is told: a model that starts has none yet."""
+"""How long an autoscaler may find no metric, while a replica could have told it, before that is said."""
 _CPU: Final = "CPUUtilization"
 
 
@@ -85,7 +85,9 @@ def _by_its_word(scaled: Scaled, before: Condition | None, now: datetime) -> Sca
     """As the autoscaler says itself."""
     bad = next((one for one in _judged(scaled.autoscaler) if one.get("status") == "False"), None)
     if bad is not None:
-        left = _patience(bad, now)
+        if scaled.up_since is None:
+            return _waiting(None)  # what starts, or was just woken, has no figures yet
+        left = _patience(bad, scaled.up_since, now)
         if left <= 0:
             words = f"{_sentence(str(bad.get('message', bad.get('reason', ''))))} {Reason.METRICS_MISSING.explanation}"
             return Scaling(active=False, why=Finding(Reason.METRICS_MISSING, words))
@@ -100,9 +102,9 @@ def _judged(live: Manifest | None) -> tuple[Manifest, ...]:
     return tuple(_said(live, kind) for kind in ("AbleToScale", "ScalingActive"))
 
 
-def _patience(bad: Manifest, now: datetime) -> float:
-    since = bad.get("lastTransitionTime")
-    return 0.0 if since is None else (from_text(str(since)) + PATIENCE - now).total_seconds()
+def _patience(bad: Manifest, up_since: datetime, now: datetime) -> float:
+    told = remembered_moment(bad.get("lastTransitionTime"))
+    return (max(up_since, told or up_since) + PATIENCE - now).total_seconds()
 
 
 def _waiting(left: float | None) -> Scaling:

@@ -31,6 +31,11 @@ def missing(make, ago, kind="ScalingActive"):
     return {"type": kind, "status": "False", "lastTransitionTime": since, **why}
 
 
+def up_for(make, seconds):
+    since = f"{make.now - timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
+    return make.pod(conditions=[{"type": "Ready", "status": "True", "lastTransitionTime": since}])
+
+
 def live(*conditions, wanted=1, figures=(), **changes):
     """The autoscaler as the API server has it."""
     status = {"desiredReplicas": wanted, "conditions": list(conditions), "currentMetrics": list(figures)}
@@ -188,20 +193,25 @@ def test_it_works_when_it_says_so(look):
     assert condition(look(live(FOUND, limited)))["message"] == f"{words} More than maxReplicas (6) would be needed."
 
 
-def test_a_missing_metric_is_told_after_a_minute(look, make):
-    early = look(live(missing(make, 40)))
+def test_a_missing_metric_is_told_once_a_replica_could_have_told_it_for_a_minute(look, make):
+    starts = look(live(missing(make, 600)))
+    assert said(starts) == ("Unknown", "MetricsAwaited")
+    up = up_for(make, 600)
+    early = look(up, live(missing(make, 40)))
     assert said(early) == ("Unknown", "MetricsAwaited")
     assert early.requeue_after == 20
-    late = look(live(missing(make, 60)))
+    woken = look(up_for(make, 50), live(missing(make, 600)))
+    assert (said(woken), woken.requeue_after) == (("Unknown", "MetricsAwaited"), 10)
+    late = look(up, live(missing(make, 60)))
     assert said(late) == ("False", "MetricsMissing")
     assert condition(late)["message"].startswith("The HPA was unable to compute the replica count: no figure. ")
-    unable = look(live(missing(make, 60, "AbleToScale"), FOUND))
+    unable = look(up, live(missing(make, 60, "AbleToScale"), FOUND))
     assert said(unable) == ("False", "MetricsMissing")
 
 
 def test_one_that_was_well_a_moment_ago_is_not_called_into_question(look, make):
     before = {"conditions": look(live(FOUND)).status["conditions"]}
-    assert said(look(live(missing(make, 40)), status=before)) == ("True", "MetricsFound")
+    assert said(look(up_for(make, 600), live(missing(make, 40)), status=before)) == ("True", "MetricsFound")
     assert said(look(metrics=None, status=before)) == ("True", "MetricsFound"), "nor by an operator that just began"
 
 

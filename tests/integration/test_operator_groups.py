@@ -146,12 +146,26 @@ def test_a_pod_that_is_lost_takes_its_replica_out_until_it_is_back(operator, tea
     team.apply(replicas=2, sharding=TWO)
     team.becomes("Serving")
     lost = pods(team)["chat-r1-1-1"]["metadata"]["uid"]
-    team.kubectl("delete", "pod", "chat-r1-1-1", f"--namespace={team.namespace}")
+    team.kubectl("delete", "pod", "chat-r1-1-1", "--grace-period=0", "--force", f"--namespace={team.namespace}")
     team.eventually(team.status, lambda seen: seen["readyReplicas"] == 1)
     again = team.eventually(lambda: pods(team).get("chat-r1-1-1"), lambda pod: pod and pod["metadata"]["uid"] != lost)
     assert not is_ready(again)
     assert groups(team) == ["chat-r1-0", "chat-r1-1"]
     assert team.becomes("Serving")["ready"] == "2/2"
+
+
+def test_of_a_pod_that_was_told_to_go_the_whole_group_goes_and_another_comes_at_once(operator, team):
+    """The pod never ends here, as on a lost node, and no other one could have its name."""
+    team.apply(replicas=2, sharding=TWO)
+    team.becomes("Serving")
+    held = ("--type=merge", '--patch={"metadata": {"finalizers": ["tests.moorage.dev/held"]}}')
+    team.kubectl("patch", "pod", "chat-r1-1-1", f"--namespace={team.namespace}", *held)
+    team.kubectl("delete", "pod", "chat-r1-1-1", "--wait=false", f"--namespace={team.namespace}")
+    team.eventually(lambda: groups(team), lambda found: found == ["chat-r1-0", "chat-r1-2"])
+    assert team.becomes("Serving")["ready"] == "2/2"
+    assert sorted(pods(team)) == ["chat-r1-0-0", "chat-r1-0-1", "chat-r1-2-0", "chat-r1-2-1"]
+    loose = ("--type=merge", '--patch={"metadata": {"finalizers": null}}')
+    team.kubectl("patch", "pod", "chat-r1-1-1", f"--namespace={team.namespace}", *loose)
 
 
 def test_a_restart_is_made_with_other_groups(operator, team):

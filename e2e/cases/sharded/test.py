@@ -141,6 +141,19 @@ def test_it_is_scaled_by_whole_groups(kit, bar):
     assert "harbour" in "".join(kit.ask(f"{kit.namespace}/chat", stream=True)["pieces"])
 
 
+def test_of_a_pod_that_is_drained_the_whole_group_moves(kit, bar):
+    """And long before the pod's grace period is over, which is 300 seconds."""
+    before = pods_of(kit, "chat")
+    victim = next(name for name in before if name.endswith("-1"))
+    began = time.time()
+    kit.kubectl("delete", "pod", victim, "--wait=false")
+    kit.eventually(lambda: not before.keys() & pods_of(kit, "chat").keys(), bool, 120)
+    gone = time.time() - began
+    kit.eventually(lambda: kit.status("chat")["ready"], lambda ready: ready == "1/1", 300)
+    bar("sharded", gone_seconds=gone, back_seconds=time.time() - began)
+    assert "harbour" in "".join(kit.ask(f"{kit.namespace}/chat", stream=True)["pieces"])
+
+
 def test_a_lost_pod_is_made_anew_and_its_group_meets_again(kit, bar):
     (victim,) = [name for name in pods_of(kit, "chat") if name.endswith("-1")]
     before = pods_of(kit, "chat")[victim]["metadata"]["uid"]

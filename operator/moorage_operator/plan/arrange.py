@@ -1,23 +1,20 @@
 """Which groups of pods a revision shall have: how many is decided by `divide`, which ones here.
 
-What ReplicaSets do for single pods, by the same rules: what is not ready goes first. Groups are never changed, only
-made and let go. A number is free once neither its workload nor a pod of it is left, so no group waits for an old one.
+What ReplicaSets do for single pods, by the same rules: what is not ready goes first, and what is told to go is replaced
+at once. Groups are never changed, only made and let go. A number is free once neither its workload nor a pod of it is
+left, so no group waits for an old one, though that may finish its answers for long, or never end on a lost node.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import datetime
 
 from moorage_operator.manifest import is_deleting
 from moorage_operator.plan.capacity import PATIENCE
 from moorage_operator.plan.groups import Group
 from moorage_operator.plan.routable import Routing
 from moorage_operator.render.workload import restart_of
-
-LOST_AFTER: Final = timedelta(seconds=60)
-"""After the end of its grace period, when a pod has not ended, nobody is there to end it: its node is lost."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +67,6 @@ class _Judge:
         """Whether it is of before the last restart that a person asked for."""
         return group.workload is not None and restart_of(group.workload) != self.order.restart
 
-    def is_lost(self, group: Group) -> bool:
-        """Whether a pod of it will never end, and so never be made anew."""
-        return group.overdue is not None and self.now - group.overdue >= LOST_AFTER
-
     def is_stuck(self, group: Group) -> bool:
         """Whether a pod of it has waited for a node for long enough."""
         since = group.replica.unschedulable_since if group.replica is not None else None
@@ -91,8 +84,10 @@ def arrange(groups: tuple[Group, ...], order: Order, routing: Routing, now: date
     """
     judge = _Judge(order, routing, now)
     there = [one for one in groups if one.workload is not None and not is_deleting(one.workload)]
-    gone = [(one, "a pod of it does not end, so its node is lost") for one in there if judge.is_lost(one)]
-    left = sorted((one for one in there if not judge.is_lost(one)), key=judge.worth)
+    gone = [
+        (one, "a pod of it was told to go, and the others are of no use without it") for one in there if one.leaving
+    ]
+    left = sorted((one for one in there if not one.leaving), key=judge.worth)
     most = order.wanted + (order.surge if any(map(judge.is_stale, left)) else 0)
     gone += [(one, f"{order.wanted} wanted") for one in left[: max(0, len(left) - most)]]
     gone += _replaced(_without(left, gone), judge)
@@ -146,6 +141,5 @@ def _is_ready(group: Group) -> bool:
 def _wakes(kept: list[Group], now: datetime) -> Iterator[float]:
     for one in kept:
         since = one.replica.unschedulable_since if one.replica is not None else None
-        for moment in (since and since + PATIENCE, one.overdue and one.overdue + LOST_AFTER):
-            if moment is not None and moment > now:
-                yield (moment - now).total_seconds()
+        if since is not None and since + PATIENCE > now:
+            yield (since + PATIENCE - now).total_seconds()

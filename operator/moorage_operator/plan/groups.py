@@ -6,14 +6,12 @@ None of its pods answers without the others, so a group is one replica to everyb
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 from moorage_api import names
 from moorage_api.conditions import PODS_ON_THE_WAY, Reason
-from moorage_operator.manifest import Manifest, dig, is_deleting, label_of, name_of, number_of, revision_of
+from moorage_operator.manifest import Manifest, is_deleting, label_of, name_of, number_of, revision_of
 from moorage_operator.plan.pods import Replica, Trouble, counts, is_placed, replica_of
-from moorage_operator.plan.times import from_text
 
 _BEFORE_THE_SERVER: Final = frozenset({Reason.SCHEDULING, Reason.FETCHING_MODEL})
 """Phases in which a pod cannot meet the others yet: they wait for it, and may tire of it."""
@@ -30,8 +28,8 @@ class Group:
     """What its pods are together; None while it has none, or they all end."""
     placed: bool = False
     """Whether any of its pods has a node."""
-    overdue: datetime | None = None
-    """By when a pod of it was to have ended that has not; None: there is no such pod."""
+    leaving: bool = False
+    """Whether any of its pods was told to go: drained, evicted, or its node is lost."""
 
 
 def replicas(pods: Iterable[Manifest]) -> tuple[Replica, ...]:
@@ -53,7 +51,7 @@ def groups(
     """
     found: dict[tuple[int, int], Group] = {}
     for key, members in _together(pods).items():
-        found[key] = Group(key[1], placed=any(map(is_placed, members)), overdue=_overdue(members))
+        found[key] = Group(key[1], placed=any(map(is_placed, members)), leaving=any(map(is_deleting, members)))
     for one in sets:
         if (number := group_of(one)) is not None:
             key = revision_of(one), number
@@ -79,12 +77,6 @@ def _together(pods: Iterable[Manifest]) -> Mapping[tuple[int, int], list[Manifes
         if (number := group_of(pod)) is not None:
             found[revision_of(pod), number].append(pod)
     return found
-
-
-def _overdue(pods: Iterable[Manifest]) -> datetime | None:
-    """A pod's `deletionTimestamp` is when its grace period is over, not when it was told to go."""
-    ends = (dig(pod, "metadata", "deletionTimestamp") for pod in pods if is_deleting(pod))
-    return min((from_text(end) for end in ends), default=None)
 
 
 def _joined(number: int, pods: Sequence[Manifest]) -> Replica:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from moorage_api.conditions import Reason
-from moorage_operator.plan.arrange import LOST_AFTER, Order, arrange
+from moorage_operator.plan.arrange import Order, arrange
 from moorage_operator.plan.capacity import PATIENCE
 from moorage_operator.plan.figures import Gateway, RevisionFigures
 from moorage_operator.plan.groups import Group
@@ -17,14 +17,13 @@ from moorage_operator.plan.routable import Routing
 def one(make):
     """A group, which is ready unless told otherwise."""
 
-    def of(number, *, ready=True, restart="", stuck=None, overdue=None, there=True, **more):
+    def of(number, *, ready=True, restart="", stuck=None, there=True, **more):
         metadata = {"annotations": {"moorage.dev/restarted": restart}} if restart else {}
         workload = {"metadata": {"name": f"g{number}"}, "spec": {"template": {"metadata": metadata}}}
         since = None if stuck is None else make.now - timedelta(seconds=stuck)
         told = {"ready_since": make.now - timedelta(minutes=5) if ready else None, "unschedulable_since": since}
         replica = Replica(1, ready, Reason.SCHEDULING, uid=f"u{number}", group=number, **told)
-        late = None if overdue is None else make.now - timedelta(seconds=overdue)
-        return Group(number, workload if there else None, replica, overdue=late, **{"placed": ready, **more})
+        return Group(number, workload if there else None, replica, **{"placed": ready, **more})
 
     return of
 
@@ -64,12 +63,9 @@ def test_a_number_is_free_once_nothing_is_left_of_it(one, arranged):
     assert arranged(going, wanted=1) == ([], [1], [])
 
 
-def test_a_group_whose_pod_never_ends_is_replaced_by_one_of_another_number(one, arranged, make):
-    late = LOST_AFTER.total_seconds()
-    assert arranged(one(0), one(1, ready=False, overdue=late), wanted=2) == ([0], [2], [1])
-    assert arranged(one(0), one(1, ready=False, overdue=late - 1), wanted=2) == ([0, 1], [], [])
-    made = arrange((one(1, ready=False, overdue=late - 1),), Order(1), Routing(None), make.now)
-    assert made.wakes == (1.0,)
+def test_a_group_of_which_a_pod_was_told_to_go_is_replaced_at_once_by_one_of_another_number(one, arranged):
+    assert arranged(one(0), one(1, ready=False, leaving=True), wanted=2) == ([0], [2], [1])
+    assert arranged(one(0, leaving=True), wanted=0) == ([], [], [0])
 
 
 # A restart

@@ -105,7 +105,7 @@ def _known(metric: str, uid: str, told: Sequence[Told]) -> float | None:
 
 def _number(pod: Pod, name: str) -> float | None:
     value = pod.get(name)
-    return float(value) if value is not None and is_figure(value) else None
+    return float(value) if is_figure(value) else None
 
 
 def _requests(pod: Pod) -> float | None:
@@ -127,9 +127,10 @@ def _gpu(pod: Pod) -> float | None:
     if not isinstance(gpu, dict) or gpu.get("available") is not True or not isinstance(gpu.get("devices"), list):
         return None
     values = [device.get("utilization") for device in gpu["devices"] if isinstance(device, dict)]
-    if not values or not all(is_figure(value) for value in values):
+    figures = [value for value in values if is_figure(value)]
+    if not figures or len(figures) < len(values):
         return None
-    return float(sum(values)) / len(values)
+    return sum(figures) / len(figures)
 
 
 METRICS: Final[Mapping[str, Callable[[Pod], float | None]]] = {

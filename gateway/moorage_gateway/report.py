@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import orjson
 
@@ -44,7 +44,7 @@ def parse(body: bytes) -> Report | None:
     return Report(figures, gpu if isinstance(gpu, dict) else None)
 
 
-def is_figure(value: object) -> bool:
+def is_figure(value: object) -> TypeGuard[float]:
     """Whether it is a number that could be true of a replica."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False

@@ -61,6 +61,14 @@ class Server(uvicorn.Server):
         """Leave the signals to `serve`."""
         yield
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until `should_exit` is set. Also when it is cancelled nobody is let in any more."""
+        try:
+            await super().serve(sockets)
+        finally:
+            for listening in getattr(self, "servers", ()):
+                listening.close()
+
 
 def public_server(app: App, settings: Settings, limits: Limits, leaving: Callable[[], bool] = lambda: False) -> Server:
     """The server towards clients; it stops when its `should_exit` is set, after at most the drain time.

@@ -154,9 +154,9 @@ class TestOfTwoAtATime:
 
     async def test_other_models_have_lines_of_their_own(self, gateway, chat, make_model, make_replica, ask):
         serving = await make_replica()
-        chat = make_model(Revision(1, 100, ()), start=STARTING)
+        asleep = make_model(Revision(1, 100, ()), start=STARTING)
         code = make_model(Revision(1, 100, (serving.target,)), name="code")
-        gateway.serve(chat, code)
+        gateway.serve(asleep, code)
         asking = [asyncio.create_task(ask()) for _ in range(2)]
         await chat.held(2)
         assert (await ask({"model": "code"})).status == 200

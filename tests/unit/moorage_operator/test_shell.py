@@ -7,6 +7,7 @@ import kopf
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from moorage_operator.cluster.resources import CHILDREN, DEPLOYMENTS, LEASES
 from moorage_operator.shell.ear import Ear
 from moorage_operator.shell.health import Pulse, application
 from moorage_operator.shell.metrics import Metrics
@@ -151,7 +152,7 @@ def test_kopf_hears_and_never_writes():
     body = kopf.Body({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}})
     assert settings.persistence.diffbase_storage.build(body=body) == {}, "copies what nobody compares"
     registry = ear.registry(lambda *_: None)
-    assert len(registry._watching.get_all_handlers()) == 7
+    assert len(registry._watching.get_all_handlers()) == len((DEPLOYMENTS, *CHILDREN, LEASES))
     assert not registry._changing.get_all_handlers()
     assert not registry._spawning.get_all_handlers()
     assert not registry._indexing.get_all_handlers()

@@ -229,10 +229,10 @@ def test_a_spec_that_never_could_be_used_makes_nothing(make):
 
 
 def test_fields_of_a_newer_version_are_named(make):
-    decided = plan(make.running(make.deployment(autoscaling={"maxReplicas": 3}), make.ready()), make.context)
+    decided = plan(make.running(make.deployment(access={"visibility": "Key"}), make.ready()), make.context)
     accepted = decided.status["conditions"][0]
     assert accepted["status"] == "True"
-    assert accepted["message"] == "This version of the operator does not know spec.autoscaling; ignored."
+    assert accepted["message"] == "This version of the operator does not know spec.access; ignored."
 
 
 def test_a_refused_write_is_told_in_the_servers_words(make, ready_condition):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from moorage_api import names
+from moorage_gateway.settings import Settings
 from moorage_operator.plan.metrics_api import NAME, OF_PODS, OF_THE_GROUP
 from moorage_operator.shell.registrar import INSTALLATION
 
@@ -206,3 +207,13 @@ def test_the_gateway_may_learn_how_to_tell_the_api_server_from_others_and_nothin
 def _may(kubectl, namespace, verb, what, where):
     user = f"--as=system:serviceaccount:{namespace}:moorage-gateway"
     return kubectl.run("auth", "can-i", verb, what, f"--namespace={where}", user).stdout.strip() == "yes"
+
+
+def test_how_long_requests_wait_is_the_charts_to_say(render):
+    given = {each["name"]: each.get("value") for each in _gateways(render())["env"]}
+    base = Settings()
+    assert float(given["MOORAGE_HOLD_REQUESTS"]) == base.hold_requests
+    assert float(given["MOORAGE_HOLD_SECONDS"]) == base.hold_seconds
+    assert float(given["MOORAGE_HOLD_STREAM_SECONDS"]) == base.hold_stream_seconds
+    given = {each["name"]: each.get("value") for each in _gateways(render("--set=gateway.hold.requests=0"))["env"]}
+    assert given["MOORAGE_HOLD_REQUESTS"] == "0"

@@ -5,7 +5,7 @@ import copy
 import pytest
 
 from moorage_gateway import objects
-from moorage_gateway.table import Revision, Target
+from moorage_gateway.table import Revision, Start, Target
 
 POD = {
     "metadata": {
@@ -168,3 +168,41 @@ def test_pods_of_another_group_or_revision_make_no_group_whole():
 def test_a_group_is_as_large_as_its_pods_say(size):
     assert _targets(_member(0, size=size), _member(1, size=size)) == {}
     assert _targets(*(_member(index, size=size) for index in range(int(size)))) == {2: ["chat-r2-0-0"]}
+
+
+def _starting(conditions, spec=None, **startup):
+    told = [{"type": kind, "status": str(value)} for kind, value in conditions.items()]
+    status = {"conditions": told, **({"startup": startup} if startup else {})}
+    return objects.deployment(DEPLOYMENT | {"spec": DEPLOYMENT["spec"] | (spec or {}), "status": status}).start
+
+
+@pytest.mark.parametrize(
+    ("conditions", "spec", "possible", "proven"),
+    [
+        ({"Accepted": True, "Available": False, "Stalled": False}, {}, True, False),  # it starts
+        ({"Accepted": True, "Available": True}, {"replicas": 1}, True, True),  # it sleeps
+        ({"Accepted": False, "Available": True, "Stalled": True}, {}, True, True),  # ... and an edit of it is broken
+        ({"Accepted": True, "Available": True}, {"replicas": 0}, False, True),  # a person has stopped it
+        ({"Accepted": True, "Available": False, "Stalled": True}, {}, False, False),
+        ({"Accepted": False, "Available": False}, {}, False, False),
+        ({}, {}, False, False),  # the operator has not seen it
+    ],
+)
+def test_what_could_start(conditions, spec, possible, proven):
+    start = _starting(conditions, spec)
+    assert (start.possible, start.proven) == (possible, proven)
+
+
+def test_how_long_a_start_takes():
+    found = _starting({}, estimatedReady="2026-11-22T08:00:10Z", seconds={"Scheduling": 1, "LoadingWeights": 39})
+    assert (found.ready_at, found.seconds) == (1795334410, 40)
+    assert _starting({}, phase="Scheduling") == Start()
+
+
+def test_a_model_has_labels_and_knows_how_many_requests_a_replica_computes():
+    labels = {"tier": "gold", "app": "chat"}
+    spec = DEPLOYMENT["spec"] | {"engine": {"scheduling": {"maxRunning": 8}}}
+    raw = DEPLOYMENT | {"metadata": DEPLOYMENT["metadata"] | {"labels": labels}, "spec": spec}
+    model = objects.model(objects.deployment(raw), [])
+    assert (model.labels, model.full_at) == ((("app", "chat"), ("tier", "gold")), 8)
+    assert objects.model(objects.deployment(DEPLOYMENT), []).full_at == 64

@@ -140,3 +140,36 @@ async def test_a_table_without_targets_is_scraped_in_peace(gateway, make_replica
     replica = await make_replica(telemetry(b'{"running": 1, "waiting": 0}'))
     serve(replica)
     await until(lambda: gateway.targets.load == {replica.name: 1})
+
+
+async def test_a_new_replica_is_asked_as_soon_as_the_table_has_it(gateway, make_replica, serve, until):
+    first = await make_replica(telemetry(b'{"running": 1, "waiting": 0}'))
+    serve(first)
+    greeting = asyncio.create_task(gateway.scraper(tick=3600).greet(gateway.changes))
+    await until(lambda: gateway.changes.next._waiters)
+    second = await make_replica(telemetry(b'{"running": 2, "waiting": 0}'))
+    gateway.targets.begin(first.name, now=0)  # it is known already
+    serve(first, second)
+    await until(lambda: gateway.targets.load.get(second.name) == 2)
+    assert len(first.seen) == 0
+    greeting.cancel()
+    await asyncio.gather(greeting, return_exceptions=True)
+
+
+async def test_a_replica_that_owes_an_answer_is_asked_until_it_gives_one(gateway, make_replica, scrape, until):
+    ticks = []  # of those asked on every tick, when this one was asked
+
+    async def silent_for_a_while(connection, _seen):
+        ticks.append(len(good.seen))
+        if len(ticks) in {2, 3, 4, 5}:
+            connection.die()
+        else:
+            await connection.answer(b'{"running": 3, "waiting": 0}')
+
+    good = await make_replica(telemetry(b'{"running": 0, "waiting": 0}'))
+    bad = await make_replica(silent_for_a_while)
+    gateway.targets.begin(good.name, now=0)
+    scrape(good, bad)
+    await until(lambda: len(ticks) >= 6)
+    assert ticks[5] - ticks[1] < 10
+    await until(lambda: gateway.targets.load.get(bad.name) == 3)

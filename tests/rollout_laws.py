@@ -43,13 +43,13 @@ class LawfulWorld(World):
     def workloads(self, *more):
         """Revision -> replicas that its workload, or its groups, ask for; with `more` as if that were there, too.
 
-        Of groups those of the last restart count: others are about to be replaced.
+        Of groups those of the last restart count, and of which no pod was told to go: others are about to be replaced.
         """
-        found, groups = {}, {}
+        found, groups, going = {}, {}, {pod.workload for pod in self.pods if pod.ends is not None}
         for one in [*self.objects.values(), *more]:
             if one["kind"] == "Deployment":
                 found[_revision(one)] = one["spec"]["replicas"]
-            elif one["kind"] == "StatefulSet":
+            elif one["kind"] == "StatefulSet" and one["metadata"]["name"] not in going:
                 annotations = one["spec"]["template"]["metadata"]["annotations"]
                 groups.setdefault(_revision(one), {})[one["metadata"]["name"]] = annotations.get(RESTARTED, "")
         for number, restarts in groups.items():
@@ -85,7 +85,7 @@ class LawfulWorld(World):
     def _control(self):
         before = list(self.pods)
         super()._control()
-        gone = {pod.revision for pod in before if pod.ready} - {pod.revision for pod in self.pods}
+        gone = {one.revision for one in replicas_of(before) if one.ready} - {pod.revision for pod in self.pods}
         for number in gone if self.wanted else ():
             self._drained(number)
         self._kept_warm(before)
@@ -164,7 +164,7 @@ class LawfulWorld(World):
         assert self.now - self.put_aside[number] >= DRAIN, f"r{number} was put aside a moment ago"
 
     def _kept_warm(self, before):
-        """The one that was stable last keeps its replicas without requests for as long as spec says."""
+        """Of the one that was stable last, what is ready stays without requests for as long as spec says."""
         keep = self.rollout.get("keepWarm")
         if keep is None or self.rollout.get("strategy") == "BlueGreen" or not self.wanted:
             return
@@ -174,8 +174,9 @@ class LawfulWorld(World):
             return
         number = max(warm, key=lambda one: warm[one])
         if self.now - warm[number] < seconds(keep.get("for", "30m")):
-            had = sum(one.revision == number and not one.hopeless for one in replicas_of(before))
-            has = sum(one.revision == number for one in replicas_of(self.pods))
+            had, has = (
+                sum(one.ready and one.revision == number for one in replicas_of(pods)) for pods in (before, self.pods)
+            )
             assert has >= min(had, keep.get("replicas", 1)), f"r{number} is to be kept warm"
 
     def _weights_of_the_step(self):

@@ -83,9 +83,11 @@ def divide(
     """
     current = tuple(crew for crew in (stable, candidate) if crew is not None)
     promise = max(0, wanted - course.budget.unavailable)
-    covered = sum(crew.relied_on for crew in current) >= promise
+    missing = promise - sum(crew.relied_on for crew in current)
     alone = not any(crew.ready for crew in current)
-    rest = tuple(_leftover(crew, covered=covered, alone=alone) for crew in leftovers)
+    # Without surge what replaces them needs their place, so no more of them stay than are needed.
+    needed = wanted if course.budget.surge else missing
+    rest = tuple(_leftover(crew, needed, covered=missing <= 0, alone=alone) for crew in leftovers)
     crowded = not course.hurried and any(_in_the_way(*pair) for pair in zip(rest, leftovers, strict=True))
     crews = (*current, *leftovers)
     shares = _kept_promise((*_steps(wanted, stable, candidate, course, crowded=crowded), *rest), crews, promise)
@@ -146,14 +148,15 @@ def _one_after_the_other(
     )
 
 
-def _leftover(crew: Crew, *, covered: bool, alone: bool) -> Share:
+def _leftover(crew: Crew, needed: int, *, covered: bool, alone: bool) -> Share:
     """A revision that is neither stable nor candidate keeps what is ready for as long as that is needed, then goes."""
     kept = min(crew.replicas, crew.kept)
     there = max(kept, min(crew.replicas, crew.ready))
     if not there:
         return Share(crew.number, None, 0, "no longer wanted, and nothing of it serves", retired=True)
     if not crew.retired and not covered:
-        return Share(crew.number, there, 0, "its ready replicas are still needed")
+        unheard = crew.ready - crew.relied_on
+        return Share(crew.number, min(there, max(kept, needed + unheard)), 0, "its ready replicas are still needed")
     if not crew.drained or not (covered or (crew.failed and not alone)):
         return Share(crew.number, there, 0, "its last requests finish", retired=True)
     if kept:

@@ -91,8 +91,7 @@ def _of_replicas(found: Situation, verdict: Verdict) -> Finding:
     if trouble is not None:
         trouble = _for_accelerators(trouble, found)
         return _explained(trouble.reason, trouble.detail, found)
-    said = verdict.said if found.stable is not None else None
-    return (said and _kept_back(said, found)) or _on_the_way(found, ready, furthest(replicas))
+    return (verdict.said and _kept_back(verdict.said, found)) or _on_the_way(found, ready, furthest(replicas))
 
 
 def _kept_back(said: Finding, found: Situation) -> Finding | None:

@@ -113,7 +113,10 @@ def judge(found: Situation) -> Verdict:
     if found.scale.asleep and returns(candidate.standing):
         return Verdict(course=course, restarts=restarts, promote=True)
     if stable is None or (not found.scale.asleep and _came_at_zero(found, candidate)):
-        return Verdict(course=course, restarts=restarts, promote=crew.ready >= min(found.wanted, 1))
+        promote = crew.ready >= min(found.wanted, 1)
+        return Verdict(
+            course, restarts=restarts, drains=drains, promote=promote, said=_held_back(found, candidate, crew)
+        )
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
     return replace(_verdict(rollout, _budgeted(rollout, _beat(rollout))), restarts=restarts)
@@ -217,17 +220,22 @@ def _budgeted(rollout: _Rollout, beat: _Beat) -> _Beat:
     """A further replica is awaited, and the budget has no room for it: that is said, and no time counts meanwhile."""
     found, crew, course = rollout.found, rollout.crew, beat.course
     size = found.wanted if course.size is None else course.size
-    if not beat.running or crew.reached < crew.replicas or crew.replicas >= size:
-        return beat
     stuck = course.size is None and course.budget == Budget(0, 0)
-    if not stuck and not found.ledger.holds_back(crew.number):
-        return beat
-    needed, free = found.ledger.costs.get(crew.number, 0), max(0, found.ledger.room)
-    given = rollout.candidate.accelerators
-    resource = given.resource if given is not None else "accelerators"
-    of = f"{resource}, and {free} of the budget of {found.ledger.limit} are free"
-    words = f"{crew.reached} of {size} replicas are routable; one more needs {needed} x {of}"
-    return replace(beat, said=Finding(Reason.WAITING_FOR_BUDGET, words), running=False)
+    said = _held_back(found, rollout.candidate, crew, size, stuck=stuck) if beat.running else None
+    return beat if said is None else replace(beat, said=said, running=False)
+
+
+def _held_back(
+    found: Situation, candidate: Revision, crew: Crew, size: int | None = None, *, stuck: bool = False
+) -> Finding | None:
+    """That the budget has no room for one more replica of the candidate, where nothing else is in its way."""
+    size, ledger = found.wanted if size is None else size, found.ledger
+    if crew.reached < crew.replicas or crew.replicas >= size or not (stuck or ledger.holds_back(crew.number)):
+        return None
+    resource = candidate.accelerators.resource if candidate.accelerators is not None else "accelerators"
+    needed, free = ledger.costs.get(crew.number, 0), max(0, ledger.room)
+    words = f"{crew.reached} of {size} replicas are routable; one more needs {needed} x {resource}"
+    return Finding(Reason.WAITING_FOR_BUDGET, f"{words}, and {free} of the budget of {ledger.limit} are free")
 
 
 # A RollingUpdate: each replica of the candidate that is routable is a step.
@@ -426,13 +434,13 @@ def _status(rollout: _Rollout, beat: _Beat, said: Finding, progress: Progress) -
 def _drains(found: Situation) -> bool:
     """Whether replicas of the stable revision give way, decided once for the whole way to the target."""
     target = found.target
-    if target is None or found.stable is None or not (found.candidate or found.leftovers()):
+    if target is None or not (found.candidate or found.leftovers()):
         return False
-    if target.standing.drains:
-        return True
     ready = sum(1 for one in found.replicas if one.ready)
     if _is_tight(found) and capacity.may_drain(found.rollout, found.wanted, ready):
         return True
+    if found.stable is None or target.standing.drains:
+        return target.standing.drains
     must = capacity.must_drain(found.rollout, found.wanted, ready, found.of(target.number), found.now)
     return must and _has_a_place(found, target)
 

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from moorage_gateway.table import Model, Start
+
+CROWD_SECONDS: Final = 5.0
+"""How long room in a replica is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,7 @@ class Case:
     Attributes:
         model: As the table has it; None: it is not there any more.
         load: Of the replica that would get the request; None: there is none.
+        open: For how many seconds the model has had a replica while requests of it waited.
         ahead: How many of the model's requests came before it and wait.
         behind: How many came after it and wait.
         limit: How many of a model may wait.
@@ -22,6 +26,7 @@ class Case:
 
     model: Model | None
     load: int | None
+    open: float
     ahead: int
     behind: int
     limit: int
@@ -39,9 +44,9 @@ class Verdict:
 def judge(case: Case) -> Verdict:
     """Decide about one request.
 
-    Who came first goes first. A replica that has just started gets as many as it computes together, so that those that
-    come up next find some left to do; but nobody is refused, or waits longer than allowed, while there is a replica:
-    what is too much for it, it says itself.
+    Who came first goes first. A replica that has just started gets as many as it computes together, so that the next
+    one finds some left to do. But that is for a moment: where there is a replica nobody waits for long, and nobody is
+    refused. What is too much for it, it says itself, and other gateways, where nobody waits, do not spare it either.
     """
     if case.model is None:
         return Verdict("refuse", "model_not_found")
@@ -63,6 +68,8 @@ def _with_replica(model: Model, load: int, case: Case) -> Verdict:
         return Verdict("hold", "not_its_turn")
     if load < model.full_at:
         return Verdict("go", "replica_has_room")
+    if case.open >= CROWD_SECONDS:
+        return Verdict("go", "room_comes_too_late")
     if case.behind >= case.limit:
         return Verdict("go", "too_many_wait")
     return Verdict("hold", "replica_is_full")

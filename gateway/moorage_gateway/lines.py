@@ -100,6 +100,7 @@ class Lines:
         self._table, self._changes, self._book, self._patience = table, changes, book, patience
         self._clock, self._wall = clock, wall
         self._lines: dict[Key, deque[_Place]] = {}
+        self._open: dict[Key, float] = {}  # since when a model with a line has a replica
         self._closes = math.inf
 
     def __contains__(self, key: Key) -> bool:
@@ -166,14 +167,23 @@ class Lines:
         choice = None if model is None else seeker.choose(model)
         load = None if choice is None else seeker.load(choice)
         now, line = self._clock(), self._lines.get(key, deque())
+        opened = self._opened(key, now, has_replica=choice is not None)
         ahead = line.index(place) if place in line else len(line)
         behind = max(0, len(line) - ahead - 1)
-        verdict = holding.judge(Case(model, load, ahead, behind, self._patience.requests, place.until - now))
+        case = Case(model, load, now - opened, ahead, behind, self._patience.requests, place.until - now)
+        verdict = holding.judge(case)
         if verdict.act == "refuse":
             raise self._refused(model, verdict.reason, now - line[0].since if line else 0)
         if verdict.act == "hold" or model is None or choice is None:
             return verdict, None
         return verdict, (model, choice)
+
+    def _opened(self, key: Key, now: float, *, has_replica: bool) -> float:
+        """Since when requests wait although there is a replica."""
+        if has_replica and key in self._lines:
+            return self._open.setdefault(key, now)
+        self._open.pop(key, None)
+        return now
 
     def _refused(self, model: Model | None, reason: str, waited: float) -> Refused:
         if model is None:
@@ -211,4 +221,5 @@ class Lines:
             line[0].look.set()
         else:
             del self._lines[key], self._book.held[key]
+            self._open.pop(key, None)
             self._changes.tell()

@@ -25,7 +25,14 @@ models = st.builds(
 )
 small = st.integers(0, 200)
 cases = st.builds(
-    Case, st.one_of(st.none(), models), st.one_of(st.none(), small), small, small, small, st.floats(-10, 600)
+    Case,
+    st.one_of(st.none(), models),
+    st.one_of(st.none(), small),
+    st.floats(0, 20),
+    small,
+    small,
+    small,
+    st.floats(-10, 600),
 )
 
 

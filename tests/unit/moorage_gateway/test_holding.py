@@ -2,16 +2,16 @@
 
 import pytest
 
-from moorage_gateway.holding import Case, judge, retry_after
+from moorage_gateway.holding import CROWD_SECONDS, Case, judge, retry_after
 from moorage_gateway.table import Model, Start
 
 STARTING = Start(possible=True)
 NOW = 1_000_000.0
 
 
-def case(start=STARTING, *, load=None, ahead=0, behind=0, limit=3, left=10.0, full_at=4):
+def case(start=STARTING, *, load=None, open_=0.0, ahead=0, behind=0, limit=3, left=10.0, full_at=4):
     model = Model("team-a", "chat", "chat", 0, "LoadingWeights", "Wait.", (), start, full_at)
-    return Case(model, load, ahead, behind, limit, left)
+    return Case(model, load, open_, ahead, behind, limit, left)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def case(start=STARTING, *, load=None, ahead=0, behind=0, limit=3, left=10.0, fu
         (case(limit=0), "refuse", "held_too_many"),
         (case(left=0), "refuse", "held_too_long"),
         (case(Start()), "refuse", "not_ready"),
-        (Case(None, None, 0, 0, 3, 10), "refuse", "model_not_found"),
+        (Case(None, None, 0, 0, 0, 3, 10), "refuse", "model_not_found"),
         # There is a replica: whoever is first goes, as long as it has room.
         (case(load=0), "go", "replica_has_room"),
         (case(load=3, behind=9), "go", "replica_has_room"),
@@ -31,6 +31,8 @@ def case(start=STARTING, *, load=None, ahead=0, behind=0, limit=3, left=10.0, fu
         (case(load=0, ahead=1), "hold", "not_its_turn"),
         (case(load=0, ahead=99), "hold", "not_its_turn"),
         (case(load=4), "hold", "replica_is_full"),
+        (case(load=4, open_=CROWD_SECONDS), "go", "room_comes_too_late"),
+        (case(load=4, open_=CROWD_SECONDS, ahead=1), "hold", "not_its_turn"),
         # Nobody is refused because of room: the replica has a queue of its own, and says when that is full.
         (case(load=400, behind=3), "go", "too_many_wait"),
         (case(load=400, ahead=1, left=0), "go", "waited_long_enough"),

@@ -6,7 +6,7 @@ import openai
 import orjson
 import pytest
 
-from moorage_gateway import lines
+from moorage_gateway import holding, lines
 from moorage_gateway.lines import Patience
 from moorage_gateway.table import Revision, Start
 from moorage_gateway.telemetry import Pace
@@ -52,6 +52,13 @@ def chat(gateway, make_model, until):
     return Chat(gateway, make_model, until)
 
 
+@pytest.fixture
+def orderly(until, monkeypatch):
+    """Waits for room in a replica for as long as that takes; gives `until`."""
+    monkeypatch.setattr(holding, "CROWD_SECONDS", 3600)
+    return until
+
+
 @pytest.mark.parametrize("body", [{"model": "chat"}, STREAM])
 async def test_a_request_waits_for_the_first_replica(gateway, chat, make_replica, ask, body):
     chat.sleeps()
@@ -67,7 +74,9 @@ async def test_a_request_waits_for_the_first_replica(gateway, chat, make_replica
     assert gateway.figure("moorage_gateway_held_requests", namespace="team-a", deployment="chat") == 0
 
 
-async def test_who_came_first_goes_first_and_no_more_than_the_replica_computes(gateway, chat, make_replica, ask, until):
+async def test_who_came_first_goes_first_and_no_more_than_the_replica_computes(
+    gateway, chat, make_replica, ask, orderly
+):
     turns = asyncio.Semaphore(0)
 
     async def slow(connection, _seen):
@@ -81,13 +90,13 @@ async def test_who_came_first_goes_first_and_no_more_than_the_replica_computes(g
         await chat.held(n + 1)
     replica = await make_replica(slow)
     chat.serves(replica, full_at=2)
-    await until(lambda: len(replica.seen) == 2)
+    await orderly(lambda: len(replica.seen) == 2)
     assert gateway.book.held[KEY] == 4
     later = asyncio.create_task(ask({"model": "chat", "user": "one", "n": 6}))  # a newcomer stands at the end
     await chat.held(5)
     for served in range(3, 8):
         turns.release()
-        await until(lambda served=served: len(replica.seen) == served)
+        await orderly(lambda served=served: len(replica.seen) == served)
         assert gateway.targets.load[replica.name] <= 2
     turns.release()
     turns.release()
@@ -95,7 +104,7 @@ async def test_who_came_first_goes_first_and_no_more_than_the_replica_computes(g
     assert [orjson.loads(seen.body)["n"] for seen in replica.seen] == list(range(7))
 
 
-async def test_a_second_replica_takes_what_the_first_has_no_room_for(chat, make_replica, ask, until):
+async def test_a_second_replica_takes_what_the_first_has_no_room_for(chat, make_replica, ask, orderly):
     done = asyncio.Event()
 
     async def slow(connection, _seen):
@@ -110,8 +119,26 @@ async def test_a_second_replica_takes_what_the_first_has_no_room_for(chat, make_
     await chat.held(4)
     chat.serves(first, second, full_at=4)
     await chat.held(0)
-    await until(lambda: len(second.seen) == 4)
+    await orderly(lambda: len(second.seen) == 4)
     assert len(first.seen) == 4
+    done.set()
+    assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
+
+
+async def test_a_replica_that_stays_full_is_waited_for_for_a_moment_only(chat, make_replica, ask, until, monkeypatch):
+    monkeypatch.setattr(holding, "CROWD_SECONDS", 0.1)
+    done = asyncio.Event()
+
+    async def slow(connection, _seen):
+        await done.wait()
+        await connection.answer(b"{}")
+
+    chat.sleeps()
+    asking = [asyncio.create_task(ask()) for _ in range(5)]
+    await chat.held(5)
+    replica = await make_replica(slow)
+    chat.serves(replica, full_at=1)
+    await until(lambda: len(replica.seen) == 5)
     done.set()
     assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
 
@@ -134,7 +161,7 @@ class TestOfTwoAtATime:
         chat.serves(await make_replica())
         assert [answer.status for answer in await asyncio.gather(*asking)] == [200, 200]
 
-    async def test_nobody_is_refused_while_there_is_a_replica(self, chat, make_replica, ask, until):
+    async def test_nobody_is_refused_while_there_is_a_replica(self, chat, make_replica, ask, orderly):
         done = asyncio.Event()
 
         async def slow(connection, _seen):
@@ -148,7 +175,7 @@ class TestOfTwoAtATime:
         chat.serves(replica, full_at=1)
         await chat.held(1)
         asking += [asyncio.create_task(ask()) for _ in range(4)]
-        await until(lambda: len(replica.seen) == 4)  # and two wait
+        await orderly(lambda: len(replica.seen) == 4)  # and two wait
         done.set()
         assert [answer.status for answer in await asyncio.gather(*asking)] == [200] * 6
 

@@ -23,7 +23,7 @@ from tests.integration.test_operator import Team
 
 OLD = OF_THE_GROUP[0]
 AUTOSCALING = {
-    "maxReplicas": 4,
+    "maxReplicas": 3,
     "targets": [{"metric": "RequestsInFlight", "averageValue": "8"}],
     "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}},
 }
@@ -150,6 +150,10 @@ async def crowd(kubectl, namespace):
         await replica.stop()
 
 
+def becomes(value):
+    return lambda seen: seen == value
+
+
 class Watcher(Team):
     """What a person sees, without standing in the way of the replicas."""
 
@@ -182,7 +186,7 @@ def team(kubectl, namespace, eventually):
 async def chat(operator, doors, crowd, team):
     """A model with one replica, whose autoscaler reads its figure."""
     await asyncio.to_thread(team.apply, autoscaling=AUTOSCALING)
-    await team.sees(team.scaling, "MetricsFound".__eq__)
+    await team.sees(team.scaling, becomes("MetricsFound"))
 
 
 @pytest.mark.usefixtures("chat")
@@ -201,7 +205,7 @@ async def test_replicas_follow_the_load_and_never_fall_while_metrics_are_lost(do
     assert crowd.fewest == 3
 
     await doors.open()
-    await team.sees(team.ready, "1/1".__eq__)
+    await team.sees(team.ready, becomes("1/1"))
 
 
 @pytest.mark.usefixtures("chat")
@@ -211,14 +215,14 @@ async def test_somebody_elses_adapter_is_left_alone_and_ours_comes_back_after_it
     other = {"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": OLD}, "spec": spec}
     await doors.cluster.create(other)
     try:
-        await team.sees(team.scaling, "MetricsOwnedByAnother".__eq__)
+        await team.sees(team.scaling, becomes("MetricsOwnedByAnother"))
         assert team.registered() is None
         assert f"{OLD} is served by default/adapter" in json.dumps(team.status())
         left = await asyncio.to_thread(team.get, "horizontalpodautoscalers")
         assert left["items"] == []
     finally:
         await doors.cluster.remove("apiservice", OLD)
-    await team.sees(team.scaling, "MetricsFound".__eq__)
+    await team.sees(team.scaling, becomes("MetricsFound"))
 
 
 @pytest.mark.usefixtures("chat")
@@ -240,7 +244,7 @@ async def test_what_was_registered_goes_with_the_installation(operator, team, ku
 @pytest.mark.usefixtures("operator")
 async def test_without_autoscaling_there_is_no_autoscaler_and_nothing_is_registered(doors, crowd, team):
     await asyncio.to_thread(team.apply, autoscaling=AUTOSCALING)
-    await team.sees(team.scaling, "MetricsFound".__eq__)
+    await team.sees(team.scaling, becomes("MetricsFound"))
     remove = json.dumps([{"op": "remove", "path": "/spec/autoscaling"}])
     await doors.cluster.kubectl("patch", "llmdeployment", "chat", "--type=json", f"--patch={remove}")
     await team.sees(lambda: team.get("horizontalpodautoscalers")["items"], lambda items: items == [])

@@ -17,6 +17,7 @@ DEMAND = st.one_of(
     *[st.tuples(st.just("end"))] * 2,
     *[st.tuples(st.just("quiet"), st.sampled_from((60, 130, 130, 1100)))] * 3,
     st.tuples(st.just("unready"), st.integers(0, 1)),
+    *[st.tuples(st.just("night"), st.integers(0, 1), st.sampled_from((130, 400)))] * 2,
     st.tuples(st.just("outage"), st.sampled_from((10, 200))),
 )
 counted = []
@@ -36,6 +37,12 @@ class Ways(Trajectory, ZeroWorld):
             assert not self.asleep, "nobody knows whether somebody asks"
         for which in range(len(self.gateways)):
             self.restart_gateway(which)
+
+    def night(self, which, duration):
+        """One gateway says nothing for so long; the others have no request."""
+        self.silence(which, answering=False)
+        self.quiet(duration)
+        self.silence(which, answering=True)
 
     def mend(self):
         super().mend()

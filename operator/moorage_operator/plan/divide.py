@@ -55,7 +55,7 @@ class Course:
     resting: bool = False
     """The stable revision is at zero, and nobody asks for it: only the candidate gets a replica, to prove itself."""
     hurried: bool = False
-    """The stable revision is in trouble, so the candidate does not wait for earlier ones to go."""
+    """The stable revision is in trouble, or none of it answers: the candidate does not wait for earlier ones to go."""
 
 
 @dataclass(frozen=True)

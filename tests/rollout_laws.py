@@ -146,9 +146,12 @@ class LawfulWorld(World):
         return surge if surge is not None else 0 if unavailable else 1
 
     def _whole_until_promotion(self, manifest):
-        """During a canary, and in blue and green, nothing is taken from the stable revision."""
+        """During a canary, and in blue and green, nothing is taken from the stable revision.
+
+        Of groups nothing is taken by applying one; what is deleted is looked at beside the promise.
+        """
         number = _revision(manifest)
-        if self._under_way() is None or self.decided["rollout"].get("strategy") not in ("Canary", "BlueGreen"):
+        if manifest["kind"] != "Deployment" or self._under_way() is None or self.decided["rollout"].get("strategy") not in ("Canary", "BlueGreen"):
             return
         if number == self.decided["revision"]["stable"]:
             assert self.workloads(manifest)[number] >= min(self.wanted, self.workloads().get(number, 0))

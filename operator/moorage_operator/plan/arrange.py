@@ -95,7 +95,8 @@ def arrange(groups: tuple[Group, ...], order: Order, routing: Routing, now: date
     kept = _without(left, gone)
     return Arrangement(
         kept=tuple(sorted(kept, key=lambda one: one.number)),
-        new=tuple(itertools.islice(_free(groups), _missing(kept, most, judge))),
+        # What goes is there until it is gone; only in place of what is going anyway another one comes at once.
+        new=tuple(itertools.islice(_free(groups), _missing(kept, most - (len(left) - len(kept)), judge))),
         gone=tuple(sorted(gone, key=lambda one: one[0].number)),
         wakes=tuple(_wakes(kept, now)),
     )

@@ -1,10 +1,11 @@
 """What runs the replicas of each revision: a Deployment, or a StatefulSet for each replica that is a group of pods."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from moorage_operator.manifest import Manifest, dig, is_deleting, revision_of, uid_of
 from moorage_operator.plan.groups import Group
+from moorage_operator.render.workload import restart_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ def workloads(deployments: Iterable[Manifest], groups: Mapping[int, tuple[Group,
         sets = tuple(one.workload for one in those if one.workload is not None)
         if sets:
             before = found.get(number, Workload())
-            there = sum(1 for one in sets if not is_deleting(one))
-            found[number] = Workload((*before.manifests, *sets), before.replicas + there)
+            found[number] = Workload((*before.manifests, *sets), before.replicas + _asked(sets))
     return found
+
+
+def _asked(sets: Sequence[Manifest]) -> int:
+    """The replicas that groups stand for: while some are replaced by others, not both."""
+    restarts = [restart_of(one) for one in sets if not is_deleting(one)]
+    new = restarts.count(max(restarts, default=""))
+    return max(new, len(restarts) - new)

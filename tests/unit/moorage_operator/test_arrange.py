@@ -76,19 +76,21 @@ def test_a_restart_makes_other_groups_beside_what_serves(one, arranged):
     assert arranged(one(0), one(1), **new) == ([0, 1], [2], [])
     assert arranged(one(0), one(1), one(2, ready=False, **new), wanted=2, **new) == ([0, 1, 2], [], [])
     whole = one(0), one(1), one(2, **new)
-    assert arranged(*whole, wanted=2, spare=1, **new) == ([0, 2], [3], [1])
+    assert arranged(*whole, wanted=2, spare=1, **new) == ([0, 2], [], [1])
+    assert arranged(one(0), one(2, **new), wanted=2, **new) == ([0, 2], [1], [])
     assert arranged(*whole, wanted=2, spare=0, **new) == ([0, 1, 2], [], [])
     assert arranged(one(2, **new), one(3, **new), **new) == ([2, 3], [], [])
 
 
 def test_without_surge_a_group_goes_before_its_successor_comes(one, arranged):
     how = {"restart": "2", "surge": 0, "spare": 1}
-    assert arranged(one(0), one(1), **how) == ([0], [2], [1])
+    assert arranged(one(0), one(1), **how) == ([0], [], [1])
+    assert arranged(one(0), wanted=2, **{**how, "spare": 0}) == ([0], [1], [])
     assert arranged(one(0), one(1), **{**how, "spare": 0}) == ([0, 1], [], [])
 
 
 def test_what_is_old_and_serves_nobody_goes_at_once(one, arranged):
-    assert arranged(one(0, ready=False), one(1), restart="2", surge=0) == ([1], [2], [0])
+    assert arranged(one(0, ready=False), one(1), restart="2", surge=0) == ([1], [], [0])
 
 
 def test_of_what_is_alike_the_old_goes_when_fewer_are_wanted(one, arranged):

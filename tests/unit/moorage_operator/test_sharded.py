@@ -160,7 +160,8 @@ def test_a_group_without_room_for_all_of_its_pods_says_so_and_gives_up_nothing()
     made.tick(20)
     made.tick(20)
     assert made.ready == ("False", "WaitingForGPU")
-    assert made.message.startswith("Revision 2: chat-r2-0-1: 0/2 nodes are available")
+    assert made.message.startswith("Revision 2: Needs 1 x nvidia.com/gpu for each of 2 pods; ")
+    assert " chat-r2-0-1: 0/2 nodes are available: " in made.message
     assert made.condition("Available") == "True"
     made.wait(3000)
     made.run()

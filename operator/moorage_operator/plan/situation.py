@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from moorage_api import names
 from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
 from moorage_api.rollout import Rollout
@@ -189,7 +190,8 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         before=RolloutStatus(),
     )
     found = _acted(_tried(found, goes_back=asked.goes_back))
-    return replace(found, before=_before(snapshot, found))
+    misunderstood = found.misunderstood or _concerns_nothing(snapshot, found)
+    return replace(found, misunderstood=misunderstood, before=_before(snapshot, found))
 
 
 def _tried(found: Situation, *, goes_back: bool) -> Situation:
@@ -210,6 +212,17 @@ def _acted(found: Situation) -> Situation:
     under_way = found.stable is not None and _is(found.candidate, revision.number)
     standing = actions.done(found.action, revision.standing, found.now, under_way=under_way)
     return found.with_revision(replace(revision, standing=standing))
+
+
+def _concerns_nothing(snapshot: Snapshot, found: Situation) -> str:
+    """That there is no such revision as a person named; what was acted upon may have been forgotten since."""
+    action = found.action
+    if action is None or found.revision(action.number) is not None:
+        return ""
+    if snapshot.reported("rollout", "lastAction") == action.text:
+        return ""
+    known = ", ".join(str(one.number) for one in found.revisions) or "none"
+    return f"The annotation {names.ACTION_ANNOTATION} names revision {action.number}; there are {known}."
 
 
 def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:

@@ -82,7 +82,8 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
     """The whole status, and the events about what is new in it."""
     found, verdict, shares = judged.found, judged.verdict, judged.shares
     head = finding(found, verdict, refused)
-    serving = sum(1 for one in found.replicas if one.ready)
+    with_requests = {share.number for share in shares if share.weight}
+    serving = sum(1 for one in found.replicas if one.ready and one.revision in with_requests)
     figures = measured(found.routing, dig(snapshot.deployment, "status", default={}), found.now)
     clock = _clock(snapshot)
     gpus = _gpus(found, clock)

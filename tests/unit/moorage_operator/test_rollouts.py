@@ -192,6 +192,23 @@ def test_going_back_without_room_drains_too():
     assert made.there() == {1: 2}
 
 
+def test_going_back_drains_without_room_whatever_the_strategy_of_new_revisions():
+    made = gpu(replicas=2, rollout=CANARY)
+    made.edit(OTHER)
+    made.settle()
+    made.room = 2
+    made.spec(rollbackTo={"revision": 1})
+    made.tick(20)
+    made.tick(20)
+    assert made.there() == {1: 1, 2: 2}
+    assert made.requeue_after <= 40, "it looks again when the minute is over"
+    made.wait(41)
+    made.run()
+    assert made.there() == {1: 1, 2: 1}
+    made.settle()
+    assert made.there() == {1: 2}
+
+
 # Canary
 
 
@@ -462,11 +479,12 @@ def test_while_rollouts_are_paused_a_spec_that_comes_at_zero_waits():
     assert made.there() == {2: 3}
 
 
-@pytest.mark.parametrize("how", ["edit", "rollbackTo"])
-def test_what_has_served_serves_again_at_once_at_zero(how):
+@pytest.mark.parametrize(("how", "rollout"), [("edit", {}), ("rollbackTo", {}), ("rollbackTo", {"paused": True})])
+def test_what_has_served_serves_again_at_once_at_zero(how, rollout):
     made = world()
     made.edit(OTHER)
     made.settle()
+    made.spec(rollout=rollout)
     at_zero(made)
     if how == "edit":
         made.edit(GOOD)
@@ -808,6 +826,22 @@ def test_a_status_in_the_words_of_another_version_is_made_anew():
     assert made.status["revision"] == {"stable": 2}
 
 
+def test_while_somebody_else_has_a_name_that_is_needed_not_even_requests_move():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    ours = made.objects["Service", "chat"]
+    made.objects["Service", "chat"] = {**ours, "metadata": {**ours["metadata"], "ownerReferences": []}}
+    before = made.weights, made.there()
+    for _ in range(5):
+        made.tick(100)
+    assert (made.weights, made.there()) == before
+    assert made.ready == ("False", "WorkloadRefused")
+    made.objects["Service", "chat"] = ours
+    made.settle()
+    assert made.there() == {2: 3}
+
+
 def test_a_status_that_is_damaged_is_made_anew():
     made = world(rollout=CANARY)
     made.edit(OTHER)
@@ -955,6 +989,28 @@ def test_an_action_that_is_not_understood_is_told(text):
     assert "rollout" not in made.status
 
 
+def test_an_action_on_a_revision_that_there_is_not_is_told_until_there_is_one():
+    made = world(rollout=CANARY)
+    made.act("pause", 2)
+    made.run()
+    assert made.status["conditions"][0]["status"] == "True"
+    assert "The annotation moorage.dev/action names revision 2; there are 1." in made.status["conditions"][0]["message"]
+    made.edit(OTHER)
+    made.run()
+    assert made.ready == ("Unknown", "Paused")
+    assert made.status["conditions"][0]["message"] == "spec was understood."
+
+
+def test_what_was_acted_upon_may_be_forgotten():
+    made = world(rollout={"revisionHistoryLimit": 1})
+    made.act("restart", 1)
+    made.run()
+    made.edit(OTHER)
+    made.settle()
+    assert 1 not in made.roles()
+    assert made.status["conditions"][0]["message"] == "spec was understood."
+
+
 # Going back
 
 
@@ -971,6 +1027,17 @@ def test_going_back_to_a_warm_revision_moves_the_requests_at_once():
     assert made.weights[1] == 100
     assert made.status["revision"] == {"stable": 1}
     assert made.objects["Deployment", "chat-r1"]["spec"]["template"] == template
+
+
+def test_what_is_kept_warm_has_no_requests_and_makes_nothing_available():
+    made = world(rollout={"keepWarm": {"replicas": 1}})
+    made.edit(OTHER)
+    made.settle()
+    assert made.there() == {1: 1, 2: 3}
+    for pod in made.pods:
+        pod.ready = pod.revision == 1
+    made.run()
+    assert (made.weights, made.condition("Available")) == ({1: 0, 2: 100}, "False")
 
 
 def test_going_back_to_a_partly_warm_revision_moves_what_it_can_carry():

@@ -1130,6 +1130,47 @@ def test_history_is_limited_and_keeps_what_served_last():
     assert sorted(made.roles()) == [5, 6, 7], "the newest number is never forgotten"
 
 
+def reasons(made):
+    told = (event.message.split(" ", 2) for event in made.events if event.reason == "Promoted")
+    return [(int(number), words.partition(": ")[2]) for _, number, words in told]
+
+
+def test_why_a_revision_was_promoted_is_not_what_a_person_said_long_ago():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    made.settle()
+    made.spec(rollbackTo={"revision": 1})
+    made.settle()
+    made.spec(rollbackTo=None)
+    made.settle()
+    at_zero(made)
+    made.edit("engine:third")
+    made.run()
+    assert reasons(made) == [
+        (2, "a person promoted it."),
+        (1, "it has served before, and its replicas are routable."),
+        (2, "its replicas are routable, and its gates hold."),
+        (3, "it came while there are no replicas."),
+    ]
+
+
+def test_why_it_was_promoted_survives_a_death_between_the_record_and_the_status():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    while made.roles()[2] != "stable":
+        if not made.step(survive=1):
+            made.start()
+            made.wait(2)
+            made.sync()
+    assert made.status["revision"]["stable"] == 1
+    made.settle()
+    assert reasons(made) == [(2, "a person promoted it.")]
+
+
 def test_the_service_and_the_budget_follow_at_promotion():
     made = world(rollout=CANARY)
     made.edit(OTHER)

@@ -20,7 +20,7 @@ from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key
 from moorage_operator.plan.nodes import Nodes
-from moorage_operator.shell import account, credentials, ear, health, session
+from moorage_operator.shell import account, credentials, ear, health
 from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.inventory import ONE_NAMESPACE, Inventory
 from moorage_operator.shell.lead import Leader
@@ -71,7 +71,7 @@ async def operate(settings: Settings) -> int:
         leading.set(1)
         pulse.ready = False
         leader = _leader(settings, client, metrics, pulse, lambda: lease.version)
-        hearing = leader.ear(lambda: session.renewing(connector))
+        hearing = leader.ear(lambda: credentials.login(os.environ))
         ended = await _first(told.wait(), lease.keep(), leader.lead(hearing))
         # Nothing of ours writes any more, and kopf never does: the next one need not wait for kopf to end.
         if ended != _LEAD_LOST:
@@ -83,7 +83,7 @@ async def operate(settings: Settings) -> int:
 def _lease(settings: Settings, client: Client) -> Lease:
     owner = account.owner(credentials.login(os.environ).token, settings.namespace)
     where = (settings.namespace, settings.lease_name, settings.identity)
-    return Lease(client, *where, monotonic=time.monotonic, owner=owner)
+    return Lease(client, *where, monotonic=_awake_or_asleep, owner=owner)
 
 
 def _leader(
@@ -125,6 +125,11 @@ def _gateways(settings: Settings, client: Client, chance: Callable[[], float]) -
 
 def _one_namespace(_: Key) -> Nodes:
     return ONE_NAMESPACE
+
+
+def _awake_or_asleep() -> float:
+    """Seconds; also those while the machine is suspended, when the monotonic clock stands still and others' do not."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _now() -> datetime:

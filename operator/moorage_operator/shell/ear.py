@@ -46,13 +46,13 @@ class Ear:
     Args:
         deliver: called in the loop that `listen` runs in, with the event's type (`DELETED`, `LISTED` or other) and what
             is kept of the object.
-        login: gives the credentials, at each call as they are now.
+        login: opens connections to the API server in the loop that it is called in, once for each start of kopf.
         namespace: the only one to listen to; None: all.
         heartbeat: the name of the Lease that is renewed every few seconds, so that silence means deafness.
     """
 
     deliver: Deliver
-    login: Callable[[], kopf.ConnectionInfo]
+    login: Callable[[], kopf.AiohttpSession]
     namespace: str | None
     heartbeat: str
     _thread: "_KopfThread | None" = None
@@ -83,10 +83,17 @@ class Ear:
         async def heard(event: Any, **_: Any) -> None:
             deliver(event["type"] or LISTED, slim(event["object"]))
 
-        async def login(**_: Any) -> kopf.ConnectionInfo:
+        opened = False
+
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            nonlocal opened
+            if opened:
+                raise EarError("the API server refuses the credentials, also those that have just been read")
+            opened = True
             return self.login()
 
-        kopf.on.login(registry=registry)(login)
+        # Whatever fails ends kopf, which is started again; it would wait for a minute before it tries once more.
+        kopf.on.login(registry=registry, errors=kopf.ErrorsMode.PERMANENT)(login)
         for resource in (DEPLOYMENTS, *CHILDREN, LEASES):
             kopf.on.event(resource.api_version, resource.plural, registry=registry, id=resource.plural)(heard)
         return registry

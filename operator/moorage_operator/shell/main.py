@@ -20,7 +20,7 @@ from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key
 from moorage_operator.plan.nodes import Nodes
-from moorage_operator.shell import account, credentials, ear, health
+from moorage_operator.shell import account, credentials, ear, health, session
 from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.inventory import ONE_NAMESPACE, Inventory
 from moorage_operator.shell.lead import Leader
@@ -71,7 +71,7 @@ async def operate(settings: Settings) -> int:
         leading.set(1)
         pulse.ready = False
         leader = _leader(settings, client, metrics, pulse, lambda: lease.version)
-        hearing = leader.ear(lambda: credentials.login(os.environ))
+        hearing = leader.ear(lambda: session.renewing(connector))
         ended = await _first(told.wait(), lease.keep(), leader.lead(hearing))
         # Nothing of ours writes any more, and kopf never does: the next one need not wait for kopf to end.
         if ended != _LEAD_LOST:

@@ -43,6 +43,7 @@ class Writer:
         self._client = client
         self._store = store
         self._applied: dict[str, bytes] = {}  # uid -> digest of what was last applied to it
+        self._as_wanted: dict[str, Manifest] = {}  # uid -> the live object that had all of it, as the store has it
 
     async def apply(self, owner: Manifest, manifest: Manifest) -> bool:
         """Make the child as wanted by server-side apply. True when that changed it.
@@ -60,8 +61,7 @@ class Writer:
         live, digest = self._store.live(manifest), _digest(manifest)
         if live is not None:
             self._refuse_foreign(owner, live)
-            if includes(live, manifest) and self._applied.get(uid_of(live), digest) == digest:
-                self._applied[uid_of(live)] = digest
+            if self._is_there(live, manifest, digest):
                 return False
         try:
             stored = await self._client.apply(address(manifest), _pinned(manifest, live))
@@ -71,7 +71,18 @@ class Writer:
             raise
         self._store.put(stored)
         self._applied[uid_of(stored)] = digest
+        self._as_wanted.pop(uid_of(stored), None)
         return live is None or version_of(stored) != version_of(live)
+
+    def _is_there(self, live: Manifest, manifest: Manifest, digest: bytes) -> bool:
+        uid = uid_of(live)
+        if self._applied.get(uid, digest) != digest:
+            return False
+        if self._as_wanted.get(uid) is not live:  # most looks find nothing new of it, and need not look closely
+            if not includes(live, manifest):
+                return False
+            self._applied[uid], self._as_wanted[uid] = digest, live
+        return True
 
     async def _create(self, owner: Manifest, pod: Manifest) -> bool:
         """Make a pod. A pod cannot become another one, so it is never applied, and needs no right to change pods."""
@@ -95,7 +106,7 @@ class Writer:
         version = str(manifest["metadata"]["resourceVersion"])
         with contextlib.suppress(NotFoundError):  # somebody was faster, which is what was wanted
             await self._client.delete(address(manifest), uid=uid_of(manifest), resource_version=version)
-        self._applied.pop(uid_of(manifest), None)
+        self.forget(manifest)
         self._store.removed(manifest)
 
     async def report(self, deployment: Manifest, status: Manifest) -> bool:
@@ -132,6 +143,7 @@ class Writer:
     def forget(self, manifest: Manifest) -> None:
         """The object is gone: what was applied to it need not be remembered."""
         self._applied.pop(uid_of(manifest), None)
+        self._as_wanted.pop(uid_of(manifest), None)
 
     async def _look(self, owner: Manifest, manifest: Manifest) -> None:
         """Take in what has the name that we wanted for a new object.

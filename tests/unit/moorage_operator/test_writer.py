@@ -194,3 +194,18 @@ async def test_a_child_on_its_way_out_is_waited_for():
     with pytest.raises(ConflictError):
         await Writer(Hidden(gone), store).apply(OWNER, workload("x:1"))
     assert store.live(gone) is None
+
+
+async def test_what_was_found_as_wanted_is_not_taken_for_another_wish(store):
+    """What has been compared once is not compared again until either side is another."""
+    server = ApiServer(workload("x:2", version=8))
+    writer = Writer(server, store)
+    for _ in range(2):
+        assert not await writer.apply(OWNER, workload("mirror/x:1"))
+    assert server.applies == 0
+    assert await writer.apply(OWNER, workload("x:2"))
+    assert not await writer.apply(OWNER, workload("x:2"))
+    assert server.applies == 1
+    store.put(workload("somebody's own", version=9))
+    await writer.apply(OWNER, workload("x:2"))
+    assert server.applies == 2

@@ -54,7 +54,7 @@ def main() -> None:
 def _spare_collector() -> None:
     """Sweep less often, and never what the program itself is made of.
 
-    Each sweep looks at everything that is known of the cluster, none of which is garbage: a seventh of a start was that.
+    Each sweep looks at all that is known of the cluster, none of which is garbage: of a start it took a seventh.
     """
     gc.collect()
     gc.freeze()

@@ -133,9 +133,9 @@ def test_latencies_in_other_buckets_are_left_aside():
     assert (found.requests, found.ttft) == (2, (1, 0, 0, 0))
 
 
-@pytest.mark.parametrize("bounds", [((1.0,), BOUNDS), (BOUNDS, (1.0,))])
+@pytest.mark.parametrize("bounds", [((0.2, 0.5, 1.0), BOUNDS), (BOUNDS, (0.2, 0.5, 1.0))])
 def test_buckets_are_the_same_only_if_both_are(bounds):
-    figures = RevisionFigures(2, requests=1, ttft=(9, 9), itl=(9, 9))
+    figures = RevisionFigures(2, requests=1, ttft=(9, 0, 0, 0), itl=(9, 0, 0, 0))
     other = Gateway("b", AFTER, revisions=(figures,), ttft_bounds=bounds[0], itl_bounds=bounds[1])
     found = since((gateway("a", AFTER, requests=1, ttft=(1, 0, 0, 0), itl=(2, 0, 0, 0)), other), 2, (), BEGUN)
     assert (found.requests, found.ttft, found.itl) == (2, (1, 0, 0, 0), (2, 0, 0, 0))

@@ -288,6 +288,16 @@ def test_a_failed_gate_takes_all_requests_back_at_once_and_gives_the_revision_up
     assert made.there() == {1: 3}, "it is not tried again"
 
 
+def test_each_replica_of_a_rolling_update_is_judged_by_what_comes_after_it():
+    made = world(rollout={"gates": [ERRORS]})
+    made.edit(OTHER)
+    made.until(lambda: made.status.get("rollout", {}).get("step") == 2)
+    assert made.status["rollout"]["reason"] == "GateHolding"
+    assert "ErrorRate: 0 of 50 requests seen" in made.message
+    made.settle()
+    assert made.weights == {2: 100}
+
+
 def test_what_was_given_up_is_tried_again_when_spec_has_changed_or_a_person_says_so():
     made = world(rollout={**CANARY, "gates": [ERRORS]})
     made.edit(FAILING)
@@ -443,13 +453,16 @@ def test_a_lost_status_at_zero_proves_nothing():
     assert made.weights == {2: 100}
 
 
-@pytest.mark.parametrize("again", ["retry", "edit"])
+@pytest.mark.parametrize("again", ["retry", "retry though its record is damaged", "edit"])
 def test_what_was_given_up_and_is_tried_again_at_zero_is_on_trial_when_there_are_replicas(again):
     made = world()
     made.edit(CRASHING)
     made.until(lambda: made.ready[1] == "RolledBack")
     at_zero(made)
-    if again == "retry":
+    if "damaged" in again:
+        record = made.objects["ControllerRevision", "chat-r2"]
+        made.objects["ControllerRevision", "chat-r2"] = damaged(record, "annotations")
+    if "retry" in again:
         made.act("retry", 2)
     else:
         made.edit(GOOD)
@@ -477,6 +490,16 @@ def test_while_rollouts_are_paused_a_spec_that_comes_at_zero_waits():
     made.spec(replicas=3)
     made.settle()
     assert made.there() == {2: 3}
+
+
+def test_a_revision_that_a_person_paused_before_it_came_waits_at_zero():
+    made = world()
+    at_zero(made)
+    made.act("pause", 2)
+    made.edit(OTHER)
+    for _ in range(3):
+        made.tick(10)
+    assert made.status["revision"] == ASLEEP
 
 
 @pytest.mark.parametrize(("how", "rollout"), [("edit", {}), ("rollbackTo", {}), ("rollbackTo", {"paused": True})])
@@ -684,6 +707,16 @@ def test_a_crash_loop_goes_back_with_its_own_reason():
     made.tick(6)
     made.tick(6)
     assert made.there() == {1: 3}
+
+
+def test_a_first_revision_serves_from_its_first_replica_on():
+    made = World(replicas=3)
+    made.run()
+    assert made.status["revision"] == {"candidate": 1}
+    made.start()
+    made.run()
+    assert made.status["revision"] == {"stable": 1}
+    assert made.status["ready"] == "1/3"
 
 
 def test_a_first_revision_is_never_given_up():
@@ -945,6 +978,41 @@ def test_a_paused_rollout_is_neither_ready_nor_not():
     made.act("resume", 2)
     made.settle()
     assert made.there() == {2: 3}
+
+
+@pytest.mark.parametrize("weight", [10, 60])
+def test_a_canary_that_is_paused_keeps_the_weight_of_its_step(weight):
+    made = world(rollout={**CANARY, "steps": [{"weight": 10, "hold": "30s"}, {"weight": 60, "hold": "30s"}]})
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == weight)
+    made.roll(paused=True)
+    for _ in range(3):
+        made.tick(100)
+    assert (made.ready[1], made.weights[2]) == ("Paused", weight)
+
+
+def test_what_a_person_asks_for_works_while_rollouts_are_paused():
+    made = world(rollout={"paused": True})
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
+    made.spec(rollbackTo={"revision": 1})
+    made.settle()
+    assert made.status["revision"] == {"stable": 1}
+
+
+def test_a_replica_counts_as_replaced_once_a_gateway_knows_of_it():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.start()
+    made.run()
+    assert made.status["rollout"]["step"] == 0
+    made.sync()
+    made.run()
+    assert made.status["rollout"]["step"] == 1
 
 
 def test_an_action_acts_once_on_its_revision_only_whatever_is_lost():

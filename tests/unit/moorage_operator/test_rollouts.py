@@ -225,6 +225,19 @@ def test_a_canary_has_exact_weights_enough_replicas_and_leaves_the_stable_one_wh
     ]
 
 
+def test_a_step_begins_once_a_gateway_knows_its_replicas():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.run()
+    made.start()
+    made.run()
+    assert made.status["rollout"]["message"] == "step 1 of 3: 0 of 1 replicas are routable"
+    assert "stepSince" not in made.status["rollout"]
+    made.sync(0)
+    made.run()
+    assert made.weights == {1: 90, 2: 10}
+
+
 def test_a_step_holds_and_says_until_when():
     made = world(rollout=CANARY)
     made.edit(OTHER)
@@ -922,6 +935,16 @@ def test_promote_skips_holds_and_gates_but_not_replicas():
     assert made.status["rollout"] == {"lastAction": "promote/r2"}
     promoted = [one["reason"] for one in made.status["decisions"] if one["kind"] == "Promote"]
     assert promoted == ["a person promoted it"]
+
+
+def test_promote_ends_the_hold_of_the_old_colour():
+    made = world(rollout={"strategy": "BlueGreen", "keepWarm": {"for": "10m"}})
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 100)
+    assert made.ready == ("False", "RollingOut")
+    made.act("promote", 2)
+    made.run()
+    assert made.status["revision"] == {"stable": 2}
 
 
 def test_promote_in_a_step_leaves_its_weight_until_the_rest_is_there():

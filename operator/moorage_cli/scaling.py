@@ -53,5 +53,6 @@ def _plural(count: int) -> str:
 def _instead(spec: Spec, beside: int) -> str:
     """What it does then: explicit values are obeyed, and the only replica is never taken away."""
     room = capacity.budget(spec.rollout, beside, drains=False)
-    gives_way = capacity.may_drain(spec.rollout, beside, beside) or room.unavailable > 0
+    ours = capacity.is_auto(spec.rollout, spec.rollout.strategy)
+    gives_way = (ours and capacity.may_drain(beside, beside)) or room.unavailable > 0
     return "it takes one away for each new one" if gives_way else "it waits; maxUnavailable: 1 would let it replace one"

@@ -18,8 +18,8 @@ from moorage_api import names
 from moorage_operator.plan.metrics_api import NAME, OF_THE_GROUP
 from tests.integration.gateway_kit import DEADLINE, Cluster, Gateway, Replica, free_port, until
 from tests.integration.operator_kit import READY, Kubelet, Operator, Proxy, is_ready
+from tests.integration.team_kit import Team
 from tests.integration.test_custom_metrics import service
-from tests.integration.test_operator import Team
 
 OLD = OF_THE_GROUP[0]
 AUTOSCALING = {
@@ -110,8 +110,8 @@ async def doors(http, kubectl, kubeconfig, namespace, address):
 class Crowd:
     """Makes a replica of each pod, and gives all of them together so many requests."""
 
-    def __init__(self, kubectl, namespace):
-        self.kubelet, self.load, self.replicas, self.fewest = Kubelet(kubectl, namespace), 0, {}, None
+    def __init__(self, api, namespace):
+        self.kubelet, self.load, self.replicas, self.fewest = Kubelet(api, namespace), 0, {}, None
 
     async def tend(self):
         while True:
@@ -139,8 +139,8 @@ class Crowd:
 
 
 @pytest.fixture
-async def crowd(kubectl, namespace):
-    crowd = Crowd(kubectl, namespace)
+async def crowd(api, namespace):
+    crowd = Crowd(api, namespace)
     tending = asyncio.create_task(crowd.tend())
     yield crowd
     tending.cancel()
@@ -178,8 +178,8 @@ class Watcher(Team):
 
 
 @pytest.fixture
-def team(kubectl, namespace, eventually):
-    return Watcher(kubectl, namespace, eventually)
+def team(kubectl, api, namespace, eventually):
+    return Watcher(kubectl, api, namespace, eventually)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.integration.operator_kit import READY, Operator, Proxy, is_ready
-from tests.integration.test_operator import Team, settled
+from tests.integration.team_kit import settled
 
 TWO = {"tensorParallel": 2, "pods": 2}
 OURS = "deployments,statefulsets,services,networkpolicies,poddisruptionbudgets,controllerrevisions"
@@ -38,11 +38,6 @@ def operator(make_operator, eventually):
     operator = make_operator()
     eventually(operator.leads, bool)
     return operator
-
-
-@pytest.fixture
-def team(kubectl, namespace, eventually):
-    return Team(kubectl, namespace, eventually)
 
 
 def ours(team):

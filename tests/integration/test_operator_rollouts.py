@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.operator_kit import Operator, Proxy, StandIn, addresses, make_gateway_pod
-from tests.integration.test_operator import Team, named, settled
+from tests.integration.team_kit import named, settled
 
 GOOD, NEW = "engine:1", "engine:2"
 ERRORS = {"metric": "ErrorRate", "max": "1%", "minRequests": 10}
@@ -43,11 +43,6 @@ def make_operator(proxy, namespace, tmp_path):
     yield make
     for operator in made:
         operator.stop()
-
-
-@pytest.fixture
-def team(kubectl, namespace, eventually):
-    return Team(kubectl, namespace, eventually)
 
 
 @pytest.fixture

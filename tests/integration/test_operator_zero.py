@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.integration.operator_kit import Operator, Proxy, StandIn
-from tests.integration.test_operator import Team, settled
+from tests.integration.team_kit import settled
 
 TARGETS = [{"metric": "RequestsInFlight", "averageValue": "8"}]
 AUTOSCALING = {"minReplicas": 0, "maxReplicas": 4, "targets": TARGETS, "idleAfter": "1m"}
@@ -41,11 +41,6 @@ def make_operator(start_operator, eventually):
         return operator
 
     return make
-
-
-@pytest.fixture
-def team(kubectl, namespace, eventually):
-    return Team(kubectl, namespace, eventually)
 
 
 @pytest.fixture

@@ -45,20 +45,20 @@ def _part(share: str, wanted: int, *, up: bool = False) -> int:
     return -(-hundredths // 100) if up else hundredths // 100
 
 
-def is_auto(rollout: Rollout) -> bool:
-    """Whether the choice is the operator's."""
-    return rollout.strategy == "RollingUpdate" and rollout.max_surge is None and rollout.max_unavailable is None
+def is_auto(rollout: Rollout, strategy: str) -> bool:
+    """Whether the choice is the operator's; `strategy` is the one that is followed now, which may not be spec's."""
+    return strategy == "RollingUpdate" and rollout.max_surge is None and rollout.max_unavailable is None
 
 
-def must_drain(rollout: Rollout, wanted: int, routable: int, candidate: Iterable[Replica], now: datetime) -> bool:
+def must_drain(wanted: int, routable: int, candidate: Iterable[Replica], now: datetime) -> bool:
     """Whether a replica of the stable revision has to give way for one of the candidate."""
     left = patience(candidate, now)
-    return may_drain(rollout, wanted, routable) and left is not None and left <= timedelta()
+    return may_drain(wanted, routable) and left is not None and left <= timedelta()
 
 
-def may_drain(rollout: Rollout, wanted: int, routable: int) -> bool:
-    """Whether a replica of the stable revision may give way: the choice is ours, and others go on serving."""
-    return is_auto(rollout) and min(wanted, routable) >= _TWO
+def may_drain(wanted: int, routable: int) -> bool:
+    """Whether a replica of the stable revision may give way, where the choice is ours: others go on serving."""
+    return min(wanted, routable) >= _TWO
 
 
 def patience(replicas: Iterable[Replica], now: datetime) -> timedelta | None:

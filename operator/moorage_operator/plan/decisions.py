@@ -16,17 +16,18 @@ REMEMBERED: Final = 10
 _Rows = dict[int, Row]
 
 
-def decisions(before: Any, after: Status, now: datetime, why: str = "") -> tuple[Decision, ...]:
+def decisions(before: Any, after: Status, now: datetime, promoted: str, why: str = "") -> tuple[Decision, ...]:
     """The last ten decisions, those that make `after` out of `before` (the raw status) among them.
 
-    `why` is what changed the number of replicas that are wanted, with its inputs; empty where nothing did.
+    `promoted` is why the revision that is stable became so. `why` is what changed the number of replicas that are
+    wanted, with its inputs; empty where nothing did.
     """
     now = now.replace(microsecond=0)
     told = all_remembered(Decision, before.get("decisions"))
     if "revisions" not in before:
         return told
     rows: _Rows = {row.number: row for row in all_remembered(Row, before["revisions"])}
-    new = (*_turns(before, after, now), *_weights(rows, after, now), *_scales(rows, after, now, why))
+    new = (*_turns(before, after, now, promoted), *_weights(rows, after, now), *_scales(rows, after, now, why))
     return (*told, *new)[-REMEMBERED:]
 
 
@@ -48,15 +49,12 @@ def _event(decision: Decision) -> Event | None:
     return None
 
 
-def _turns(before: Any, after: Status, now: datetime) -> Iterable[Decision]:
+def _turns(before: Any, after: Status, now: datetime, promoted: str) -> Iterable[Decision]:
     """A revision became stable, or was given up."""
     was, candidate = dig(before, "revision", "stable"), dig(before, "revision", "candidate")
     stable = after.revision.stable if after.revision is not None else None
     if was is not None and stable is not None and was != stable:
-        action = after.rollout.last_action if after.rollout is not None else None
-        asked = action is not None and f"{action}/".startswith(f"promote/r{stable}/")
-        reason = "a person promoted it" if asked else "its replicas are routable, and its gates hold"
-        yield Decision(time=now, kind="Promote", from_=f"r{was}", to=f"r{stable}", reason=reason)
+        yield Decision(time=now, kind="Promote", from_=f"r{was}", to=f"r{stable}", reason=promoted)
     given_up = next((one for one in after.revisions if one.number == candidate and one.role == "failed"), None)
     if given_up is not None:
         reason = f"{given_up.reason}: {given_up.message}"

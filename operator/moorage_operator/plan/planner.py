@@ -35,6 +35,8 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
         return Plan()  # the owner references do the rest
     found = situation(snapshot, context)
     verdict = judge(found)
+    if foreign := snapshot.foreign():
+        return _waiting(snapshot, found, verdict, foreign, context)
     if found.scale.mode is Mode.IDLE and not verdict.busy:
         found = found.at_zero()
         verdict = judge(found)
@@ -43,31 +45,32 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
     if found.ledger.lacks(shares):
         found = replace(found, accelerators_short=True)  # what is kept warm goes first
         shares = _shares(found, verdict)
-    shares = found.ledger.within(shares)
-    decided = Judged(found, verdict, shares)
-    foreign = snapshot.foreign()
-    if foreign:
-        return _waiting(snapshot, decided, foreign, context)
+    decided = Judged(found, verdict, found.ledger.within(shares))
     told = report(snapshot, decided, snapshot.refused, context)
     groups = sharded.arranged(decided)
     scaler = autoscaled.writes(snapshot, found)
+    waits = _waits(found, decided.shares, groups)
     return Plan(
         applies=(*_applies(decided, groups, context), *scaler.applies),
-        deletes=(*_deletes(snapshot, found, shares, groups), *scaler.deletes),
+        deletes=(*_deletes(snapshot, found, decided.shares, groups), *scaler.deletes),
         status=told.status,
         events=told.events,
         unripe=writers.is_unripe(snapshot.deployment, next(iter(snapshot.owned(autoscaled.AUTOSCALER)), None)),
-        requeue_after=_soonest((*found.scale.wakes, *verdict.wakes, *told.wakes, *_waits(found, shares, groups))),
+        requeue_after=_soonest((*found.scale.wakes, *verdict.wakes, *told.wakes, *waits)),
     )
 
 
-def _waiting(snapshot: Snapshot, decided: Judged, foreign: tuple[Manifest, ...], context: Context) -> Plan:
-    """Names that we need belong to others: touch nothing."""
+def _waiting(
+    snapshot: Snapshot, found: Situation, verdict: Verdict, foreign: tuple[Manifest, ...], context: Context
+) -> Plan:
+    """Names that we need belong to others: touch nothing, nor the requests, which move by what the status says."""
     strangers = tuple(one for one in foreign if not _is_namesake(one, snapshot.deployment))
     first = (strangers or foreign)[0]
     words = f"{kind_of(first)} {name_of(first)} exists and belongs to somebody else"
     refused = f"{words}; remove it, or give this object another name" if strangers else ""
-    told = report(snapshot, decided, refused, context)
+    course = replace(verdict.course, frozen=True, silent=True)
+    still = Verdict(course=course, said=verdict.said, status=found.before)
+    told = report(snapshot, Judged(found, still, _shares(found, still)), refused, context)
     wait = TAKEN_WAIT if strangers else NAMESAKE_WAIT
     return Plan(status=told.status, events=told.events, requeue_after=wait, in_the_way=strangers)
 

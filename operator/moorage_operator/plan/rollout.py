@@ -149,13 +149,12 @@ def _came_at_zero(found: Situation, candidate: Revision) -> bool:
     The records tell, not the status, which may be lost: one that is recorded as a candidate was on trial when the last
     replica went, and one that was given up is not proven by being asked for again.
     """
-    if found.wanted or found.rollout.paused or candidate.standing.paused:
+    back, recorded = candidate.standing.goes_back, candidate.recorded
+    if found.wanted or candidate.standing.paused or (found.rollout.paused and not back):
         return False
-    recorded = candidate.recorded
     if recorded is None:
         return True
-    known_to_fail = bool(recorded.reason) and not candidate.standing.goes_back
-    return recorded.role not in {Role.CANDIDATE, Role.FAILED} and not known_to_fail
+    return recorded.role not in {Role.CANDIDATE, Role.FAILED} and (back or not recorded.reason)
 
 
 def _beat(rollout: _Rollout) -> _Beat:
@@ -176,7 +175,7 @@ def _asleep(rollout: _Rollout) -> _Beat:
     What gates have seen until then is kept where the model sleeps: one that is used now and then would never have seen
     enough at a time.
     """
-    course = replace(rollout.course, frozen=True, size=0 if rollout.stages else None)
+    course = replace(rollout.course, frozen=True)
     if not rollout.found.scale.asleep:
         said = Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0; it goes on when there are replicas")
         return _Beat(said, course, rollout.before.step or 0)
@@ -442,13 +441,13 @@ def _drains(found: Situation) -> bool:
     target = found.target
     if target is None or not (found.candidate or found.leftovers()):
         return False
+    auto = capacity.is_auto(found.rollout, strategy(found))
     ready = sum(1 for one in found.replicas if one.ready)
-    if _is_tight(found) and capacity.may_drain(found.rollout, found.wanted, ready):
+    if auto and _is_tight(found) and capacity.may_drain(found.wanted, ready):
         return True
-    if found.stable is None or target.standing.drains:
+    if found.stable is None or target.standing.drains or not auto:
         return target.standing.drains
-    must = capacity.must_drain(found.rollout, found.wanted, ready, found.of(target.number), found.now)
-    return must and _has_a_place(found, target)
+    return capacity.must_drain(found.wanted, ready, found.of(target.number), found.now) and _has_a_place(found, target)
 
 
 def _has_a_place(found: Situation, target: Revision) -> bool:
@@ -465,7 +464,7 @@ def _has_a_place(found: Situation, target: Revision) -> bool:
 
 def _patience(found: Situation) -> tuple[float, ...]:
     """Seconds until a replica without a node has waited long enough."""
-    if found.target is None or not capacity.is_auto(found.rollout):
+    if found.target is None or not capacity.is_auto(found.rollout, strategy(found)):
         return ()
     left = capacity.patience(found.of(found.target.number), found.now)
     return (left.total_seconds(),) if left is not None and left.total_seconds() > 0 else ()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from moorage_api import names
 from moorage_api.autoscaling import Autoscaling
 from moorage_api.duration import duration_value
 from moorage_api.llmdeployment import LLMDeployment
@@ -226,7 +227,8 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
     )
     found = _bounded(_acted(_tried(found, goes_back=asked.goes_back)), snapshot)
     found = _scaled(found, deployment)
-    return replace(found, before=_before(snapshot, found))
+    misunderstood = found.misunderstood or _concerns_nothing(snapshot, found)
+    return replace(found, misunderstood=misunderstood, before=_before(snapshot, found))
 
 
 def _tried(found: Situation, *, goes_back: bool) -> Situation:
@@ -282,6 +284,17 @@ def _scaled(found: Situation, deployment: LLMDeployment | None) -> Situation:
     if stable is None or not stable.standing.asleep or scale.asleep or scale.proves:
         return found
     return found.with_revision(replace(stable, standing=replace(stable.standing, asleep="")))
+
+
+def _concerns_nothing(snapshot: Snapshot, found: Situation) -> str:
+    """That there is no such revision as a person named; what was acted upon may have been forgotten since."""
+    action = found.action
+    if action is None or found.revision(action.number) is not None:
+        return ""
+    if snapshot.reported("rollout", "lastAction") == action.text:
+        return ""
+    known = ", ".join(str(one.number) for one in found.revisions) or "none"
+    return f"The annotation {names.ACTION_ANNOTATION} names revision {action.number}; there are {known}."
 
 
 def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:

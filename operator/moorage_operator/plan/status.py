@@ -40,6 +40,7 @@ from moorage_operator.render.sharding import leader_labels, pods_of
 
 _MOVING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING, Reason.RESOLVING_SOURCE})
 _GOOD: Final = frozenset({Reason.SERVING, Reason.SCALED_TO_ZERO})
+_PROVEN: Final = "its replicas are routable, and its gates hold"
 _WAITING: Final = frozenset(
     {
         Reason.PAUSED,
@@ -99,7 +100,8 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
     """The whole status, and the events about what is new in it."""
     found, verdict, shares = judged.found, judged.verdict, judged.shares
     head = finding(found, verdict, refused)
-    serving = sum(1 for one in found.replicas if one.ready)
+    with_requests = {share.number for share in shares if share.weight}
+    serving = sum(1 for one in found.replicas if one.ready and one.revision in with_requests)
     figures = measured(found.routing, dig(snapshot.deployment, "status", default={}), found.now)
     clock = _clock(snapshot)
     gpus = _gpus(found, clock)
@@ -126,7 +128,7 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
         measured=figures.at,
     )
     before = dig(snapshot.deployment, "status", default={})
-    decided = decisions(before, status, found.now, _why_scaled(snapshot, found, before))
+    decided = decisions(before, status, found.now, _promoted(found), _why_scaled(snapshot, found, before))
     status = status.model_copy(update={"decisions": decided})
     events = (*announcements(snapshot.reported("decisions"), decided), *_events(clock, head))
     return Told(status.to_api(), events, _wakes(figures, gpus, scale))
@@ -263,6 +265,16 @@ def _rollout(snapshot: Snapshot, found: Situation, verdict: Verdict) -> RolloutS
     status = verdict.status if under_way and verdict.status is not None else RolloutStatus()
     status = status.model_copy(update={"last_action": last})
     return status if status != RolloutStatus() else None
+
+
+def _promoted(found: Situation) -> str:
+    """Why the stable revision became so. Its record knows what a person said; an action may be from long before."""
+    steering = found.stable.standing.steering if found.stable is not None else ""
+    if steering == "promote":
+        return "a person promoted it"
+    if not found.wanted:
+        return "it came while there are no replicas"
+    return "it has served before, and its replicas are routable" if steering == "back" else _PROVEN
 
 
 def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) -> tuple[RevisionStatus, ...]:

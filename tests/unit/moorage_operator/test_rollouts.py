@@ -192,6 +192,23 @@ def test_going_back_without_room_drains_too():
     assert made.there() == {1: 2}
 
 
+def test_going_back_drains_without_room_whatever_the_strategy_of_new_revisions():
+    made = gpu(replicas=2, rollout=CANARY)
+    made.edit(OTHER)
+    made.settle()
+    made.room = 2
+    made.spec(rollbackTo={"revision": 1})
+    made.tick(20)
+    made.tick(20)
+    assert made.there() == {1: 1, 2: 2}
+    assert made.requeue_after <= 40, "it looks again when the minute is over"
+    made.wait(41)
+    made.run()
+    assert made.there() == {1: 1, 2: 1}
+    made.settle()
+    assert made.there() == {1: 2}
+
+
 # Canary
 
 
@@ -206,6 +223,19 @@ def test_a_canary_has_exact_weights_enough_replicas_and_leaves_the_stable_one_wh
         ({1: 0, 2: 100}, {1: 3, 2: 3}),
         ({2: 100}, {2: 3}),
     ]
+
+
+def test_a_step_begins_once_a_gateway_knows_its_replicas():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.run()
+    made.start()
+    made.run()
+    assert made.status["rollout"]["message"] == "step 1 of 3: 0 of 1 replicas are routable"
+    assert "stepSince" not in made.status["rollout"]
+    made.sync(0)
+    made.run()
+    assert made.weights == {1: 90, 2: 10}
 
 
 def test_a_step_holds_and_says_until_when():
@@ -269,6 +299,16 @@ def test_a_failed_gate_takes_all_requests_back_at_once_and_gives_the_revision_up
     for _ in range(5):
         made.tick(1000)
     assert made.there() == {1: 3}, "it is not tried again"
+
+
+def test_each_replica_of_a_rolling_update_is_judged_by_what_comes_after_it():
+    made = world(rollout={"gates": [ERRORS]})
+    made.edit(OTHER)
+    made.until(lambda: made.status.get("rollout", {}).get("step") == 2)
+    assert made.status["rollout"]["reason"] == "GateHolding"
+    assert "ErrorRate: 0 of 50 requests seen" in made.message
+    made.settle()
+    assert made.weights == {2: 100}
 
 
 def test_what_was_given_up_is_tried_again_when_spec_has_changed_or_a_person_says_so():
@@ -426,13 +466,16 @@ def test_a_lost_status_at_zero_proves_nothing():
     assert made.weights == {2: 100}
 
 
-@pytest.mark.parametrize("again", ["retry", "edit"])
+@pytest.mark.parametrize("again", ["retry", "retry though its record is damaged", "edit"])
 def test_what_was_given_up_and_is_tried_again_at_zero_is_on_trial_when_there_are_replicas(again):
     made = world()
     made.edit(CRASHING)
     made.until(lambda: made.ready[1] == "RolledBack")
     at_zero(made)
-    if again == "retry":
+    if "damaged" in again:
+        record = made.objects["ControllerRevision", "chat-r2"]
+        made.objects["ControllerRevision", "chat-r2"] = damaged(record, "annotations")
+    if "retry" in again:
         made.act("retry", 2)
     else:
         made.edit(GOOD)
@@ -462,11 +505,22 @@ def test_while_rollouts_are_paused_a_spec_that_comes_at_zero_waits():
     assert made.there() == {2: 3}
 
 
-@pytest.mark.parametrize("how", ["edit", "rollbackTo"])
-def test_what_has_served_serves_again_at_once_at_zero(how):
+def test_a_revision_that_a_person_paused_before_it_came_waits_at_zero():
+    made = world()
+    at_zero(made)
+    made.act("pause", 2)
+    made.edit(OTHER)
+    for _ in range(3):
+        made.tick(10)
+    assert made.status["revision"] == ASLEEP
+
+
+@pytest.mark.parametrize(("how", "rollout"), [("edit", {}), ("rollbackTo", {}), ("rollbackTo", {"paused": True})])
+def test_what_has_served_serves_again_at_once_at_zero(how, rollout):
     made = world()
     made.edit(OTHER)
     made.settle()
+    made.spec(rollout=rollout)
     at_zero(made)
     if how == "edit":
         made.edit(GOOD)
@@ -668,6 +722,16 @@ def test_a_crash_loop_goes_back_with_its_own_reason():
     assert made.there() == {1: 3}
 
 
+def test_a_first_revision_serves_from_its_first_replica_on():
+    made = World(replicas=3)
+    made.run()
+    assert made.status["revision"] == {"candidate": 1}
+    made.start()
+    made.run()
+    assert made.status["revision"] == {"stable": 1}
+    assert made.status["ready"] == "1/3"
+
+
 def test_a_first_revision_is_never_given_up():
     made = World(replicas=1, engine={"image": CRASHING}, rollout={"progressDeadline": "1m"})
     for _ in range(10):
@@ -808,6 +872,22 @@ def test_a_status_in_the_words_of_another_version_is_made_anew():
     assert made.status["revision"] == {"stable": 2}
 
 
+def test_while_somebody_else_has_a_name_that_is_needed_not_even_requests_move():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    ours = made.objects["Service", "chat"]
+    made.objects["Service", "chat"] = {**ours, "metadata": {**ours["metadata"], "ownerReferences": []}}
+    before = made.weights, made.there()
+    for _ in range(5):
+        made.tick(100)
+    assert (made.weights, made.there()) == before
+    assert made.ready == ("False", "WorkloadRefused")
+    made.objects["Service", "chat"] = ours
+    made.settle()
+    assert made.there() == {2: 3}
+
+
 def test_a_status_that_is_damaged_is_made_anew():
     made = world(rollout=CANARY)
     made.edit(OTHER)
@@ -855,6 +935,16 @@ def test_promote_skips_holds_and_gates_but_not_replicas():
     assert made.status["rollout"] == {"lastAction": "promote/r2"}
     promoted = [one["reason"] for one in made.status["decisions"] if one["kind"] == "Promote"]
     assert promoted == ["a person promoted it"]
+
+
+def test_promote_ends_the_hold_of_the_old_colour():
+    made = world(rollout={"strategy": "BlueGreen", "keepWarm": {"for": "10m"}})
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 100)
+    assert made.ready == ("False", "RollingOut")
+    made.act("promote", 2)
+    made.run()
+    assert made.status["revision"] == {"stable": 2}
 
 
 def test_promote_in_a_step_leaves_its_weight_until_the_rest_is_there():
@@ -913,6 +1003,41 @@ def test_a_paused_rollout_is_neither_ready_nor_not():
     assert made.there() == {2: 3}
 
 
+@pytest.mark.parametrize("weight", [10, 60])
+def test_a_canary_that_is_paused_keeps_the_weight_of_its_step(weight):
+    made = world(rollout={**CANARY, "steps": [{"weight": 10, "hold": "30s"}, {"weight": 60, "hold": "30s"}]})
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == weight)
+    made.roll(paused=True)
+    for _ in range(3):
+        made.tick(100)
+    assert (made.ready[1], made.weights[2]) == ("Paused", weight)
+
+
+def test_what_a_person_asks_for_works_while_rollouts_are_paused():
+    made = world(rollout={"paused": True})
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
+    made.spec(rollbackTo={"revision": 1})
+    made.settle()
+    assert made.status["revision"] == {"stable": 1}
+
+
+def test_a_replica_counts_as_replaced_once_a_gateway_knows_of_it():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.start()
+    made.run()
+    assert made.status["rollout"]["step"] == 0
+    made.sync()
+    made.run()
+    assert made.status["rollout"]["step"] == 1
+
+
 def test_an_action_acts_once_on_its_revision_only_whatever_is_lost():
     made = world()
     made.edit(OTHER)
@@ -955,6 +1080,28 @@ def test_an_action_that_is_not_understood_is_told(text):
     assert "rollout" not in made.status
 
 
+def test_an_action_on_a_revision_that_there_is_not_is_told_until_there_is_one():
+    made = world(rollout=CANARY)
+    made.act("pause", 2)
+    made.run()
+    assert made.status["conditions"][0]["status"] == "True"
+    assert "The annotation moorage.dev/action names revision 2; there are 1." in made.status["conditions"][0]["message"]
+    made.edit(OTHER)
+    made.run()
+    assert made.ready == ("Unknown", "Paused")
+    assert made.status["conditions"][0]["message"] == "spec was understood."
+
+
+def test_what_was_acted_upon_may_be_forgotten():
+    made = world(rollout={"revisionHistoryLimit": 1})
+    made.act("restart", 1)
+    made.run()
+    made.edit(OTHER)
+    made.settle()
+    assert 1 not in made.roles()
+    assert made.status["conditions"][0]["message"] == "spec was understood."
+
+
 # Going back
 
 
@@ -971,6 +1118,17 @@ def test_going_back_to_a_warm_revision_moves_the_requests_at_once():
     assert made.weights[1] == 100
     assert made.status["revision"] == {"stable": 1}
     assert made.objects["Deployment", "chat-r1"]["spec"]["template"] == template
+
+
+def test_what_is_kept_warm_has_no_requests_and_makes_nothing_available():
+    made = world(rollout={"keepWarm": {"replicas": 1}})
+    made.edit(OTHER)
+    made.settle()
+    assert made.there() == {1: 1, 2: 3}
+    for pod in made.pods:
+        pod.ready = pod.revision == 1
+    made.run()
+    assert (made.weights, made.condition("Available")) == ({1: 0, 2: 100}, "False")
 
 
 def test_going_back_to_a_partly_warm_revision_moves_what_it_can_carry():
@@ -1061,6 +1219,47 @@ def test_history_is_limited_and_keeps_what_served_last():
     made.edit("engine:6")
     made.settle()
     assert sorted(made.roles()) == [5, 6, 7], "the newest number is never forgotten"
+
+
+def reasons(made):
+    told = (event.message.split(" ", 2) for event in made.events if event.reason == "Promoted")
+    return [(int(number), words.partition(": ")[2]) for _, number, words in told]
+
+
+def test_why_a_revision_was_promoted_is_not_what_a_person_said_long_ago():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    made.settle()
+    made.spec(rollbackTo={"revision": 1})
+    made.settle()
+    made.spec(rollbackTo=None)
+    made.settle()
+    at_zero(made)
+    made.edit("engine:third")
+    made.run()
+    assert reasons(made) == [
+        (2, "a person promoted it."),
+        (1, "it has served before, and its replicas are routable."),
+        (2, "its replicas are routable, and its gates hold."),
+        (3, "it came while there are no replicas."),
+    ]
+
+
+def test_why_it_was_promoted_survives_a_death_between_the_record_and_the_status():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    while made.roles()[2] != "stable":
+        if not made.step(survive=1):
+            made.start()
+            made.wait(2)
+            made.sync()
+    assert made.status["revision"]["stable"] == 1
+    made.settle()
+    assert reasons(made) == [(2, "a person promoted it.")]
 
 
 def test_the_service_and_the_budget_follow_at_promotion():

@@ -1,6 +1,7 @@
 """Requests for models without a replica, over real sockets."""
 
 import asyncio
+import random
 
 import openai
 import orjson
@@ -141,6 +142,28 @@ async def test_a_replica_that_stays_full_is_waited_for_for_a_moment_only(chat, m
     await until(lambda: len(replica.seen) == 5)
     done.set()
     assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
+
+
+async def test_a_model_that_comes_and_goes_loses_nobody_and_forgets_nobody(gateway, chat, make_replica, ask, until):
+    chance = random.Random(5)
+    replicas = [await make_replica(stream) for _ in range(2)]
+    chat.sleeps()
+    asking = [asyncio.create_task(ask(STREAM if n % 2 else {"model": "chat"})) for n in range(90)]
+    leaving = chance.sample(asking, 20)
+    for step in range(40):
+        chat.serves(*replicas[: chance.randint(1, 2)], full_at=chance.randint(1, 3))
+        await asyncio.sleep(0)
+        chat.sleeps()
+        if step % 2:
+            leaving[step // 2].cancel()
+        await asyncio.sleep(0.002)
+    chat.serves(*replicas)
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [answer.status for answer in answers if not isinstance(answer, asyncio.CancelledError)].count(200) >= 70
+    assert all(isinstance(answer, asyncio.CancelledError) or answer.status == 200 for answer in answers)
+    await until(lambda: not gateway.server.server_state.tasks and not any(gateway.targets.load.values()))
+    assert (gateway.book.held, KEY in gateway.lines) == ({}, False)
+    assert all(figures.in_flight == 0 for figures in gateway.book.pages[KEY].values())
 
 
 class TestOfTwoAtATime:

@@ -151,7 +151,9 @@ class LawfulWorld(World):
         Of groups nothing is taken by applying one; what is deleted is looked at beside the promise.
         """
         number = _revision(manifest)
-        if manifest["kind"] != "Deployment" or self._under_way() is None or self.decided["rollout"].get("strategy") not in ("Canary", "BlueGreen"):
+        if manifest["kind"] != "Deployment" or self._under_way() is None:
+            return
+        if self.decided["rollout"].get("strategy") not in ("Canary", "BlueGreen"):
             return
         if number == self.decided["revision"]["stable"]:
             assert self.workloads(manifest)[number] >= min(self.wanted, self.workloads().get(number, 0))

@@ -56,7 +56,7 @@ def _status_of_pod(status: Manifest) -> dict[str, Any]:
 def _writers(manifest: Manifest) -> dict[str, list[Manifest]]:
     """Who owns spec.replicas, without what else they own and when they wrote."""
     owners = owners_of_replicas(manifest)
-    read = [{name: one[name] for name in _READ_OF_OWNERS if name in one} for one in owners]
+    read: list[Manifest] = [{name: one[name] for name in _READ_OF_OWNERS if name in one} for one in owners]
     return {"managedFields": read} if read else {}
 
 

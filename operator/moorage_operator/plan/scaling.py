@@ -45,10 +45,11 @@ def scaling(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:
 
 def as_before(before: Condition | None) -> Scaling:
     """What was written last stands, while nobody knows better."""
-    if before is None or before.reason not in set(Reason):
+    reason = next((one for one in Reason if before is not None and one == before.reason), None)
+    if before is None or reason is None:
         return _waiting(None)
     active = {ConditionStatus.TRUE: True, ConditionStatus.FALSE: False}.get(before.status)
-    return Scaling(active=active, why=Finding(Reason(before.reason), before.message))
+    return Scaling(active=active, why=Finding(reason, before.message))
 
 
 def _without_metrics(scaled: Scaled, metrics: MetricsApi) -> Finding | None:

@@ -87,7 +87,7 @@ def is_gated(deployment: Manifest) -> bool:
 
 def may_sleep(deployment: Manifest) -> bool:
     """Whether it goes to zero when no gateway has requests for it, so that each of them has to answer."""
-    return dig(deployment, "spec", "autoscaling", "minReplicas") == 0
+    return bool(dig(deployment, "spec", "autoscaling", "minReplicas") == 0)
 
 
 def moves(deployment: Manifest) -> bool:

@@ -201,7 +201,7 @@ def test_an_edit_at_zero_proves_itself_and_sleeps(make_operator, team, scene):
     make_operator()
     scene.asleep()
     team.apply(autoscaling=AUTOSCALING, engine={"image": "other:2"})
-    status = scene.becomes("RollingOut")
+    status = team.eventually(team.status, lambda status: ready(status) == "RollingOut")
     assert (status["revision"], condition(status, "Available")) == ({"stable": 1, "candidate": 2}, "True")
     status = team.eventually(scene.look, lambda status: status["revision"] == {"stable": 2})
     scene.sleeps()

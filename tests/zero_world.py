@@ -18,6 +18,7 @@ class ZeroWorld(LawfulWorld):
 
     def __init__(self, replicas=1, **spec):
         super().__init__(replicas=replicas, **{"autoscaling": AUTOSCALING, **spec})
+        self.slept = ""
 
     # What happens.
 
@@ -101,7 +102,12 @@ class ZeroWorld(LawfulWorld):
 
     @property
     def promise(self):
-        return 0 if self.asleep else super().promise
+        """Nothing to nobody, until the plan that was made in sleep has been followed."""
+        return 0 if self.asleep or self.slept else super().promise
+
+    def decide(self):
+        self.slept = self.asleep
+        return super().decide()
 
     def _apply(self, manifest, *, live):
         slept = self.asleep

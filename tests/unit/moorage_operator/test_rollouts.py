@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from moorage_operator.plan.nodes import Nodes, nodes
-from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, World
+from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, STUCK, World
 
 CANARY = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "30s"}, {"weight": 60}]}
 ERRORS = {"metric": "ErrorRate", "max": "5%", "minRequests": 50}
@@ -663,6 +663,18 @@ def test_a_missed_deadline_goes_back():
     assert made.ready == ("False", "RolledBack")
     assert "ProgressDeadlineExceeded: No further replica became routable within 2m" in made.message
     assert made.weights[1] == 100
+
+
+def test_what_is_late_and_not_given_up_grows_no_more():
+    steps = [{"weight": 50}]
+    made = world(4, {"strategy": "Canary", "steps": steps, "progressDeadline": "60s", "autoRollback": False})
+    made.edit(STUCK)
+    made.until(lambda: made.condition("Stalled") == "True")
+    assert made.there() == {1: 4, 2: 2}
+    made.spec(replicas=8)
+    made.tick()
+    made.tick()
+    assert made.there() == {1: 8, 2: 2}
 
 
 def test_a_further_replica_begins_the_clock_anew():

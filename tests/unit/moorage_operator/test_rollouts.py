@@ -665,6 +665,17 @@ def test_a_missed_deadline_goes_back():
     assert made.weights[1] == 100
 
 
+def test_a_missed_deadline_names_what_refused_the_pods():
+    made = world(replicas=1, rollout={"progressDeadline": "60s"})
+    made.edit(STUCK)
+    made.run()
+    words = 'pods "p" is forbidden: exceeded quota: none'
+    refused = {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": words}]}
+    made.objects["Deployment", "chat-r2"] |= {"status": refused}
+    made.until(lambda: made.ready[1] == "RolledBack")
+    assert f"within 60s: 0 of 1 replicas are routable; {words}" in made.message
+
+
 def test_what_is_late_and_not_given_up_grows_no_more():
     steps = [{"weight": 50}]
     made = world(4, {"strategy": "Canary", "steps": steps, "progressDeadline": "60s", "autoRollback": False})

@@ -301,6 +301,14 @@ def test_a_failed_gate_takes_all_requests_back_at_once_and_gives_the_revision_up
     assert made.there() == {1: 3}, "it is not tried again"
 
 
+def test_a_gate_that_fails_waits_for_no_other():
+    waits = {"metric": "TimeToFirstTokenP95", "max": "10s", "minRequests": 100_000}
+    made = world(rollout={**CANARY, "gates": [waits, ERRORS]})
+    made.edit(FAILING)
+    made.until(lambda: made.ready[1] == "RolledBack", rounds=60)
+    assert "ErrorRate" in made.message
+
+
 def test_each_replica_of_a_rolling_update_is_judged_by_what_comes_after_it():
     made = world(rollout={"gates": [ERRORS]})
     made.edit(OTHER)

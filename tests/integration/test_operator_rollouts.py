@@ -71,9 +71,11 @@ class Scene:
 
     def look(self, *, traffic=True):
         self.team.kubelet.ready()
-        status = self.team.status()
+        one = self.team.look_at()
+        status = one.get("status", {})
         rows = status.get("revisions", [{"number": 0, "weight": 0}])
-        if not self.weights or self.weights[-1] != rows[-1]["weight"]:
+        current = status.get("observedGeneration") == one["metadata"]["generation"]
+        if current and self.weights[-1:] != [rows[-1]["weight"]]:
             self.weights.append(rows[-1]["weight"])
         for gateway in self.gateways:
             if gateway.closed:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from moorage_operator.plan.nodes import Nodes, nodes
-from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, World
+from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, STUCK, World
 
 CANARY = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "30s"}, {"weight": 60}]}
 ERRORS = {"metric": "ErrorRate", "max": "5%", "minRequests": 50}
@@ -299,6 +299,14 @@ def test_a_failed_gate_takes_all_requests_back_at_once_and_gives_the_revision_up
     for _ in range(5):
         made.tick(1000)
     assert made.there() == {1: 3}, "it is not tried again"
+
+
+def test_a_gate_that_fails_waits_for_no_other():
+    waits = {"metric": "TimeToFirstTokenP95", "max": "10s", "minRequests": 100_000}
+    made = world(rollout={**CANARY, "gates": [waits, ERRORS]})
+    made.edit(FAILING)
+    made.until(lambda: made.ready[1] == "RolledBack", rounds=60)
+    assert "ErrorRate" in made.message
 
 
 def test_each_replica_of_a_rolling_update_is_judged_by_what_comes_after_it():
@@ -663,6 +671,29 @@ def test_a_missed_deadline_goes_back():
     assert made.ready == ("False", "RolledBack")
     assert "ProgressDeadlineExceeded: No further replica became routable within 2m" in made.message
     assert made.weights[1] == 100
+
+
+def test_a_missed_deadline_names_what_refused_the_pods():
+    made = world(replicas=1, rollout={"progressDeadline": "60s"})
+    made.edit(STUCK)
+    made.run()
+    words = 'pods "p" is forbidden: exceeded quota: none'
+    refused = {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": words}]}
+    made.objects["Deployment", "chat-r2"] |= {"status": refused}
+    made.until(lambda: made.ready[1] == "RolledBack")
+    assert f"within 60s: 0 of 1 replicas are routable; {words}" in made.message
+
+
+def test_what_is_late_and_not_given_up_grows_no_more():
+    steps = [{"weight": 50}]
+    made = world(4, {"strategy": "Canary", "steps": steps, "progressDeadline": "60s", "autoRollback": False})
+    made.edit(STUCK)
+    made.until(lambda: made.condition("Stalled") == "True")
+    assert made.there() == {1: 4, 2: 2}
+    made.spec(replicas=8)
+    made.tick()
+    made.tick()
+    assert made.there() == {1: 8, 2: 2}
 
 
 def test_a_further_replica_begins_the_clock_anew():

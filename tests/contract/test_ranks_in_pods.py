@@ -1,4 +1,4 @@
-"""Each pod that the operator renders knows its ranks, and all of a group mean the same leader, as the runtime reads it."""
+"""Pods that the operator renders know their ranks, and all of a group mean the same leader, as the runtime reads it."""
 
 import re
 

@@ -1,6 +1,7 @@
 """What each revision is from now on: written on the records before anything else, so that any death is survived."""
 
 from dataclasses import replace
+from typing import Final
 
 from moorage_operator.plan import actions
 from moorage_operator.plan.divide import Share
@@ -10,13 +11,17 @@ from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.times import as_text
 from moorage_operator.render.record import Role, Standing
 
+ALONE: Final = "alone"
+"""How a revision became stable that proved itself with one replica while nobody asked for the deployment."""
+
 
 def judged(found: Situation, verdict: Verdict) -> Situation:
     """The situation once the verdict has come into effect: the candidate is stable, or given up."""
     candidate, now = found.candidate, found.now
     if candidate is not None and verdict.promote:
         # What a person said about its rollout stays, for what is told of the promotion, whoever dies on the way.
-        stable, steering = _changed(candidate.standing, Role.STABLE, found), candidate.standing.steering
+        stable = _changed(candidate.standing, Role.STABLE, found)
+        steering = ALONE if found.scale.proves else candidate.standing.steering
         asleep = as_text(now) if found.scale.asleep else ""
         standing = replace(stable, promoted=as_text(now), steering=steering, asleep=asleep)
         found = found.with_revision(replace(candidate, standing=standing))

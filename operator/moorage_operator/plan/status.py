@@ -31,7 +31,7 @@ from moorage_operator.plan.rollout import Verdict
 from moorage_operator.plan.scaling import Scaling, as_before, scaling
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.snapshot import Event, Snapshot
-from moorage_operator.plan.standings import standing
+from moorage_operator.plan.standings import ALONE, standing
 from moorage_operator.plan.startup import startup
 from moorage_operator.plan.telemetry import Health, Measured, health, measured
 from moorage_operator.plan.zero import Mode
@@ -272,6 +272,8 @@ def _promoted(found: Situation) -> str:
     steering = found.stable.standing.steering if found.stable is not None else ""
     if steering == "promote":
         return "a person promoted it"
+    if steering == ALONE:
+        return "one replica of it is routable; nobody asks for the model, so nothing was compared"
     if not found.wanted:
         return "it came while there are no replicas"
     return "it has served before, and its replicas are routable" if steering == "back" else _PROVEN

@@ -50,7 +50,7 @@ class Standing:
     """The last value of the action annotation that was acted upon for this revision."""
     steering: str = ""
     """What a person last said about its rollout: `paused`, `promote`, or nothing; `back` and `back-paused` where a
-    revision that has served before is gone back to."""
+    revision that has served before is gone back to. Of a stable one how it became so; `alone`: while nobody asked."""
     restarted: str = ""
     """The last restart that a person asked for; a part of its pods' annotations."""
     asleep: str = ""

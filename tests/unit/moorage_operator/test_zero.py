@@ -319,6 +319,8 @@ def test_an_edit_at_zero_proves_itself_with_one_replica_and_sleeps(rollout):
     assert (made.ready, made.condition("Available")) == (("False", "RollingOut"), "True")
     made.until(lambda: made.status["revision"] == {"stable": 2}, traffic=False)
     assert made.weights[2] == 100
+    promoted = next(one["reason"] for one in made.status["decisions"] if one["kind"] == "Promote")
+    assert promoted == "one replica of it is routable; nobody asks for the model, so nothing was compared"
     made.quiet(130)
     assert made.sleeps()
 

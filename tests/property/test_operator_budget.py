@@ -182,3 +182,14 @@ def test_a_higher_number_than_the_budget_allows_is_cut_and_told():
     assert world.ready == ("True", "Serving")
     (decision,) = [one for one in world.status["decisions"] if one["kind"] == "Scale" and one["to"] == "r1: 2"]
     assert decision["reason"].endswith("spec.replicas is 4; the budget of 5 accelerators allows 2 of 4 replicas")
+
+
+@pytest.mark.parametrize(
+    ("budget", "warm", "strategy"),
+    [(4, 1, (1, 0)), (3, 1, (0, 1)), (3, 0, (1, 0)), (2, 0, (0, 1))],
+)
+def test_a_restart_finds_its_room_in_the_budget(budget, warm, strategy):
+    world = Thrifty(budget, replicas=2, rollout={"keepWarm": {"replicas": warm}} if warm else {})
+    world.settle()
+    replaces = world.objects["Deployment", "chat-r1"]["spec"]["strategy"]["rollingUpdate"]
+    assert (replaces["maxSurge"], replaces["maxUnavailable"]) == strategy

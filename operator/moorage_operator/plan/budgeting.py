@@ -117,5 +117,17 @@ def replacing(budget: Budget, wanted: int, ready: int) -> Budget:
     return Budget(0, max(budget.unavailable, wanted - ready))
 
 
+def restarting(budget: Budget, most: int | None, there: int) -> Budget:
+    """How pods of a revision are replaced by others of the same, which their own controller does.
+
+    Args:
+        budget: as spec says.
+        most: replicas that there may be in all; None: no bound.
+        there: how many there may be without the restart.
+    """
+    surge = budget.surge if most is None else min(budget.surge, most - there)
+    return Budget(surge, budget.unavailable) if surge > 0 else Budget(0, max(1, budget.unavailable))
+
+
 def _of_a_pod(revision: Revision) -> int:
     return revision.accelerators.count if revision.accelerators is not None else 0

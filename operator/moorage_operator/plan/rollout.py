@@ -130,11 +130,15 @@ def _is_down(replicas: tuple[Replica, ...]) -> bool:
 
 def _room(found: Situation, *, drains: bool) -> tuple[Budget, Budget]:
     """Replicas above and below spec.replicas: for a rollout, and for the restart of a revision."""
-    room = capacity.budget(found.rollout, found.wanted, drains=drains)
+    room, warm = capacity.budget(found.rollout, found.wanted, drains=drains), found.rollout.keep_warm
+    # What a rollout starts, and what is kept warm, may be there when a person asks for a restart.
+    numbers = {one.number for one in (found.stable, found.candidate) if one is not None}
+    beside = found.wanted * (len(numbers) - 1) + (warm.replicas if warm is not None else 0)
+    restarts = budgeting.restarting(room, found.ledger.most(numbers), found.wanted + beside)
     if not _is_tight(found):
-        return room, room
+        return room, restarts
     ready = sum(1 for one in found.replicas if one.ready)
-    return budgeting.replacing(room, found.wanted, ready), Budget(0, max(1, room.unavailable))
+    return budgeting.replacing(room, found.wanted, ready), restarts
 
 
 def _is_tight(found: Situation) -> bool:

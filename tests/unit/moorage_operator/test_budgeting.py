@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from moorage_operator.plan.budgeting import Ledger, ledger, replacing
+from moorage_operator.plan.budgeting import Ledger, ledger, replacing, restarting
 from moorage_operator.plan.capacity import Budget
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.revisions import Revision
@@ -110,3 +110,17 @@ def test_it_is_tight_where_one_more_than_wanted_does_not_fit_at_times(limit, wan
 )
 def test_without_room_replicas_that_are_not_ready_give_way(room, wanted, ready, left):
     assert replacing(room, wanted, ready) == left
+
+
+@pytest.mark.parametrize(
+    ("room", "most", "there", "left"),
+    [
+        (Budget(1, 0), None, 9, Budget(1, 0)),
+        (Budget(0, 2), None, 9, Budget(0, 2)),
+        (Budget(3, 0), 6, 4, Budget(2, 0)),
+        (Budget(3, 1), 4, 4, Budget(0, 1)),
+        (Budget(1, 0), 4, 5, Budget(0, 1)),
+    ],
+)
+def test_a_restart_adds_no_more_than_there_is_room_for(room, most, there, left):
+    assert restarting(room, most, there) == left

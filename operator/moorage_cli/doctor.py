@@ -36,6 +36,9 @@ _RIGHTS: Final = (
     ("list", "controllerrevisions.apps", "history, diff, rollback, plan"),
     ("list", "pods", "plan"),
     ("list", "deployments.apps", "plan"),
+    ("list", "statefulsets.apps", "plan"),
+    ("list", "networkpolicies.networking.k8s.io", "plan"),
+    ("list", "horizontalpodautoscalers.autoscaling", "plan"),
     ("list", "nodes", "plan, to say whether it fits"),
 )
 """Verb, resource, and what needs it."""

@@ -30,6 +30,8 @@ class MetricsApi:
 
     served: bool = False
     """Our gateways are registered."""
+    at_hand: bool = False
+    """They are not, since nobody has wanted them; they will be as soon as somebody does."""
     owner: str = ""
     """Who else is, in words; empty: nobody."""
     cpu: bool = False
@@ -76,12 +78,14 @@ def registration(seen: Seen) -> Registration:
     if other is not None:
         owner = _words(other)
         return Registration(MetricsApi(owner=owner, cpu=cpu), delete=ours, reason=owner)
-    gone = "" if seen.wanted else "nothing is autoscaled any more"
-    if seen.wanted and seen.silent >= SILENCE:
-        gone = f"no gateway has been ready for {SILENCE:g} s"
-    if gone:
-        return Registration(MetricsApi(cpu=cpu), delete=ours, reason=gone)
-    if seen.silent or not seen.certificates:
+    may_serve = not seen.silent and bool(seen.certificates)
+    if not seen.wanted:
+        state = MetricsApi(at_hand=may_serve, cpu=cpu)
+        return Registration(state, delete=ours, reason="nothing is autoscaled any more")
+    if seen.silent >= SILENCE:
+        why = f"no gateway has been ready for {SILENCE:g} s"
+        return Registration(MetricsApi(cpu=cpu), delete=ours, reason=why)
+    if not may_serve:
         return Registration(MetricsApi(served=ours is not None, cpu=cpu))
     return Registration(MetricsApi(served=True, cpu=cpu), apply=api_service(seen), reason="the gateways serve metrics")
 

@@ -58,7 +58,7 @@ def _without_metrics(scaled: Scaled, metrics: MetricsApi) -> Finding | None:
         return Finding(Reason.METRICS_NEED_CLUSTER, Reason.METRICS_NEED_CLUSTER.explanation)
     if metrics.owner:
         return Finding(Reason.METRICS_OWNED_BY_ANOTHER, f"{metrics.owner}. {_instead(scaled, metrics)}")
-    if not metrics.served:
+    if not (metrics.served or metrics.at_hand):
         return Finding(Reason.METRICS_UNSERVED, Reason.METRICS_UNSERVED.explanation)
     return None
 

@@ -179,6 +179,10 @@ def test_without_ready_gateways_it_stays_and_holds_the_number(look):
     assert said(decided) == ("False", "MetricsUnserved")
 
 
+def test_the_first_object_with_autoscaling_waits_for_the_registration_a_moment(look):
+    assert said(look(metrics=MetricsApi(at_hand=True))) == ("Unknown", "MetricsAwaited")
+
+
 # What is said of it.
 
 

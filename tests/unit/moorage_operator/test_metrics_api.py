@@ -63,10 +63,10 @@ def test_a_short_silence_takes_nothing_back():
     assert (decided.apply, decided.delete, decided.state) == (None, None, MetricsApi(served=True))
 
 
-@pytest.mark.parametrize("there", [{"silent": 60.0}, {"wanted": False}])
-def test_it_goes_when_nobody_could_answer_or_nobody_asks(there):
+@pytest.mark.parametrize(("there", "at_hand"), [({"silent": 60.0}, False), ({"wanted": False}, True)])
+def test_it_goes_when_nobody_could_answer_or_nobody_asks(there, at_hand):
     decided = registration(seen(services={NAME: ours()}, **there))
-    assert (decided.apply, decided.delete, decided.state) == (None, ours(), MetricsApi())
+    assert (decided.apply, decided.delete, decided.state) == (None, ours(), MetricsApi(at_hand=at_hand))
     assert decided.reason
     assert registration(seen(**there)).delete is None
 
@@ -170,7 +170,7 @@ def bench():
 
 async def test_it_registers_once_and_tells_those_who_wait_for_it(bench):
     assert bench.registrar.state() is None
-    assert await bench.after() == MetricsApi()
+    assert await bench.after() == MetricsApi(at_hand=True)
     assert bench.server.done == []
     bench.autoscale(1, autoscaling={})
     assert await bench.after(1) == MetricsApi(served=True)
@@ -215,7 +215,7 @@ async def test_without_anybody_who_scales_it_is_taken_back(bench):
     bench.autoscale(1, autoscaling={})
     await bench.after()
     bench.autoscale(2)
-    assert await bench.after(1) == MetricsApi()
+    assert await bench.after(1) == MetricsApi(at_hand=True)
     assert PATH not in bench.server.objects
 
 

@@ -109,7 +109,9 @@ def _serving(found: Situation, existing: int) -> Finding:
 def _at_zero(found: Situation) -> Finding:
     if found.replicas:
         return Finding(Reason.SCALING, f"{len(found.replicas)} replicas run, none are wanted; they go.")
-    return Finding(Reason.SCALED_TO_ZERO, _for(Reason.SCALED_TO_ZERO.explanation, found, None))
+    trial = found.on_trial
+    waits = "" if trial is None else f" Revision {trial.number} is on trial, which goes on then."
+    return Finding(Reason.SCALED_TO_ZERO, f"{_for(Reason.SCALED_TO_ZERO.explanation, found, None)}{waits}")
 
 
 def _on_the_way(found: Situation, ready: int, phase: Reason) -> Finding:

@@ -144,7 +144,8 @@ def _conditions(
     if serving:
         noun = "replica answers" if serving == 1 else "replicas answer"
         available = Finding(Reason.SERVING, f"{serving} {noun} requests.")
-    good = None if head.reason is Reason.PAUSED else head.reason in _GOOD
+    stands = head.reason is Reason.PAUSED or (head.reason is Reason.SCALED_TO_ZERO and found.on_trial is not None)
+    good = None if stands else head.reason in _GOOD
     conditions = [
         clock.condition(
             ConditionType.ACCEPTED, status=found.invalid is None and found.missing is None, why=_acceptance(found)

@@ -15,7 +15,7 @@ from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key, Manifest, dig, kind_of, name_of, namespace_of
 from moorage_operator.plan.figures import Gateway
 from moorage_operator.plan.nodes import Nodes
-from moorage_operator.plan.passing import passes
+from moorage_operator.plan.passing import moves_nothing, passes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Event, Plan, Snapshot
 from moorage_operator.render.context import Context
@@ -124,7 +124,7 @@ class Reconciler:
         before = dig(snapshot.deployment, "status", default={})
         if status is None or before == status:
             return 0.0
-        if snapshot.nodes is None and waits(self._store, key):
+        if snapshot.nodes is None and waits(self._store, key) and moves_nothing(before, status):
             return NODES_SECONDS  # they are being read: without them half of it is missing, and would be written after
         return PASSING_SECONDS if passes(before, status) else 0.0
 

@@ -186,7 +186,8 @@ async def test_a_turn_that_does_not_come_is_not_waited_for(client):
     await second.send(MIB)
     with pytest.raises(BodiesBusyError, match=r"did not come within 0\.5 s") as refused:
         await second.served
-    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+    assert (refused.value.status, refused.value.headers) == (429, {"retry-after": "1"})
+    assert refused.value.body()["error"].items() >= {"type": "rate_limit_error", "code": "bodies_busy"}.items()
     await first.end()
     third = client(MIB, 0.5)
     await third.send(MIB)

@@ -58,10 +58,12 @@ down: $(VENV)/.tools ## Remove the demo's cluster and everything that it started
 # ── tests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 .PHONY: test
 test: lint ## Every tier, whole cluster included (what CI runs)
+	@$(MAKE) --no-print-directory cluster-binary
 	@$(MAKE) --no-print-directory --jobs=2 $(WHOLE) computing integration
 	@$(MAKE) --no-print-directory e2e
 
-# It computes in one thread, while the integration tests wait for answers most of their time: each has a core.
+# It computes in one thread, while the integration tests wait for answers most of their time: each has a core, once
+# Kubernetes is there: Go, which builds it on a new machine, takes all of them.
 .PHONY: computing
 computing:
 	@$(MAKE) --no-print-directory unit

@@ -6,7 +6,7 @@ import pytest
 
 from e2e.stack import GATEWAY_SERVICE, SYSTEM_NAMESPACE
 
-DEADLINE = 20  # of `late`, as its manifest has it
+DEADLINE = 30  # of `late`, as its manifest has it
 
 
 @pytest.fixture(scope="module")

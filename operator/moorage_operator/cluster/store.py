@@ -104,21 +104,26 @@ class Store:
         self._bury(manifest, _Grave(version_of(manifest), math.inf))
         self._drop(_address(manifest))
 
-    def merge(self, kind: str, listed: Iterable[Manifest], version: int) -> None:
-        """Correct one kind by a list that the API server made at `version`. An older one than the last says nothing."""
+    def merge(self, kind: str, listed: Iterable[Manifest], version: int) -> tuple[Manifest, ...]:
+        """Correct one kind by a list that the API server made at `version`. An older one than the last says nothing.
+
+        Returns what had gone, and no watch had told.
+        """
         if version < self._complete.get(kind, 0):
-            return
+            return ()
         present, uids = set(), set()
         for manifest in listed:
             present.add(_address(manifest))
             uids.add(uid_of(manifest))
             self.put(manifest)
-        for address in [one for one in self._objects if one[0] == kind and one not in present]:
-            if version_of(self._objects[address]) <= version:
-                self._drop(address)
+        missing = [one for address, one in self._objects.items() if address[0] == kind and address not in present]
+        gone = tuple(one for one in missing if version_of(one) <= version)
+        for one in gone:
+            self._drop(_address(one))
         self._complete[kind] = version
         graves = self._graves.pop(kind, {}).items()
         self._graves[kind] = {uid: grave for uid, grave in graves if uid in uids or grave.version > version}
+        return gone
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """One object, or None."""

@@ -88,12 +88,20 @@ def divide(
     # Without surge what replaces them needs their place, so no more of them stay than are needed.
     needed = wanted if course.budget.surge else missing
     rest = tuple(_leftover(crew, needed, covered=missing <= 0, alone=alone) for crew in leftovers)
-    crowded = not course.hurried and any(_in_the_way(*pair) for pair in zip(rest, leftovers, strict=True))
+    crowded = not _cannot_wait(stable, course) and any(map(_in_the_way, rest, leftovers))
     crews = (*current, *leftovers)
     shares = _kept_promise((*_steps(wanted, stable, candidate, course, crowded=crowded), *rest), crews, promise)
     weights = _weights(shares, crews, candidate, course)
     weighted = (replace(share, weight=weights.get(share.number, 0)) for share in shares)
     return tuple(_after_its_traffic(share, crew) for share, crew in zip(weighted, crews, strict=True))
+
+
+def _cannot_wait(stable: Crew | None, course: Course) -> bool:
+    """Whether nothing says that earlier replicas will ever be relieved.
+
+    The stable revision is in trouble, or has none ready: one that came while there were no replicas may never have any.
+    """
+    return course.hurried or stable is None or not stable.ready
 
 
 def _in_the_way(share: Share, crew: Crew) -> bool:

@@ -114,11 +114,12 @@ def _serving(found: Situation, existing: int) -> Finding:
 def _at_zero(found: Situation) -> Finding:
     if found.replicas:
         return Finding(Reason.SCALING, f"{len(found.replicas)} replicas run, none are wanted; they go.")
+    trial = found.on_trial
     if found.scale.asleep:
-        candidate = found.candidate
-        rests = f" Revision {candidate.number} goes on being rolled out then." if candidate is not None else ""
+        rests = f" Revision {trial.number} goes on being rolled out then." if trial is not None else ""
         return Finding(Reason.SCALED_TO_ZERO, f"{ASLEEP}{rests}")
-    return Finding(Reason.SCALED_TO_ZERO, _for(_STOPPED, found, None))
+    waits = "" if trial is None else f" Revision {trial.number} is on trial, which goes on then."
+    return Finding(Reason.SCALED_TO_ZERO, f"{_for(_STOPPED, found, None)}{waits}")
 
 
 def _on_the_way(found: Situation, ready: int, phase: Reason) -> Finding:

@@ -59,10 +59,12 @@ class Nodes:
 
     there: tuple[Node, ...] = ()
     unknown: str = ""
+    again: bool = False
+    """They could not be read this time, and will be read again."""
 
     def would_run(self, spec: Manifest) -> bool:
-        """Whether one of them would run such a pod if it were empty; True where nothing speaks against it."""
-        return not self.there or any(not misfit(one, spec) for one in self.there)
+        """Whether one of them would run such a pod if it were empty; True where nobody may look."""
+        return not self.again and (not self.there or any(not misfit(one, spec) for one in self.there))
 
 
 def nodes(listed: Iterable[Manifest], used: Mapping[str, Amounts]) -> tuple[Node, ...]:

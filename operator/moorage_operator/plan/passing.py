@@ -1,6 +1,6 @@
 """What passes: phases of a start that are over before anybody could read of them."""
 
-from typing import Final
+from typing import Any, Final
 
 from moorage_api.conditions import PODS_ON_THE_WAY, ConditionType, Reason
 from moorage_operator.manifest import Manifest
@@ -23,6 +23,21 @@ def passes(before: Manifest, after: Manifest) -> bool:
     if not before:
         return any(one["type"] == ConditionType.READY and one["reason"] in _START for one in after["conditions"])
     return _lasting(before) == _lasting(after)
+
+
+def moves_nothing(before: Manifest, after: Manifest) -> bool:
+    """Whether no request goes another way by a status: then it may wait for what else belongs to what it says.
+
+    Args:
+        before: the status that was last written; empty before the first one.
+        after: the status that is to be.
+    """
+    return not before or _ways(before) == _ways(after)
+
+
+def _ways(status: Manifest) -> tuple[Any, ...]:
+    rows = ((row.get("number"), row.get("role"), row.get("weight")) for row in status.get("revisions", ()))
+    return (status.get("revision"), *rows)
 
 
 def _lasting(status: Manifest) -> tuple[list[Manifest], Manifest]:

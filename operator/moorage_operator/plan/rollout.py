@@ -14,7 +14,6 @@ from moorage_operator.plan import budgeting, capacity, clock, gates
 from moorage_operator.plan.capacity import Budget
 from moorage_operator.plan.divide import Course, Crew
 from moorage_operator.plan.finding import Finding
-from moorage_operator.plan.pods import Replica
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.situation import Situation, strategy
 from moorage_operator.plan.steps import Stage, stages
@@ -106,7 +105,7 @@ def judge(found: Situation) -> Verdict:
         budget=Budget(1, 1) if proves else room,
         resting=proves,
         silent=bool(found.routing.silent),
-        hurried=stable is not None and _is_down(found.of(stable.number)),
+        hurried=stable is not None and any(one.trouble is not None for one in found.of(stable.number)),
     )
     if candidate is None:
         return Verdict(course=course, restarts=restarts, drains=drains, wakes=_patience(found))
@@ -121,11 +120,6 @@ def judge(found: Situation) -> Verdict:
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
     return replace(_verdict(rollout, _budgeted(rollout, _beat(rollout))), restarts=restarts)
-
-
-def _is_down(replicas: tuple[Replica, ...]) -> bool:
-    """Whether nothing of a revision answers, or some of it is in trouble."""
-    return not any(one.ready for one in replicas) or any(one.trouble is not None for one in replicas)
 
 
 def _room(found: Situation, *, drains: bool) -> tuple[Budget, Budget]:

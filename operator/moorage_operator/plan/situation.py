@@ -125,6 +125,11 @@ class Situation:
             kept=self._kept(revision),
         )
 
+    @property
+    def on_trial(self) -> Revision | None:
+        """The candidate, where another revision is stable: what spec asks for has still to be proven."""
+        return self.candidate if self.stable is not None else None
+
     def of(self, number: int) -> tuple[Replica, ...]:
         """The replicas of a revision."""
         return tuple(one for one in self.replicas if one.revision == number)

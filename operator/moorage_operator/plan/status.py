@@ -195,7 +195,8 @@ def _conditions(judged: Judged, head: Finding, serving: int, clock: _Clock) -> t
     if serving:
         noun = "replica answers" if serving == 1 else "replicas answer"
         available = Finding(Reason.SERVING, f"{serving} {noun} requests.")
-    good = None if head.reason is Reason.PAUSED else head.reason in _GOOD
+    stopped = head.reason is Reason.SCALED_TO_ZERO and found.on_trial is not None and not found.scale.asleep
+    good = None if stopped or head.reason is Reason.PAUSED else head.reason in _GOOD
     return (
         clock.condition(
             ConditionType.ACCEPTED, status=found.invalid is None and found.missing is None, why=_acceptance(found)

@@ -61,5 +61,7 @@ class Inventory:
             there = [node async for page in self._client.pages(NODES) for node in nodes(page, taken)]
         except ClusterError as error:
             log.warning("cannot tell which nodes have free accelerators: %s", error)
-            return Nodes(unknown="which nodes have some free could not be read; the operator's log has more")
+            return Nodes(
+                unknown="which nodes have some free could not be read; the operator's log has more", again=True
+            )
         return Nodes(tuple(there))

@@ -130,7 +130,8 @@ class Leader:
             listed, version = await self.client.list(resource, self.settings.watch_namespace, slim)
             if version < newest:
                 raise LaggingError(f"the API server lags behind: {resource.plural} of {version}, not of {newest}")
-            self.store.merge(resource.kind, listed, version)
+            for gone in self.store.merge(resource.kind, listed, version):
+                self.writer.forget(gone)
         for key in self.store.deployments():
             self.queue.add(key)
 

@@ -16,7 +16,7 @@ from moorage_operator.manifest import WORKLOADS, Key, Manifest, dig, kind_of, na
 from moorage_operator.plan.figures import Gateway
 from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.nodes import Nodes
-from moorage_operator.plan.passing import passes
+from moorage_operator.plan.passing import moves_nothing, passes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Event, Plan, Snapshot
 from moorage_operator.render.context import Context
@@ -133,7 +133,7 @@ class Reconciler:
         before, status = dig(snapshot.deployment, "status", default={}), decided.status
         if status is None or before == status:
             return 0.0
-        if snapshot.nodes is None and waits(self._store, key):
+        if snapshot.nodes is None and waits(self._store, key) and moves_nothing(before, status):
             return NODES_SECONDS  # they are being read: without them half of it is missing, and would be written after
         return PASSING_SECONDS if decided.unripe or passes(before, status) else 0.0
 

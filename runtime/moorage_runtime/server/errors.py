@@ -7,9 +7,9 @@
     │   ├── BodyTimeoutError     408     invalid_request_error   body_timeout
     │   └── BodyTooLargeError    413     invalid_request_error   request_too_large
     ├── QueueFullError           429     rate_limit_error        queue_full
+    ├── BodiesBusyError          429     rate_limit_error        bodies_busy
     ├── EngineFailedError        500     server_error            engine_failed
     ├── NotReadyError            503     server_error            (the reason)
-    ├── BodiesBusyError          503     server_error            bodies_busy
     └── RequestTimeoutError      504     timeout_error           timeout
 
 Source: OpenAI's error object, ``{"error": {"message", "type", "param", "code"}}``.
@@ -124,6 +124,28 @@ class QueueFullError(ApiError):
         return {"retry-after": str(self.retry_after)}
 
 
+class BodiesBusyError(ApiError):
+    """Other large bodies are being taken in, and go on for too long.
+
+    The server is well and says so: a gateway takes 503 as a replica that is not, and sends the body to the next one.
+    """
+
+    status = 429
+    type = "rate_limit_error"
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"Other large requests are being taken in, and the turn of this one did not come within {seconds:g} s. "
+            "Try again in a moment.",
+            code="bodies_busy",
+        )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come back."""
+        return {"retry-after": "1"}
+
+
 class EngineFailedError(ApiError):
     """The engine ended, or gave this request up; the client may try again elsewhere."""
 
@@ -139,24 +161,6 @@ class NotReadyError(ApiError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message, code=reason)
         self.reason = reason
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """When to come back."""
-        return {"retry-after": "1"}
-
-
-class BodiesBusyError(ApiError):
-    """Other large bodies are being taken in, and go on for too long."""
-
-    status = 503
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(
-            f"Other large requests are being taken in, and the turn of this one did not come within {seconds:g} s. "
-            "Try again in a moment.",
-            code="bodies_busy",
-        )
 
     @property
     def headers(self) -> dict[str, str]:

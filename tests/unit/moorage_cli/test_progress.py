@@ -63,6 +63,7 @@ def test_a_failed_revision_says_why(ended):
     [
         ("Serving", "True", "False", True),
         ("ScaledToZero", "True", "False", True),
+        ("ScaledToZero", "Unknown", "False", None),
         ("RolledBack", "False", "True", False),
         ("InvalidSpec", "False", "True", False),
         ("Paused", "Unknown", "False", None),

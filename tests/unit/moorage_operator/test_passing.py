@@ -2,7 +2,7 @@
 
 import pytest
 
-from moorage_operator.plan.passing import passes
+from moorage_operator.plan.passing import moves_nothing, passes
 from moorage_operator.plan.planner import plan
 from tests.rollout_world import CRASHING, OTHER, World
 
@@ -76,3 +76,14 @@ def test_a_candidate_in_trouble_does_not_pass():
 
 def test_another_generation_does_not_pass(status):
     assert not passes(status(), {**status(), "observedGeneration": 2})
+
+
+def test_a_status_that_moves_requests_or_roles_waits_for_nothing():
+    world = World(replicas=2)
+    world.settle()
+    before = world.status
+    world.edit(OTHER)
+    world.until(lambda: world.weights.get(2, 0) > 0)
+    assert moves_nothing({}, before)
+    assert moves_nothing(before, {**before, "startup": {}, "conditions": []})
+    assert not moves_nothing(before, world.status)

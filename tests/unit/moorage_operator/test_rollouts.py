@@ -140,6 +140,9 @@ def test_nothing_gives_way_before_it_is_known_what_nodes_have():
     for _ in range(3):
         made.tick(50)
     assert made.there() == {1: 2, 2: 1}
+    made.listing = Nodes(unknown="they could not be read", again=True)
+    made.run()
+    assert made.there() == {1: 2, 2: 1}
     made.listing = Nodes(unknown="nodes may not be listed")
     made.run()
     assert made.there() == {1: 1, 2: 1}
@@ -405,7 +408,8 @@ def test_scaling_to_zero_in_mid_rollout_promotes_nothing_and_it_goes_on_afterwar
     made.spec(replicas=0)
     for _ in range(4):
         made.tick(1000)
-    assert (made.there(), made.ready) == ({}, ("True", "ScaledToZero"))
+    assert (made.there(), made.ready) == ({}, ("Unknown", "ScaledToZero"))
+    assert "Revision 2 is on trial, which goes on then." in made.message
     assert made.status["revision"] == {"stable": 1, "candidate": 2}
     assert made.status["rollout"]["reason"] == "ScaledToZero"
     assert not [event for event in made.events if event.reason == "Promoted"]
@@ -434,6 +438,21 @@ def test_an_edit_at_zero_needs_no_rollout():
     made.edit(OTHER)
     made.tick(10)
     assert (made.status["revision"], made.there()) == ({"stable": 2}, {})
+
+
+def test_what_came_at_zero_and_never_serves_does_not_keep_its_repair_from_starting():
+    made = world(replicas=1)
+    made.lagging = {0}  # one gateway still sends requests to what was there before
+    made.spec(replicas=0)
+    made.edit(STUCK)
+    made.tick(10)
+    made.spec(replicas=1)
+    made.tick(10)
+    assert (made.status["revision"], made.there()) == ({"stable": 2}, {1: 1, 2: 1})
+    made.edit(OTHER)
+    made.lagging = set()
+    made.settle()
+    assert made.weights == {3: 100}
 
 
 ASLEEP = {"stable": 1, "candidate": 2}
@@ -467,7 +486,7 @@ def test_a_lost_status_at_zero_proves_nothing():
     for _ in range(3):
         made.tick(10)
     assert made.status["revision"] == ASLEEP
-    assert made.ready == ("True", "ScaledToZero")
+    assert made.ready == ("Unknown", "ScaledToZero")
     made.spec(replicas=3)
     made.until(lambda: made.weights.get(2) == 10)
     made.settle()

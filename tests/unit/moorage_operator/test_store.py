@@ -82,7 +82,8 @@ def test_a_list_brings_what_was_missed_and_takes_what_is_gone(store):
     store.put(child(5, name="gone"))
     store.put(child(30, name="written-after-the-list"))
     store.put(child(6, kind="Service", name="chat"))
-    store.merge("Deployment", [child(10)], version=20)
+    gone = store.merge("Deployment", [child(10)], version=20)
+    assert [one["metadata"]["name"] for one in gone] == ["gone"]
     names = {one["metadata"]["name"] for one in store.children(CHAT)["Deployment"]}
     assert names == {"chat-r1", "written-after-the-list"}
     assert store.children(CHAT)["Service"]

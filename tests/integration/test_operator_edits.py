@@ -89,6 +89,8 @@ def _ready_in_vain(one):
     if ready is None or ready["status"] != "True" or ready["observedGeneration"] != generation:
         return None
     pointers = status.get("revision", {})
+    if not spec["replicas"] and "stable" not in pointers:
+        return None  # a new object, before its first revision is recorded: nothing is asked to serve, and nothing does
     images = {row["number"]: row["image"] for row in status.get("revisions", ())}
     serves = images.get(pointers.get("stable")) == spec["engine"]["image"]
     good = serves and "candidate" not in pointers and status.get("readyReplicas", 0) >= spec["replicas"]

@@ -9,6 +9,7 @@ The life of an engine, as its API process sees it::
 
     Loading*  (Started | Failed)      a process that sends Failed exits non-zero afterwards
     Step*                             one per step that computed or ended something
+    Joined                            instead of both: of a rank of a group that follows another one's engine
     (end of the process)              exit code 0 after Shutdown, anything else is a failure
 
 A request that was submitted ends **exactly once**, with the one `Output` that carries a `finish_reason`. Cancelling a
@@ -123,6 +124,13 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
     """From the start of the process to the first token."""
 
 
+class Joined(msgspec.Struct, frozen=True, array_like=True, tag="joined"):
+    """In the place of `Started`, from a rank that does not lead: it computes with the others. Rank 0 takes requests."""
+
+    rank: int
+    ranks: int
+
+
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     """The engine cannot start or go on. The process exits non-zero after it."""
 
@@ -183,7 +191,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     stats: Stats
 
 
-Event = Loading | Started | Failed | Step
+Event = Loading | Started | Joined | Failed | Step
 
 _encoder = msgspec.msgpack.Encoder()
 _commands = msgspec.msgpack.Decoder(list[Command])

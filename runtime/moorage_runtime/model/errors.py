@@ -1,4 +1,4 @@
-"""Why an engine does not start: each error is one of the protocol's reasons and a sentence for people."""
+"""Why an engine does not start, or ends: each error is one of the protocol's reasons and a sentence for people."""
 
 from moorage_runtime.engine.messages import FailureReason
 
@@ -19,3 +19,11 @@ class InsufficientMemoryError(StartError):
     """Weights, working memory and one request of the context length do not fit the memory limit together."""
 
     reason = "InsufficientMemory"
+
+
+class GroupError(StartError):
+    """The ranks of a group are not all there, or no longer: in the words of one of them, or as it is seen."""
+
+    def __init__(self, message: str, reason: FailureReason = "EngineFailed") -> None:
+        super().__init__(message)
+        self.reason = reason

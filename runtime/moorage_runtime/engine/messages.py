@@ -22,7 +22,7 @@ import msgspec
 
 FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
 FailureReason = Literal["InsufficientMemory", "UnsupportedModel", "EngineFailed"]
-LoadingPhase = Literal["LoadingWeights", "WarmingUp"]
+LoadingPhase = Literal["WaitingForRanks", "LoadingWeights", "WarmingUp"]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, array_like=True):

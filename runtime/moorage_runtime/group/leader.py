@@ -105,7 +105,20 @@ class Leader:
         Raises:
             GroupError: one is gone, says that it cannot go on, or says nothing in time.
         """
-        return [self._hear(rank, kind, seconds) for rank in self._wires]
+        deadline = time.monotonic() + seconds
+        answers: dict[int, _Answer] = {}
+        while silent := [rank for rank in self._wires if rank not in answers]:
+            for rank in silent:
+                answer = self._poll(rank)
+                if isinstance(answer, kind):
+                    answers[rank] = answer
+                elif answer is not None and not isinstance(answer, Pong):
+                    raise GroupError(f"rank {rank} said {type(answer).__name__} instead of {kind.__name__}")
+            if time.monotonic() > deadline:
+                raise GroupError(f"rank {silent[0]} said nothing for {seconds:.0f} s")
+            if missing := [self._wires[rank] for rank in silent if rank not in answers]:
+                readable(missing, 1.0)
+        return [answers[rank] for rank in self._wires]
 
     def tend(self) -> None:
         """To be called every second or so while there is nothing to compute: notices who is gone or stuck.
@@ -143,19 +156,6 @@ class Leader:
                         return said
                     del pending[rank]
         return GroupError(what)
-
-    def _hear(self, rank: int, kind: type[_Answer], seconds: float) -> _Answer:
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            answer = self._poll(rank)
-            if isinstance(answer, kind):
-                return answer
-            if answer is None:
-                self._check_siblings()
-                readable([self._wires[rank]], min(left, 1.0))
-            elif not isinstance(answer, Pong):
-                raise GroupError(f"rank {rank} said {type(answer).__name__} instead of {kind.__name__}")
-        raise GroupError(f"rank {rank} said nothing for {seconds:.0f} s")
 
     def _poll(self, rank: int) -> FromFollower | None:
         try:

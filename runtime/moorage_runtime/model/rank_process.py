@@ -37,7 +37,7 @@ class RankProcess:
         parts = Parts.open(self._asked.settings, self._place.ranks)
         if self._channel is not None:
             start_siblings(self._asked, self._asked.rank, self._place.leader, memory=None)
-            self._say("LoadingWeights", f"rank {self._asked.rank} looks for rank 0 at {self._place.leader}")
+            self._say("WaitingForRanks", f"rank {self._asked.rank} looks for rank 0 at {self._place.leader}")
         hello = parts.hello(self._asked.rank)
         follower = Follower.join(
             self._place.leader,
@@ -56,10 +56,11 @@ class RankProcess:
 
     def _follow(self, parts: Parts, follower: Follower) -> None:
         threads = threads_of(self._asked.settings, self._place)
+        self._say("LoadingWeights", "loading weights")
         model = parts.load(follower.links, threads, lambda _done: None)
         allocator.trim()
         follower.send(Loaded(model.weight_bytes))
-        self._say("WarmingUp", "waiting for the other ranks")
+        self._say("WarmingUp", "waiting for the leader")
         runner: PartRunner | None = None
         computes = False
         while not isinstance(message := follower.next(self._look, expects=computes), Stop):

@@ -81,9 +81,8 @@ def _load(settings: Settings, threads: int, report: Report) -> LoadedModel:
 
 def _load_part(settings: Settings, threads: int, report: Report, leader: Leader) -> LoadedModel:
     """The first rank's part, while the others load theirs."""
-    _say(report, "LoadingWeights", 0.0, f"opening {settings.model}")
     parts = Parts.open(settings, leader.place.ranks)
-    links = leader.gather(parts.hello(rank=0), lambda who: _say(report, "LoadingWeights", 0.0, who))
+    links = leader.gather(parts.hello(rank=0), lambda who: _say(report, "WaitingForRanks", 0.0, who))
     own = parts.load(links, threads, lambda done: _say(report, "LoadingWeights", done, "loading weights"))
     _say(report, "LoadingWeights", 1.0, "waiting for the other ranks' weights")
     return GroupModel(own, parts.config, leader)

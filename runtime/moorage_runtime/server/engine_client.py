@@ -15,6 +15,7 @@ from moorage_runtime.engine.messages import (
     Command,
     Event,
     Failed,
+    Joined,
     Loading,
     Output,
     Shutdown,
@@ -47,6 +48,9 @@ class Listener(Protocol):
 
     def started(self, event: Started) -> None:
         """The engine has generated its first token."""
+
+    def joined(self, event: Joined) -> None:
+        """The engine computes its part of what another one leads."""
 
     def failed(self, event: Failed) -> None:
         """The engine says that it cannot go on."""
@@ -141,6 +145,8 @@ class EngineClient:
                 self._listener.loading(event)
             case Started():
                 self._listener.started(event)
+            case Joined():
+                self._listener.joined(event)
             case Failed():
                 self._listener.failed(event)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from moorage_runtime.engine.messages import Failed, Loading, Started, Stats
+from moorage_runtime.engine.messages import Failed, Joined, Loading, Started, Stats
 from moorage_runtime.server.command_line import PROGRAM
 from moorage_runtime.server.engine_client import EngineClient
 from moorage_runtime.server.engine_process import EngineProcess, describe_exit, reap_orphans
@@ -65,6 +65,11 @@ class Server:
         """The engine has generated its first token."""
         self._state.ready(event)
         self._progress.ready(event, self._options, self._port, chats=self._card.template is not None)
+
+    def joined(self, event: Joined) -> None:
+        """The engine computes its part of what another one leads."""
+        self._state.joined(event.rank, event.ranks)
+        self._progress.joined(event)
 
     def failed(self, event: Failed) -> None:
         """The engine says why it ends; its end itself is seen by `_live`."""
@@ -139,10 +144,14 @@ class Server:
         return await self._bury(await engine.exited, client)
 
     async def _drain(self, engine: EngineProcess, client: EngineClient, lost: asyncio.Task[Any]) -> int:
-        """Finish what runs, take nothing new. A second signal, or the engine's end or silence, cuts it short."""
+        """Finish what runs, take nothing new. A second signal, or the engine's end or silence, cuts it short.
+
+        What runs on a rank that has joined is what its leader has: it is over when the engine ends.
+        """
+        over = asyncio.Event().wait if self._state.phase == "Joined" else self._state.idle
         self._state.drain()
         self._progress.draining(client.open_sequences)
-        idle = asyncio.create_task(self._state.idle())
+        idle = asyncio.create_task(over())
         aborted = asyncio.create_task(self._abort.wait())
         await _first([idle, aborted, lost, engine.exited])
         complete = idle.done()
@@ -160,6 +169,8 @@ class Server:
 
     async def _bury(self, code: int, client: EngineClient) -> int:
         """The engine has ended by itself; what it said last is the reason."""
+        if code == 0 and self._options.engine.follows:  # because its leader was told to stop
+            return 0
         await asyncio.wait([asyncio.create_task(self._said_why.wait())], timeout=_LAST_WORDS_SECONDS)
         if self._failure is None:
             return await self._give_up("EngineFailed", f"The engine {describe_exit(code)}.", client)

@@ -115,7 +115,7 @@ def _spans(what: str, total: int, ranks: int, together: int) -> list[Span]:
     """`total` in as many parts, each but the last a multiple of `together`, the larger ones first."""
     units = -(-total // together)
     if units < ranks:
-        stay = f", of which {together} stay together" if together > 1 else ""
+        stay = f", of which {together} stay together," if together > 1 else ""
         raise UnsupportedModelError(f"{total} {what}{stay} cannot be divided between {ranks} ranks; use fewer")
     ends = accumulate(_sizes(units, ranks), initial=0)
     return [Span(first * together, min(end * together, total)) for first, end in pairwise(ends)]

@@ -147,3 +147,25 @@ def one_device():
     """For tensors of the device `meta`, which have no numbers: looking at one fails as well."""
     with _OneDevice():
         yield
+
+
+@pytest.fixture(scope="session")
+def engine_processes(load_module):
+    """What tests of engines' processes share."""
+    return load_module(Path(__file__).with_name("processes.py"))
+
+
+@pytest.fixture
+def spawn(tmp_path, engine_processes):
+    """Start an engine's process; all are killed at the end."""
+    started = []
+
+    def start(model, *arguments):
+        folder = tmp_path / f"socket{len(started)}"
+        folder.mkdir()
+        started.append(engine_processes.EngineProcess(folder, model, *arguments))
+        return started[-1]
+
+    yield start
+    for engine in started:
+        engine.close()

@@ -98,6 +98,10 @@ bench-runtime: setup kernels ## Beside vLLM, transformers and llama.cpp (75 min;
 bench-gateway: setup ## What the gateway adds and what it costs; JSON last
 	@$(BIN)/python -m bench.gateway
 
+.PHONY: bench-operator
+bench-operator: setup ## 1,000 LLMDeployments, a real API server, simulated nodes (5 min; OBJECTS=, REPLICAS=); JSON last
+	@OBJECTS=$(OBJECTS) REPLICAS=$(REPLICAS) PROFILE=$(PROFILE) $(BIN)/python -m bench.operator
+
 .PHONY: bench-scheduling
 bench-scheduling: setup ## FCFS, Priority and MLFQ with more requests than may run, simulated; REAL=1: on this CPU; JSON last
 	@$(BIN)/python -m bench.scheduling $(if $(REAL),--real)

@@ -22,7 +22,7 @@ from openai.types.chat import ChatCompletionMessageParam
 QUESTION: Final[list[ChatCompletionMessageParam]] = [{"role": "user", "content": "What is a harbour?"}]
 SHORT: Final = 16
 """Tokens of an answer when nothing else is said."""
-MAX_LOAD_SECONDS: Final = 300.0
+MAX_LOAD_SECONDS: Final = 900.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ def main() -> None:
     if arguments.verb == "ask":
         print(json.dumps(ask(client, arguments.model, stream=arguments.stream)))
     else:
-        load(client, arguments.model, arguments.workers, arguments.seconds, arguments.tokens)
+        pace = arguments.workers, arguments.seconds, arguments.tokens
+        load(client, arguments.model, *pace, pause=arguments.pause)
 
 
 def ask(client: OpenAI, model: str, *, stream: bool, tokens: int | None = None) -> dict[str, object]:
@@ -64,8 +65,11 @@ def ask(client: OpenAI, model: str, *, stream: bool, tokens: int | None = None) 
     return {"pieces": pieces, "finish_reason": finish_reason}
 
 
-def load(client: OpenAI, model: str, workers: int, seconds: float, tokens: int | None) -> None:
-    """Ask again and again from `workers` threads until standard input ends, at most for `seconds`."""
+def load(client: OpenAI, model: str, workers: int, seconds: float, tokens: int | None, *, pause: float) -> None:
+    """Ask again and again from `workers` threads until standard input ends, at most for `seconds`.
+
+    Each worker waits `pause` seconds between two requests.
+    """
     stop = threading.Event()
     threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
     deadline = threading.Timer(seconds, stop.set)
@@ -78,6 +82,7 @@ def load(client: OpenAI, model: str, workers: int, seconds: float, tokens: int |
             record = _request(client, model, tokens)
             with printing:
                 print(json.dumps(asdict(record)), flush=True)
+            stop.wait(pause)
 
     threads = [threading.Thread(target=work) for _ in range(workers)]
     for thread in threads:
@@ -111,6 +116,7 @@ def _parse() -> argparse.Namespace:
     loader = verbs.add_parser("load")
     loader.add_argument("--workers", type=int, default=2)
     loader.add_argument("--tokens", type=int, help="length of each answer (default: short, and as the model ends it)")
+    loader.add_argument("--pause", type=float, default=0, help="seconds between two requests of a worker (default: 0)")
     loader.add_argument("--seconds", type=float, default=MAX_LOAD_SECONDS, help="at most (default: %(default)s)")
     return parser.parse_args()
 

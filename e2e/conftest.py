@@ -41,4 +41,4 @@ def kit(stack: Stack, request: pytest.FixtureRequest) -> Iterator[Kit]:
     kit = Kit(stack, namespace=request.path.parent.name.replace("_", "-"), directory=request.path.parent)
     kit.create_namespace()
     yield kit
-    kit.delete_namespace()
+    kit.delete_namespace(wait=False)  # what comes next has a namespace of its own

@@ -1,11 +1,13 @@
 """The verbs that end-to-end cases are written in: apply, wait for a condition with a deadline, ask, load."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,11 @@ from e2e.waiting import eventually
 
 CHILDREN: Final = "deployments,replicasets,pods,services,controllerrevisions,poddisruptionbudgets"
 MANAGED: Final = "app.kubernetes.io/managed-by=moorage"
+READ_ALL: Final = """
+import sys, urllib.request
+for url in sys.argv[1:]:
+    print(urllib.request.urlopen(url, timeout=10).read().decode())
+"""
 
 
 @dataclass
@@ -56,9 +63,10 @@ class Kit:
         self.delete_namespace()
         self.stack.namespace(self.namespace)
 
-    def delete_namespace(self) -> None:
-        """Remove the namespace with everything in it."""
-        self.stack.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", "--timeout=120s")
+    def delete_namespace(self, *, wait: bool = True) -> None:
+        """Remove the namespace with everything in it; without `wait` it goes while the test does something else."""
+        how = ("--timeout=120s",) if wait else ("--wait=false",)
+        self.stack.kubectl("delete", "namespace", self.namespace, "--ignore-not-found", *how)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl in the case's namespace."""
@@ -81,6 +89,36 @@ class Kit:
         """Return `kubectl get` as JSON."""
         return json.loads(self.kubectl("get", *arguments, "--output=json"))
 
+    def patch(self, name: str, **spec: Any) -> None:
+        """Change these fields of an LLMDeployment's spec (a merge patch: null removes)."""
+        change = json.dumps({"spec": spec})
+        self.kubectl("patch", "llmdeployment", name, "--type=merge", f"--patch={change}")
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Return the status of an LLMDeployment; empty while there is none."""
+        return dict(self.get("llmdeployment", name).get("status", {}))
+
+    def weights(self, name: str) -> dict[int, int]:
+        """Return the share of requests of each revision that runs, as the status has it."""
+        return {one["number"]: one["weight"] for one in self.status(name).get("revisions", ())}
+
+    def row(self, name: str) -> dict[str, str]:
+        """Return what `kubectl get -o wide` says of an LLMDeployment, by column; empty where a column has nothing."""
+        header, line = self.kubectl("get", "llmdeployment", name, "--output=wide").splitlines()
+        columns = list(re.finditer(r"\S+\s*", header))
+        ends = [*(column.end() for column in columns[:-1]), None]
+        return {
+            column[0].strip(): line[column.start() : end].strip() for column, end in zip(columns, ends, strict=True)
+        }
+
+    def events(self, reason: str) -> list[str]:
+        """Return the messages of the namespace's events with that reason."""
+        return [event["message"] for event in self.get("events", f"--field-selector=reason={reason}")["items"]]
+
+    def moor(self, *arguments: str) -> str:
+        """Run `moor` in the case's namespace, as a person would, and return what it printed."""
+        return self.stack.moor(*arguments, f"--namespace={self.namespace}")
+
     def condition(self, name: str, kind: str = "Ready") -> dict[str, Any]:
         """Return a condition of an LLMDeployment at its current generation; empty while there is none."""
         llmdep = self.get("llmdeployment", name)
@@ -92,6 +130,26 @@ class Kit:
         """Wait as a person would, with `kubectl wait`."""
         self.kubectl("wait", "--for=condition=Ready", f"llmdeployment/{name}", f"--timeout={seconds}s")
 
+    def reaches(self, name: str, reason: str, seconds: float = 180) -> dict[str, Any]:
+        """Wait until Ready has that reason, which is the column STATUS, at the current generation; return it."""
+        return self.eventually(lambda: self.condition(name), lambda ready: ready.get("reason") == reason, seconds)
+
+    @contextmanager
+    def watched(self, *what: str, fields: Sequence[str]) -> Iterator[list[list[str]]]:
+        """Collect fields (JSON paths) of an object, as it is and at each change, for as long as the context lasts."""
+        template = r"""{"\t"}""".join(f"{{{field}}}" for field in fields) + r"""{"\n"}"""
+        program = [str(self.stack.cluster.binaries / "kubectl"), "--namespace", self.namespace]
+        argv = [*program, "get", *what, "--watch", f"--output=jsonpath={template}"]
+        seen: list[list[str]] = []
+        with subprocess.Popen(argv, env=self.stack.environment, stdout=subprocess.PIPE, text=True) as process:
+            reader = threading.Thread(target=_collect, args=(process.stdout, seen))
+            reader.start()
+            try:
+                yield seen
+            finally:
+                process.terminate()
+                reader.join()
+
     def children(self) -> list[str]:
         """Return the names of everything that the operator or its workloads made in the namespace."""
         return self.kubectl("get", CHILDREN, "--selector", MANAGED, "--output=name").split()
@@ -102,20 +160,41 @@ class Kit:
         service = self.stack.get("service", GATEWAY_SERVICE, f"--namespace={SYSTEM_NAMESPACE}")
         return f"http://{service['spec']['clusterIP']}:{GATEWAY_PORT}/v1"
 
-    def ask(self, model: str, *, stream: bool) -> dict[str, Any]:
-        """Ask one question with the official client, in the cluster's network."""
-        argv = self._client(model, "ask", *(["--stream"] if stream else []))
+    def counted(self, name: str) -> dict[int, Counter[str]]:
+        """What all gateways have counted of each revision that is in their tables: finished `requests` and `errors`."""
+        totals: dict[int, Counter[str]] = defaultdict(Counter)
+        for model in (model for view in self._views() for model in view["models"]):
+            if (model["namespace"], model["deployment"]) == (self.namespace, name):
+                for row in model["revisions"]:
+                    totals[row["number"]].update(requests=row["requests"], errors=row["errors"])
+        return totals
+
+    def _views(self) -> list[dict[str, Any]]:
+        selector = f"--selector=app.kubernetes.io/name={GATEWAY_SERVICE}"
+        pods = self.stack.get("pods", selector, f"--namespace={SYSTEM_NAMESPACE}")["items"]
+        urls = [f"http://{pod['status']['podIP']}:8081/telemetry" for pod in pods]
+        argv = self.stack.cluster.inside([sys.executable, "-c", READ_ALL, *urls])
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        return [json.loads(line) for line in done.stdout.splitlines() if line]
+
+    def ask(self, model: str, *, stream: bool, at: str | None = None) -> dict[str, Any]:
+        """Ask one question with the official client, in the cluster's network, at the gateway or another address."""
+        argv = self._client(model, "ask", *(["--stream"] if stream else []), at=at)
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 
     @contextmanager
-    def load(self, model: str, workers: int = 2, tokens: int | None = None) -> Iterator[Load]:
+    def load(
+        self, model: str, workers: int = 2, tokens: int | None = None, *, pause: float = 0, at: str | None = None
+    ) -> Iterator[Load]:
         """Run a load with the official client in the cluster's network for as long as the context lasts.
 
-        `tokens`: the length of each answer; without it they are short.
+        `tokens`: the length of each answer; without it they are short. `pause`: seconds between two requests of a
+        worker. `at`: another address than the gateway's.
         """
-        argv = self._client(model, "load", f"--workers={workers}", *([f"--tokens={tokens}"] if tokens else []))
+        length = [f"--tokens={tokens}"] if tokens else []
+        argv = self._client(model, "load", f"--workers={workers}", f"--pause={pause}", *length, at=at)
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
             assert process.stdin is not None
@@ -129,6 +208,10 @@ class Kit:
                 process.stdin.close()  # tells the client to end
                 reader.join()
 
-    def _client(self, model: str, *arguments: str) -> list[str]:
-        program = [sys.executable, "-m", "e2e.client", self.gateway, model, *arguments]
+    def _client(self, model: str, *arguments: str, at: str | None = None) -> list[str]:
+        program = [sys.executable, "-m", "e2e.client", at or self.gateway, model, *arguments]
         return self.stack.cluster.inside(program)
+
+
+def _collect(lines: Iterable[str], into: list[list[str]]) -> None:
+    into.extend(line.rstrip("\n").split("\t") for line in lines)

@@ -6,6 +6,7 @@ The demo and every end-to-end case stand on this module, so that what the tests 
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,14 @@ class Stack:
             CommandError: helm ended with an error; the message is its own.
         """
         return self._run(["helm", *arguments], None)
+
+    def moor(self, *arguments: str) -> str:
+        """Run this checkout's `moor` and return what it printed.
+
+        Raises:
+            CommandError: it did not end with 0; the message is its own.
+        """
+        return self._run([str(Path(sys.executable).with_name("moor")), *arguments], None)
 
     def get(self, *arguments: str) -> Any:
         """Return `kubectl get ARGUMENTS` as parsed JSON."""

@@ -1,7 +1,9 @@
 """Waiting for what is to come, with a deadline, in place of sleeping and hoping."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 _PAUSE: Final = 0.1
@@ -22,3 +24,25 @@ def eventually(look: Callable[[], _T], accept: Callable[[_T], bool], seconds: fl
             raise AssertionError(f"not within {seconds:.0f} s; last seen: {seen}")
         time.sleep(_PAUSE)
     return seen
+
+
+@contextmanager
+def each_second(look: Callable[[], _T]) -> Iterator[list[_T]]:
+    """Look once a second, in a thread of its own, for as long as the context lasts; the list grows meanwhile."""
+    seen: list[_T] = []
+    over = threading.Event()
+
+    def sample() -> None:
+        due = time.monotonic()
+        while not over.is_set():
+            seen.append(look())
+            due += 1
+            over.wait(max(0.0, due - time.monotonic()))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()

@@ -4,7 +4,9 @@ It checks at every change what must always hold: no write takes away a replica t
 that are ready, nor of those that any answering gateway has in its table; and whatever is decided has a reason.
 """
 
+import math
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 
 from moorage_operator.plan.figures import Gateway, RevisionFigures
 from moorage_operator.plan.planner import plan
@@ -13,6 +15,8 @@ from moorage_operator.render.context import Context
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD, OTHER, CRASHING, SLOW, FAILING = "engine:good", "engine:other", "engine:crash", "engine:slow", "engine:fail"
+STUCK = "engine:stuck"
+FULL = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
 KINDS = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget")
 
@@ -69,6 +73,9 @@ class SimulatedPod:
         self.uid, self.workload, self.labels, self.image = uid, workload, labels, image
         self.revision = int(labels["moorage.dev/revision"])
         self.born, self.ready, self.scheduled, self.unschedulable, self.restarts = now, False, False, None, 0
+        self.scheduler_said = ""
+        self.order = 0
+        """The smaller, the longer it has been ready."""
 
     def manifest(self):
         conditions = [{"type": "Ready", "status": "True" if self.ready else "False"}]
@@ -76,7 +83,7 @@ class SimulatedPod:
         if self.unschedulable is not None:
             scheduled |= {
                 "reason": "Unschedulable",
-                "message": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu.",
+                "message": self.scheduler_said,
                 "lastTransitionTime": text(self.unschedulable),
             }
         server = {"name": "server", "restartCount": self.restarts, "state": {}}
@@ -111,13 +118,14 @@ class World:
                 "generation": 1,
                 "creationTimestamp": "2026-01-01T00:00:00Z",
             },
-            "spec": {"model": {"source": "python://model"}, "engine": {"image": GOOD}, "replicas": replicas, **spec},
+            "spec": {"model": {"source": "python://model==1"}, "engine": {"image": GOOD}, "replicas": replicas, **spec},
         }
         self.objects, self.pods, self.lookups = {}, [], {}
         self.gateways = [SimulatedGateway(f"g{index}", self.now) for index in range(gateways)]
         self.gateways_installed = True
         self.room, self.short, self.count, self.events = 100, False, 0, []
         self.requests = 100
+        self.scheduler_says = FULL
         self.lagging = set()
         """Gateways that hear of nothing for a while, and answer all the same."""
 
@@ -156,7 +164,7 @@ class World:
             if used < self.room:
                 pod.scheduled, pod.unschedulable, used = True, None, used + 1
             elif pod.unschedulable is None:
-                pod.unschedulable = self.now
+                pod.unschedulable, pod.scheduler_said = self.now, self.scheduler_says
 
     def start(self):
         """One replica of each workload comes up, or crashes again."""
@@ -168,8 +176,9 @@ class World:
             seen.add(pod.workload)
             if pod.image == CRASHING:
                 pod.restarts += 1
-            else:
-                pod.ready = True
+            elif pod.image != STUCK:
+                self.count += 1
+                pod.ready, pod.order = True, self.count
         for asked in self.lookups.values():
             asked["done"] = True
 
@@ -278,13 +287,17 @@ class World:
     # Controllers.
 
     def _control(self):
-        """Pods follow their workloads; those that are not ready go first, as ReplicaSets do it."""
+        """Pods follow their workloads; those that are not ready go first, then the latest, as ReplicaSets do it.
+
+        So what goes is never what gateways have known for longer than what stays. Source: ActivePodsWithRanks in
+        kubernetes/pkg/controller/controller_utils.go.
+        """
         before = list(self.pods)
         workloads = {name: one for (kind, name), one in self.objects.items() if kind == "Deployment"}
         self.pods = []
         for name, workload in sorted(workloads.items()):
             pods = [pod for pod in before if pod.workload == name]
-            pods.sort(key=lambda pod: (not pod.ready, not pod.scheduled, pod.born))
+            pods.sort(key=lambda pod: (not pod.ready, not pod.scheduled, pod.order, pod.born))
             pods = pods[: workload["spec"]["replicas"]]
             while len(pods) < workload["spec"]["replicas"]:
                 pods.append(self._pod(name, workload))
@@ -305,11 +318,16 @@ class World:
         rollout = self.deployment["spec"].get("rollout", {})
         drains = any("moorage.dev/drains" in one["metadata"]["annotations"] for one in self._records())
         surge, unavailable = rollout.get("maxSurge"), rollout.get("maxUnavailable")
+        wanted = self.deployment["spec"]["replicas"]
         if surge is None and unavailable is None:
             down = int(drains)
+        elif unavailable is None:
+            down = int(not surge)
+        elif isinstance(unavailable, str):
+            down = math.floor(Fraction(unavailable.rstrip("%")) * wanted / 100) or int(not surge)
         else:
-            down = unavailable if unavailable is not None else int(not surge)
-        return max(0, self.deployment["spec"]["replicas"] - down)
+            down = unavailable
+        return max(0, wanted - down)
 
     def _records(self):
         return [one for (kind, _), one in self.objects.items() if kind == "ControllerRevision"]
@@ -412,7 +430,7 @@ class World:
 
 
 def _role(record):
-    return record["metadata"]["labels"]["moorage.dev/role"]
+    return record["metadata"]["labels"].get("moorage.dev/role")
 
 
 def _content(manifest):

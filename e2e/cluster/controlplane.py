@@ -110,9 +110,7 @@ def control_plane(directory: Path, progress: Progress | None = None) -> Iterator
         raise ClusterError(message)
     binaries = ensure_binaries(progress or Progress())
     credentials = Credentials.create(directory / "pki")
-    # When the process that started them is killed, the kernel ends them as well.
-    prefix = ("setpriv", "--pdeathsig", "SIGKILL") if which("setpriv") else ()
-    supervisor = Supervisor(directory, prefix)
+    supervisor = Supervisor(directory, tied_to_this_process())
     try:
         listen = _start_on_free_ports(supervisor, binaries, credentials)
         certificate = credentials.authority.pair.certificate
@@ -239,6 +237,23 @@ def controllers_command(binaries: Binaries, credentials: Credentials, config: Pa
         "--horizontal-pod-autoscaler-sync-period=2s",
         "--horizontal-pod-autoscaler-initial-readiness-delay=5s",
     ]
+
+
+def scheduler_command(binaries: Binaries, config: Path) -> list[str]:
+    """Return the command of kube-scheduler, which only a control plane with nodes needs."""
+    return [
+        binaries["kube-scheduler"],
+        f"--kubeconfig={config}",
+        "--secure-port=0",
+        "--leader-elect=false",
+        "--kube-api-qps=500",
+        "--kube-api-burst=1000",
+    ]
+
+
+def tied_to_this_process() -> tuple[str, ...]:
+    """Return what, put before a command, makes the kernel end it when this process is killed."""
+    return ("setpriv", "--pdeathsig", "SIGKILL") if which("setpriv") else ()
 
 
 def _free_ports(count: int) -> list[int]:

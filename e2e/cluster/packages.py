@@ -11,6 +11,8 @@ from e2e.cluster.progress import Progress
 from e2e.cluster.provider import ClusterError
 
 CNI_FOLDERS: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
+_FOLDERS: Final = (*CNI_FOLDERS, Path("/usr/lib/podman"), Path("/usr/libexec/podman"))
+"""Where programs lie that only other programs run."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Requirement:
 
     def present(self) -> bool:
         """Whether it is there."""
-        return which(self.program) is not None or any((folder / self.program).exists() for folder in CNI_FOLDERS)
+        return which(self.program) is not None or any((folder / self.program).exists() for folder in _FOLDERS)
 
 
 NODE: Final = (
@@ -40,6 +42,8 @@ NODE: Final = (
 IMAGES: Final = (
     Requirement("buildah", "buildah"),
     Requirement("mmdebstrap", "mmdebstrap"),
+    # With an empty store buildah asks for it before it does anything, and its package only recommends it.
+    Requirement("netavark", "netavark"),
 )
 
 

@@ -4,6 +4,7 @@ uvicorn leaves those to a proxy in front of it. Here there is none.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -24,6 +25,8 @@ class LimitedProtocol(HttpToolsProtocol):
     """Bounds the bytes and the time of an unfinished request head, and answers what is no HTTP in OpenAI's shape."""
 
     limits: Limits
+    leaving: Callable[[], bool]
+    """Whether this gateway is about to go: then each connection ends with the answer to its next request."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -72,6 +75,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._invalid_because = _NO_UPGRADE
             raise UpgradeRefusedError  # the parser makes it an error of its own, which ends in `send_400_response`
         super().on_headers_complete()
+        if self.leaving():
+            self.cycle.keep_alive = False  # which the answer's head tells the client, so that it connects elsewhere
 
     def send_400_response(self, msg: str) -> None:
         """Called for bytes that are no valid HTTP, or none that we speak."""
@@ -94,6 +99,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
-def protocol(limits: Limits) -> type[asyncio.Protocol]:
-    """The protocol class with its limits, as uvicorn's `http` setting takes it."""
-    return type("BoundProtocol", (LimitedProtocol,), {"limits": limits})
+def protocol(limits: Limits, leaving: Callable[[], bool]) -> type[asyncio.Protocol]:
+    """The protocol class with what it depends on, as uvicorn's `http` setting takes it."""
+    return type("BoundProtocol", (LimitedProtocol,), {"limits": limits, "leaving": staticmethod(leaving)})

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from moorage_api import names
@@ -85,15 +86,17 @@ class _Deployments:
 
     def replace(self, found: Sequence[Object]) -> None:
         before = set(self.by_key)
-        readable = (each for raw in found if (each := _read(objects.deployment, raw)) is not None)
+        readable = (self._remembering(each) for raw in found if (each := _read(objects.deployment, raw)) is not None)
         self.by_key = {each.key: each for each in readable}
         self.listed = True
         self._touch(before | set(self.by_key))
 
     def put(self, obj: Object) -> None:
-        if (deployment := _read(objects.deployment, obj)) is None:
+        if (found := _read(objects.deployment, obj)) is None:
             self.remove(obj)
-        elif self.by_key.get(deployment.key) != deployment:
+            return
+        deployment = self._remembering(found)
+        if self.by_key.get(deployment.key) != deployment:
             self.by_key[deployment.key] = deployment
             self._touch((deployment.key,))
 
@@ -101,6 +104,13 @@ class _Deployments:
         key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
         if self.by_key.pop(key, None) is not None:
             self._touch((key,))
+
+    def _remembering(self, now: Deployment) -> Deployment:
+        """With the weights that were known, where all of them are gone: a lost status must not move any request."""
+        before = self.by_key.get(now.key)
+        if now.weights or before is None or before.created != now.created:
+            return now
+        return replace(now, weights=before.weights)
 
 
 class _Replicas:

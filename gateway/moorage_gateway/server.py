@@ -5,7 +5,7 @@ import logging
 import random
 import signal
 import socket
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS: Final = 75
 """Idle connections of clients. Longer than clients (5 s in OpenAI's own) and load balancers (60 s) keep them: whoever
 closes later never cuts a request that is on its way."""
+_LEAVE_SECONDS: Final = 2.0
+"""From SIGTERM until connections without a request are closed. Those with requests have gone elsewhere by then, and of
+those that were silent for so long hardly one sends something at the very moment in which it is closed."""
 
 
 class Server(uvicorn.Server):
@@ -46,9 +49,12 @@ class Server(uvicorn.Server):
         yield
 
 
-def public_server(app: App, settings: Settings, limits: Limits) -> Server:
-    """The server towards clients; it stops when its `should_exit` is set, after at most the drain time."""
-    return _server(app, settings, settings.public_port, settings.drain_seconds, http=protocol(limits))
+def public_server(app: App, settings: Settings, limits: Limits, leaving: Callable[[], bool] = lambda: False) -> Server:
+    """The server towards clients; it stops when its `should_exit` is set, after at most the drain time.
+
+    While it is `leaving` it sends clients elsewhere, each with its next answer.
+    """
+    return _server(app, settings, settings.public_port, settings.drain_seconds, http=protocol(limits, leaving))
 
 
 def internal_server(app: InternalApp, settings: Settings) -> Server:
@@ -83,7 +89,8 @@ async def serve(settings: Settings) -> None:
         watchers = routes.watchers(api, settings.watch_namespace)
         background = [scraper.run(), *(watcher.run() for watcher in watchers)]
         inside = InternalApp(metrics, telemetry, synced=lambda: routes.synced, draining=stop.is_set)
-        servers = public_server(app, settings, limits), internal_server(inside, settings)
+        public = public_server(app, settings, limits, leaving=stop.is_set)
+        servers = public, internal_server(inside, settings)
         await _run(*servers, telemetry, background, stop)
 
 
@@ -101,6 +108,7 @@ async def _run(
         serving = group.create_task(public.serve())
         await stop.wait()
         log.info("draining: open streams have %s s", public.config.timeout_graceful_shutdown)
+        await asyncio.sleep(_LEAVE_SECONDS)
         public.should_exit = True
         await serving
         telemetry.close()

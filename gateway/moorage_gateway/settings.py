@@ -25,7 +25,7 @@ Inside a cluster it uses its pod's service account. Outside of one it uses --kub
 
 Public port: /v1/models, /v1/chat/completions, /v1/completions.  Internal port: /healthz, /readyz, /metrics,
 /telemetry (with ?watch as a stream).
-SIGTERM: stops accepting, lets open streams end, exits 0.
+SIGTERM: answers with `connection: close` for 2 s, then stops accepting, lets open streams end, exits 0.
 """
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")

@@ -65,7 +65,10 @@ class Reason(_Explained):
     )
     RESOLVING_SOURCE = (
         "ResolvingSource",
-        "The branch or tag in spec.model.source is looked up once, so that all replicas serve the same files. Wait.",
+        (
+            "What spec.model.source names may change (a branch, a package without a version, a claim), so it is looked "
+            "up once, and all replicas of the revision serve the same files. Wait."
+        ),
     )
     STEP_HOLDING = "StepHolding", "The rollout keeps a step for as long as its hold says. Wait, or promote it."
     GATE_HOLDING = (
@@ -148,8 +151,8 @@ class Reason(_Explained):
     DIGEST_MISMATCH = (
         "DigestMismatch",
         (
-            "The fetched files are not those that spec.model.digest pins. Find out who changed the source before "
-            "you change the digest."
+            "The fetched files are not those that spec.model.digest pins, or that were there when the revision was "
+            "made. Find out who changed the source; to serve the new files, set spec.model.digest to theirs."
         ),
     )
     INVALID_SOURCE = (

@@ -22,14 +22,14 @@ _UNITS: Final = {
 _QUANTITY = "(?:[0-9]+(?:[.][0-9]+)?)(?:m|[kMGTPE]|[KMGTPE]i)?"
 
 
-def _integer_as_text(value: Any) -> Any:
+def integer_as_text(value: Any) -> Any:
     """`cpu: 2` and `cpu: "2"` are the same quantity."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Quantity = Annotated[
     str,
-    BeforeValidator(_integer_as_text),
+    BeforeValidator(integer_as_text),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": MAX_QUANTITY_LENGTH}),
     Matches(
         _QUANTITY,

@@ -4,6 +4,7 @@ The API server has checked an object when it was admitted, by the schema of that
 let through what this version does not know; that must become a condition for the user, never a crash.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
@@ -72,14 +73,21 @@ def _problems(error: ValidationError, path: str) -> Iterator[Problem]:
 
 
 def _unknown(model: type[BaseModel], raw: Mapping[str, Any], path: str) -> Iterator[str]:
-    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    fields = _fields(model)
     for key, value in raw.items():
         if key not in fields:
             yield f"{path}.{key}"
             continue
-        for inner in _models_in(fields[key].annotation):
+        for inner in fields[key]:
             for place, item in _items(value, f"{path}.{key}"):
                 yield from _unknown(inner, item, place)
+
+
+@functools.cache
+def _fields(model: type[BaseModel]) -> dict[str, tuple[type[BaseModel], ...]]:
+    """The fields of a model by the names that the API has for them, each with the models inside it."""
+    fields = model.model_fields.items()
+    return {field.alias or name: tuple(_models_in(field.annotation)) for name, field in fields}
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -2,14 +2,27 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from moorage_api.base import ApiModel
 from moorage_api.duration import DURATION, MAX_DURATION_LENGTH, PERCENTAGE, Duration, Percentage
 from moorage_api.lists import ATOMIC
+from moorage_api.quantity import integer_as_text
 from moorage_api.rules import Matches, Rule
 
 _Int32 = {"format": "int32"}
+
+Share = Annotated[
+    str,
+    BeforeValidator(integer_as_text),
+    WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": MAX_DURATION_LENGTH}),
+    Matches(
+        "(?:0|[1-9][0-9]{0,2}|1000)|(?:0|[1-9][0-9]?|100)%",
+        "write a number of replicas up to 1000, such as 1, or a percentage of spec.replicas up to 100%, such as 25%",
+        subject="string(self)",
+    ),
+]
+"""So many replicas, as a Deployment has them: `1`, or `25%`."""
 
 
 class Step(ApiModel):
@@ -68,7 +81,7 @@ class Gate(ApiModel):
     BlueGreen rollout with what that revision did before the switch."""
 
     min_requests: Annotated[int, Field(ge=1, le=1_000_000, json_schema_extra=_Int32)] = 20
-    """Finished requests below which nothing is judged; the rollout waits for them."""
+    """Finished requests, and for times streams, below which nothing is judged; the rollout waits for them."""
 
 
 class KeepWarm(ApiModel):
@@ -105,7 +118,8 @@ class Rollout(ApiModel):
             "what serves; remove them",
         ),
         Rule(
-            "!(has(self.maxSurge) && has(self.maxUnavailable)) || self.maxSurge > 0 || self.maxUnavailable > 0",
+            "!(has(self.maxSurge) && has(self.maxUnavailable)) || "
+            "!(string(self.maxSurge) in ['0', '0%'] && string(self.maxUnavailable) in ['0', '0%'])",
             "maxSurge and maxUnavailable are both 0, so no replica could ever be replaced; raise one of them, or "
             "remove both to let the operator choose",
         ),
@@ -116,12 +130,14 @@ class Rollout(ApiModel):
     `steps`, with all old replicas kept until the end. `BlueGreen`: all new replicas first, then all requests at
     once."""
 
-    max_surge: Annotated[int, Field(ge=0, le=1000, json_schema_extra=_Int32)] | None = None
-    """Replicas above spec.replicas that a RollingUpdate may run. Without this and maxUnavailable the operator chooses:
+    max_surge: Share | None = None
+    """Replicas above spec.replicas that a RollingUpdate may run, as a number or in percent of spec.replicas, rounded
+    up. Without this and maxUnavailable the operator chooses:
     one more; where no node has room for it for a minute and at least two replicas serve, one less instead."""
 
-    max_unavailable: Annotated[int, Field(ge=0, le=1000, json_schema_extra=_Int32)] | None = None
-    """Replicas below spec.replicas that a RollingUpdate may leave. Default beside maxSurge: 0, or 1 where maxSurge
+    max_unavailable: Share | None = None
+    """Replicas below spec.replicas that a RollingUpdate may leave, as a number or in percent of spec.replicas, rounded
+    down; where that leaves nothing to do, 1. Default beside maxSurge: 0, or 1 where maxSurge
     is 0."""
 
     steps: Annotated[tuple[Step, ...], Field(max_length=20), ATOMIC] = ()

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage_api import names
-from moorage_cli.cluster import Cluster, cluster_flags
+from moorage_cli.cluster import Cluster
 from moorage_cli.errors import CommandError
+from moorage_cli.verbs import add_verb
 from moorage_operator.manifest import namespace_of
 
 if TYPE_CHECKING:
-    from moorage_cli.crd import Verbs
+    from moorage_cli.verbs import Verbs
 
 _EPILOG: Final = """\
 On a terminal it is a conversation, ended by Ctrl-D. With -m, or where stdin is no terminal, it is one question.
@@ -34,13 +35,12 @@ Message = dict[str, str]
 
 def add_to(verbs: "Verbs") -> None:
     """Declare the verb."""
-    parser = verbs.add_parser(
+    parser = add_verb(
+        verbs,
         "chat",
-        help="talk to a model; the answer is streamed",
-        description="Talk to a model through the gateway, as its clients do.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[cluster_flags()],
+        "talk to a model; the answer is streamed",
+        "Talk to a model through the gateway, as its clients do.",
+        _EPILOG,
     )
     parser.add_argument("name", metavar="NAME", help="of the LLMDeployment; with --url, the name that clients use")
     parser.add_argument("-m", "--message", metavar="TEXT", help="one question, and the end")

@@ -14,7 +14,7 @@ from moorage_api.reference import api_reference
 from moorage_cli.errors import CommandError
 
 if TYPE_CHECKING:
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse gives it no public name
+    from moorage_cli.verbs import Verbs
 
 _DESCRIPTION = """\
 Write what follows from the models in moorage_api into a checkout of Moorage:

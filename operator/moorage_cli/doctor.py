@@ -10,15 +10,16 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage_api import crd, names
-from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster, KubectlError, cluster_flags
+from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster, KubectlError
 from moorage_cli.errors import CommandError
 from moorage_cli.paint import Paint
 from moorage_cli.progress import outcome, utc_now
+from moorage_cli.verbs import add_verb
 from moorage_operator.cluster.compare import includes
 from moorage_operator.manifest import dig, name_of, namespace_of
 
 if TYPE_CHECKING:
-    from moorage_cli.crd import Verbs
+    from moorage_cli.verbs import Verbs
 
 _DESCRIPTION: Final = """\
 Look for what is wrong with an installation: the API server, the CustomResourceDefinition, operator, gateway, versions,
@@ -35,6 +36,7 @@ _RIGHTS: Final = (
     ("list", "controllerrevisions.apps", "history, diff, rollback, plan"),
     ("list", "pods", "plan"),
     ("list", "deployments.apps", "plan"),
+    ("list", "nodes", "plan, to say whether it fits"),
 )
 """Verb, resource, and what needs it."""
 
@@ -61,14 +63,7 @@ class Check:
 
 def add_to(verbs: "Verbs") -> None:
     """Declare the verb."""
-    parser = verbs.add_parser(
-        "doctor",
-        help="find what is wrong with an installation",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[cluster_flags()],
-    )
+    parser = add_verb(verbs, "doctor", "find what is wrong with an installation", _DESCRIPTION, _EPILOG)
     parser.set_defaults(run=run)
 
 

@@ -11,7 +11,7 @@ from moorage_cli.revisions import difference, history, numbered, revisions_of
 from moorage_operator.manifest import dig
 
 if TYPE_CHECKING:
-    from moorage_cli.crd import Verbs
+    from moorage_cli.verbs import Verbs
 
 
 def add_to(verbs: "Verbs") -> None:

@@ -12,30 +12,36 @@ import yaml
 
 from moorage_api import names
 from moorage_api.reading import InvalidObjectError, parse
-from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster, cluster_flags
+from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster
 from moorage_cli.errors import CommandError
+from moorage_cli.estimate import read_shape
+from moorage_cli.footprint import Surroundings, footprint_lines, prices_from, surroundings
 from moorage_cli.paint import Paint, coloured_diff, print_lines
 from moorage_cli.progress import seconds, utc_now
 from moorage_cli.rehearsal import Moment, Rehearsed, Write, rehearse
+from moorage_cli.verbs import add_verb
 from moorage_operator.manifest import KINDS, Manifest, dig, kind_of, name_of, namespace_of
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
 
 if TYPE_CHECKING:
-    from moorage_cli.crd import Verbs
+    from moorage_cli.verbs import Verbs
 
 _DESCRIPTION: Final = """\
-Say what would come of a manifest before it is applied: what would be created or changed, and what the rollout would do
-step by step. The same functions as the operator's decide. Nothing is written.
+Say what would come of a manifest before it is applied: what would be created or changed, whether nodes have room for
+it, what it costs, and what the rollout would do step by step. The same functions as the operator's decide. Nothing is
+written.
 
 Against a cluster the API server checks the manifest as it would when it is applied (kubectl apply --dry-run=server),
 and what runs there is taken into account. With --offline there is neither; only what each field may hold is checked.
+Room is judged by resources, labels and taints of nodes; affinity among pods and volumes are left to the scheduler.
 """
 _EPILOG: Final = """\
 exit status: 0 it would be accepted; 1 it would not (the reason is on stderr); 2 wrong usage
 examples:
   %(prog)s -f chat.yaml
   %(prog)s -f chat.yaml --offline --manifests
+  %(prog)s -f chat.yaml --model-config config.json --prices prices.yaml
 """
 _COLOURS: Final = {"create": "green", "change": "yellow", "delete": "red"}
 _IMAGE: Final = "the installation's runtime image"
@@ -54,14 +60,7 @@ class Planned:
 
 def add_to(verbs: "Verbs") -> None:
     """Declare the verb."""
-    parser = verbs.add_parser(
-        "plan",
-        help="what would come of a manifest, before it is applied",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[cluster_flags()],
-    )
+    parser = add_verb(verbs, "plan", "what would come of a manifest, before it is applied", _DESCRIPTION, _EPILOG)
     parser.add_argument("-f", "--filename", metavar="FILE", required=True, help="the manifest; - is stdin")
     parser.add_argument("--offline", action="store_true", help="ask no cluster: as if nothing were there")
     parser.add_argument(
@@ -73,6 +72,12 @@ def add_to(verbs: "Verbs") -> None:
     parser.add_argument(
         "--runtime-image", metavar="IMAGE", default=_IMAGE, help="the engine's image where the manifest names none"
     )
+    parser.add_argument(
+        "--model-config", metavar="FILE", help="the model's config.json: how much memory it needs follows from that"
+    )
+    parser.add_argument(
+        "--prices", metavar="FILE", help="price map: currency, and perHour by product or resource; default: the chart's"
+    )
     parser.set_defaults(run=run)
 
 
@@ -80,12 +85,15 @@ def run(options: argparse.Namespace) -> int:
     """Plan each LLMDeployment of the file."""
     context = Context(options.runtime_image, "")
     cluster = None if options.offline else Cluster.of(options)
+    shape = read_shape(options.model_config) if options.model_config else None
+    prices = prices_from(_text(options.prices), options.prices) if options.prices else None
+    around = surroundings(cluster, prices, shape)
     for manifest in _read(options.filename):
         if cluster is None:
             planned = offline(manifest, options.namespace, context)
         else:
             planned = online(manifest, cluster, context, options.field_manager)
-        print_lines(report(planned, Paint.on(sys.stdout)))
+        print_lines(report(planned, Paint.on(sys.stdout), around))
         if options.manifests:
             documents = [one.manifest for one in planned.rollout.writes if one.verb == "create"]
             print("---\n" + yaml.safe_dump_all(documents, sort_keys=False, width=120), end="")
@@ -94,14 +102,20 @@ def run(options: argparse.Namespace) -> int:
 
 def _read(filename: str) -> list[dict[str, Any]]:
     try:
-        text = sys.stdin.read() if filename == "-" else Path(filename).read_text(encoding="utf-8")
-        documents = list(yaml.safe_load_all(text))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        documents = list(yaml.safe_load_all(_text(filename)))
+    except yaml.YAMLError as error:
         raise CommandError(f"{filename}: {' '.join(str(error).split())}") from error
     ours = [one for one in documents if isinstance(one, dict) and one.get("kind") == names.KIND]
     if not ours:
         raise CommandError(f"{filename} has no {names.KIND}; moor plans nothing else")
     return ours
+
+
+def _text(filename: str) -> str:
+    try:
+        return sys.stdin.read() if filename == "-" else Path(filename).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{filename}: {' '.join(str(error).split())}") from error
 
 
 def offline(manifest: Manifest, namespace: str | None, context: Context) -> Planned:
@@ -147,7 +161,7 @@ def _planned(before: Manifest | None, after: Manifest, children: Sequence[Manife
 # What is said about it
 
 
-def report(planned: Planned, paint: Paint) -> list[str]:
+def report(planned: Planned, paint: Paint, around: Surroundings) -> list[str]:
     """All of it, as lines."""
     name = f"{namespace_of(planned.after)}/{name_of(planned.after)}"
     change = spec_diff(planned.before, planned.after)
@@ -158,6 +172,7 @@ def report(planned: Planned, paint: Paint) -> list[str]:
     writes = [_write(one, paint) for one in planned.rollout.writes]
     lines += ["", "the operator would, one after the other" if writes else "the operator would do nothing", *writes]
     lines += list(_needs(planned.rollout.writes))
+    lines += footprint_lines(planned.before, planned.after, planned.rollout, around)
     return [*lines, "", *rollout_lines(planned.rollout)]
 
 

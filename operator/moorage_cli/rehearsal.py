@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from moorage_api import names
+from moorage_api.source import ClaimSource, HubSource, PythonSource, parse_source
 from moorage_operator.cluster.compare import includes
 from moorage_operator.manifest import KINDS, Manifest, dig, kind_of, label_of, name_of, revision_of
 from moorage_operator.plan.figures import Gateway, RevisionFigures
@@ -237,10 +238,20 @@ def _started(pod: Manifest) -> Manifest:
 
 
 def _answered(pod: Manifest) -> Manifest:
-    """A pod that looks a source up, with its answer: which commit it will be, nobody knows yet."""
+    """A pod that looks a source up, with its answer: which commit or version it will be, nobody knows yet."""
     container = pod["spec"]["containers"][0]
     asked = str((container.get("args") or container["command"])[-1])
-    said = json.dumps({"source": f"{asked.partition('@')[0]}@COMMIT"})
+    said = json.dumps({"source": _pinned(asked)})
     terminated = {"exitCode": 0, "message": said}
     statuses = [{"name": container["name"], "state": {"terminated": terminated}}]
     return {**pod, "status": {"containerStatuses": statuses}}
+
+
+def _pinned(source: str) -> str:
+    match parse_source(source):
+        case HubSource():
+            return f"{source.partition('@')[0]}@COMMIT"
+        case PythonSource():
+            return f"{source}==VERSION"
+        case ClaimSource():
+            return source

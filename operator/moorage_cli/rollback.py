@@ -4,14 +4,15 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Final
 
-from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster, cluster_flags
+from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster
 from moorage_cli.errors import CommandError
 from moorage_cli.revisions import numbered, revisions_of
+from moorage_cli.verbs import add_verb
 from moorage_operator.manifest import Manifest, dig
 from moorage_operator.plan.revisions import Revision
 
 if TYPE_CHECKING:
-    from moorage_cli.crd import Verbs
+    from moorage_cli.verbs import Verbs
 
 _DESCRIPTION: Final = """\
 Serve an earlier revision: writes spec.rollbackTo. It counts until it is taken away (--undo), whatever the rest of spec
@@ -25,13 +26,7 @@ _MANAGERS: Final = frozenset({"argocd-controller", "argocd-application-controlle
 
 def add_to(verbs: "Verbs") -> None:
     """Declare the verb."""
-    parser = verbs.add_parser(
-        "rollback",
-        help="serve an earlier revision (writes spec.rollbackTo)",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        parents=[cluster_flags()],
-    )
+    parser = add_verb(verbs, "rollback", "serve an earlier revision (writes spec.rollbackTo)", _DESCRIPTION)
     parser.add_argument("name", metavar="NAME", help="of the LLMDeployment")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--to", type=int, metavar="N", help="default: the one that was stable before this one")

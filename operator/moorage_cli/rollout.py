@@ -22,7 +22,7 @@ from moorage_operator.manifest import Manifest, dig
 from moorage_operator.plan.actions import VERBS
 
 if TYPE_CHECKING:
-    from moorage_cli.crd import Verbs
+    from moorage_cli.verbs import Verbs
 
 _HELP: Final = {
     "promote": "skip the rest of its steps, holds and gates",

@@ -11,7 +11,7 @@ from moorage_cli.progress import condition
 from moorage_operator.manifest import dig
 
 if TYPE_CHECKING:
-    from moorage_cli.crd import Verbs
+    from moorage_cli.verbs import Verbs
 
 _HEAD = (
     "NAMESPACE",

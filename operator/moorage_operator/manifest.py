@@ -15,6 +15,9 @@ Manifest: TypeAlias = Mapping[str, Any]
 KINDS: Final = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget", "Pod")
 """The kinds of a deployment's children, in the order in which they are made."""
 
+MAPS: Final = (dict, Mapping)
+"""For `isinstance`: objects are dicts, and whether something is a Mapping of another kind takes long to find out."""
+
 
 @dataclass(frozen=True, order=True)
 class Key:
@@ -32,7 +35,9 @@ def dig(manifest: Manifest | None, *path: str, default: Any = None) -> Any:
     """The value at `path`, or `default` where any part of the way is absent or null."""
     value: Any = manifest
     for part in path:
-        value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None or not isinstance(value, MAPS):
+            return default
+        value = value.get(part)
     return default if value is None else value
 
 

@@ -1,14 +1,25 @@
 """The one JSON object by which a container tells Kubernetes why it ended."""
 
+import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
 
-DEFAULT_PATH = Path("/dev/termination-log")
 # The kubelet keeps 4,096 bytes of a termination message, and JSON that is cut is none.
 _MAX_BYTES = 4096
+
+
+def add_flag(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare `--termination-log`."""
+    parser.add_argument(
+        "--termination-log",
+        type=Path,
+        default=Path("/dev/termination-log"),
+        metavar="FILE",
+        help="where Kubernetes reads how the container ended; written if it exists (default: %(default)s)",
+    )
 
 
 def report_failure(path: Path, program: str, reason: str, message: str) -> None:

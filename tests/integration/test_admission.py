@@ -76,6 +76,7 @@ SURGE_ELSEWHERE = (
     "maxSurge and maxUnavailable belong to a RollingUpdate; Canary and BlueGreen start what they need beside "
     "what serves; remove them"
 )
+SHARE = "write a number of replicas up to 1000, such as 1, or a percentage of spec.replicas up to 100%, such as 25%"
 BOTH_ZERO = (
     "maxSurge and maxUnavailable are both 0, so no replica could ever be replaced; raise one of them, or "
     "remove both to let the operator choose"
@@ -190,6 +191,11 @@ REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     (canary(50, 5), [("spec.rollout", FALLING)]),
     (canary(5, 5), [("spec.rollout", FALLING)]),
     (rollout(maxSurge=0, maxUnavailable=0), [("spec.rollout", BOTH_ZERO)]),
+    (rollout(maxSurge="0%", maxUnavailable=0), [("spec.rollout", BOTH_ZERO)]),
+    (rollout(maxSurge=-1), [("spec.rollout.maxSurge", SHARE)]),
+    (rollout(maxSurge=1001), [("spec.rollout.maxSurge", SHARE)]),
+    (rollout(maxUnavailable="101%"), [("spec.rollout.maxUnavailable", SHARE)]),
+    (rollout(maxUnavailable="1.5%"), [("spec.rollout.maxUnavailable", SHARE)]),
     (rollout(strategy="BlueGreen", maxSurge=1), [("spec.rollout", SURGE_ELSEWHERE)]),
     (rollout(strategy="BlueGreen", maxUnavailable=0), [("spec.rollout", SURGE_ELSEWHERE)]),
     (rollout(progressDeadline="15"), [("spec.rollout.progressDeadline", DURATION)]),
@@ -260,7 +266,6 @@ REFUSED_BY_TYPE: list[tuple[dict[str, Any], tuple[str, str]]] = [
             'Unsupported value: "Recreate": supported values: "RollingUpdate", "Canary", "BlueGreen"',
         ),
     ),
-    (rollout(maxSurge="25%"), ("spec.rollout.maxSurge", 'must be of type integer: "string"')),
     (rollout(revisionHistoryLimit=0), ("spec.rollout.revisionHistoryLimit", "should be greater than or equal to 1")),
     (rollout(keepWarm={"replicas": 0}), ("spec.rollout.keepWarm.replicas", "should be greater than or equal to 1")),
     (also(rollbackTo={"revision": 0}), ("spec.rollbackTo.revision", "should be greater than or equal to 1")),

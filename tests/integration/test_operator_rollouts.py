@@ -283,6 +283,8 @@ def test_killed_after_every_single_write_a_canary_still_comes_to_its_end(make_op
     assert len(operators) >= len(proxy.writes) - begun, "each of them wrote once"
     records = [one["metadata"]["labels"] for one in team.get("controllerrevisions")["items"]]
     assert {int(one["moorage.dev/revision"]): one["moorage.dev/role"] for one in records} == roles
+    told = [len(events(team, kind)) for kind in ("Promoted", "RolledBack")]
+    assert told == [int(way is PROMOTED), int(way is ROLLED_BACK)], "each once, whoever died before or after telling it"
 
 
 def test_figures_of_gpus_and_traffic_reach_the_status_once_a_minute(operator, team, scene, proxy):

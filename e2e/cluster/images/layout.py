@@ -66,9 +66,9 @@ class Layout:
             if f"{path.parent.name}:{path.name}" not in used:
                 path.unlink()
 
-    def add_program(self, reference: str, binary: Path) -> None:
-        """Add an image that consists of one program, which it runs."""
-        layer = self._add_blob(_tar_of_program(binary))
+    def add_program(self, reference: str, binary: Path, *others: Path) -> None:
+        """Add an image that consists of one program, which it runs, and of files that lie beside it."""
+        layer = self._add_blob(_tar_of(binary, *others))
         config = {
             "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
             "os": "linux",
@@ -149,12 +149,13 @@ def _add_bytes(archive: tarfile.TarFile, name: str, content: bytes) -> None:
     archive.addfile(entry, io.BytesIO(content))
 
 
-def _tar_of_program(binary: Path) -> bytes:
+def _tar_of(*files: Path) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        entry = tarfile.TarInfo(binary.name)
-        entry.mode = 0o755
-        entry.size = binary.stat().st_size
-        with binary.open("rb") as content:
-            archive.addfile(entry, content)
+        for path in files:
+            entry = tarfile.TarInfo(path.name)
+            entry.mode = 0o755
+            entry.size = path.stat().st_size
+            with path.open("rb") as content:
+                archive.addfile(entry, content)
     return out.getvalue()

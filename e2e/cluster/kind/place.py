@@ -7,31 +7,20 @@ from pathlib import Path
 from e2e.cluster.command import which
 from e2e.cluster.kind.docker import Docker
 from e2e.cluster.kind.own_engine import OwnEngine
-from e2e.cluster.local.place import require_name
 from e2e.cluster.paths import state_dir
+from e2e.cluster.place import ClusterPlace, names_in
 from e2e.cluster.processes import Supervisor
 from e2e.cluster.provider import ClusterError
 
 
 @dataclass(frozen=True)
-class Place:
+class Place(ClusterPlace):
     """Folder, engine and node of the cluster `name`."""
-
-    name: str
-
-    def __post_init__(self) -> None:
-        """Refuse a name that could not be a node's."""
-        require_name(self.name)
 
     @property
     def folder(self) -> Path:
         """Everything that the cluster keeps on disk, outside of a found engine."""
         return clusters_dir() / self.name
-
-    @property
-    def lock(self) -> Path:
-        """Beside the folder, as the folder comes and goes."""
-        return self.folder.with_name(f".{self.name}.lock")
 
     @property
     def own_engine(self) -> OwnEngine:
@@ -75,16 +64,6 @@ class Place:
         return self.folder / "node-logs"
 
     @property
-    def kubeconfig(self) -> Path:
-        """The administrator's configuration."""
-        return self.folder / "kubeconfig"
-
-    @property
-    def binaries(self) -> Path:
-        """A folder with links to `kubectl` and `helm`."""
-        return self.folder / "bin"
-
-    @property
     def kubectl(self) -> tuple[str, ...]:
         """The command that talks to the cluster as its administrator."""
         return str(self.binaries / "kubectl"), f"--kubeconfig={self.kubeconfig}"
@@ -107,5 +86,4 @@ def clusters_dir() -> Path:
 
 def existing() -> Iterator[Place]:
     """Return every cluster of this provider that left something on disk."""
-    for folder in sorted(clusters_dir().glob("[a-z0-9]*")):
-        yield Place(folder.name)
+    return (Place(name) for name in names_in(clusters_dir()))

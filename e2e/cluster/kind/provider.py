@@ -14,38 +14,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.cluster import binary, packages
-from e2e.cluster.command import lock, run
+from e2e.cluster.command import run
 from e2e.cluster.images import transfer
 from e2e.cluster.images.layout import Layout
 from e2e.cluster.kind import forward, own_engine, tools
 from e2e.cluster.kind.create import clients_found, create
 from e2e.cluster.kind.docker import Docker
 from e2e.cluster.kind.place import Place, existing
+from e2e.cluster.lifecycle import Lifecycle
 from e2e.cluster.local.start import node_is_ready
 from e2e.cluster.progress import Progress
-from e2e.cluster.provider import ClusterError, Endpoint, Image, ProviderName, State, Status
+from e2e.cluster.provider import ClusterError, Endpoint, Image, ProviderName, Status
 
 
 @dataclass(frozen=True)
-class KindProvider:
+class KindProvider(Lifecycle):
     """A cluster in containers; `e2e.cluster.provider.Provider` says what each method promises."""
-
-    name: str
 
     @property
     def kind(self) -> ProviderName:
         """Which provider this is."""
         return "kind"
-
-    @property
-    def kubeconfig(self) -> Path:
-        """The administrator's configuration; its address is a port of this machine's loopback."""
-        return self._place.kubeconfig
-
-    @property
-    def binaries(self) -> Path:
-        """A folder with `kubectl` and `helm`."""
-        return self._place.binaries
 
     def obstacle(self) -> str | None:
         """Say what is missing: an engine and what goes with it, or what it takes to bring one along."""
@@ -74,27 +63,6 @@ class KindProvider:
         if not node_is_ready(node):
             return self._status("broken", "the node is not Ready")
         return self._status("running", f"node Ready, Kubernetes {node['status']['nodeInfo']['kubeletVersion']}")
-
-    def up(self, progress: Progress) -> None:
-        """Bring it up; one that is broken is removed first."""
-        with lock(self._place.lock, progress, f"the cluster {self.name}"):
-            status = self.status()
-            if status.state == "running":
-                progress.say(f"✓ cluster {self.name} is up: {status.reason}")
-                return
-            if status.state == "broken":
-                with progress.step(f"remove what is left of {self.name}: {status.reason}"):
-                    self._remove()
-            create(self._place, progress)
-
-    def down(self, progress: Progress) -> None:
-        """Remove it."""
-        with lock(self._place.lock, progress, f"the cluster {self.name}"):
-            if not self.exists():
-                progress.say(f"✓ there is no cluster {self.name}")
-                return
-            with progress.step(f"remove the cluster {self.name}"):
-                self._remove()
 
     def load_images(self, images: Sequence[Image], progress: Progress) -> None:
         """Import what the node lacks."""
@@ -139,6 +107,9 @@ class KindProvider:
     def _place(self) -> Place:
         return Place(self.name)
 
+    def _create(self, progress: Progress) -> None:
+        create(self._place, progress)
+
     def _remove(self) -> None:
         """Remove it. The link to kind goes before the traces of an engine do: alone it stands for a found engine."""
         place = self._place
@@ -156,14 +127,6 @@ class KindProvider:
 
     def _kubectl(self, *arguments: str) -> str:
         return run([*self._place.kubectl, *arguments])
-
-    def _require_running(self) -> None:
-        status = self.status()
-        if status.state != "running":
-            raise ClusterError(f"The cluster {self.name} is not up: {status.reason}; run `up` first")
-
-    def _status(self, state: State, reason: str) -> Status:
-        return Status(self.name, "kind", state, reason)
 
 
 def every_cluster() -> Iterator[KindProvider]:

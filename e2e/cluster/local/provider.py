@@ -12,37 +12,26 @@ from pathlib import Path
 from e2e.cluster import binary, packages
 from e2e.cluster.api import Api
 from e2e.cluster.binary import kubernetes_version
-from e2e.cluster.command import lock, which
+from e2e.cluster.command import which
 from e2e.cluster.images import transfer
 from e2e.cluster.images.layout import Layout
+from e2e.cluster.lifecycle import Lifecycle
 from e2e.cluster.local.place import Place
 from e2e.cluster.local.remove import remove
 from e2e.cluster.local.start import containerd_prefix, node_is_ready, open_port, start
 from e2e.cluster.pki import KeyPair
 from e2e.cluster.progress import Progress
-from e2e.cluster.provider import ClusterError, Endpoint, Image, ProviderName, State, Status
+from e2e.cluster.provider import ClusterError, Endpoint, Image, ProviderName, Status
 
 
 @dataclass(frozen=True)
-class LocalProvider:
+class LocalProvider(Lifecycle):
     """A cluster of processes; `e2e.cluster.provider.Provider` says what each method promises."""
-
-    name: str
 
     @property
     def kind(self) -> ProviderName:
         """Which provider this is."""
         return "local"
-
-    @property
-    def kubeconfig(self) -> Path:
-        """The administrator's configuration; its address is a port of this machine's loopback."""
-        return self._place.kubeconfig
-
-    @property
-    def binaries(self) -> Path:
-        """A folder with `kubectl` and `helm`."""
-        return self._place.binaries
 
     def obstacle(self) -> str | None:
         """Say what is missing: Linux, root, Go, or a package that cannot be installed from here."""
@@ -71,27 +60,6 @@ class LocalProvider:
         if not node_is_ready(api.read(f"/api/v1/nodes/{self.name}")):
             return self._status("broken", "the node is not Ready")
         return self._status("running", f"node Ready, Kubernetes {kubernetes_version()}")
-
-    def up(self, progress: Progress) -> None:
-        """Bring it up; one that is broken is removed first."""
-        with lock(self._place.lock, progress, f"the cluster {self.name}"):
-            status = self.status()
-            if status.state == "running":
-                progress.say(f"✓ cluster {self.name} is up: {status.reason}")
-                return
-            if status.state == "broken":
-                with progress.step(f"remove what is left of {self.name}: {status.reason}"):
-                    remove(self._place)
-            start(self._place, progress)
-
-    def down(self, progress: Progress) -> None:
-        """Remove it."""
-        with lock(self._place.lock, progress, f"the cluster {self.name}"):
-            if not self.exists():
-                progress.say(f"✓ there is no cluster {self.name}")
-                return
-            with progress.step(f"remove the cluster {self.name}"):
-                remove(self._place)
 
     def load_images(self, images: Sequence[Image], progress: Progress) -> None:
         """Import what the node lacks."""
@@ -132,15 +100,13 @@ class LocalProvider:
     def _place(self) -> Place:
         return Place(self.name)
 
+    def _create(self, progress: Progress) -> None:
+        start(self._place, progress)
+
+    def _remove(self) -> None:
+        remove(self._place)
+
     def _api(self) -> Api:
         pki = self._place.pki
         url = json.loads(self._place.ready_mark.read_text())["url"]
         return Api(url, pki / "ca.crt", KeyPair(pki / "admin.key", pki / "admin.crt"))
-
-    def _require_running(self) -> None:
-        status = self.status()
-        if status.state != "running":
-            raise ClusterError(f"The cluster {self.name} is not up: {status.reason}; run `up` first")
-
-    def _status(self, state: State, reason: str) -> Status:
-        return Status(self.name, "local", state, reason)

@@ -102,7 +102,7 @@ class _Starter:
         place, start_process = self.place, self.supervisor.start
         issue = self.credentials.authority.issue
         scheduler = self._config("scheduler", issue("scheduler", "/CN=system:kube-scheduler"))
-        start_process("kube-scheduler", node.scheduler_command(self.binaries, scheduler))
+        start_process("kube-scheduler", controlplane.scheduler_command(self.binaries, scheduler))
         subject = f"/O=system:nodes/CN=system:node:{place.name}"
         kubelet = self._config("kubelet", issue("kubelet", subject, (f"DNS:{place.name}", f"IP:{NODE_ADDRESS}")))
         inner = containerd_prefix(place)

@@ -1,7 +1,8 @@
 """HTTP to the API server: requests with plain mappings, and errors that say what the server said.
 
     ClusterError
-    ├── UnreachableError    no answer: refused, cut, timed out
+    ├── NotLeadingError     not sent: another process may lead by now
+    ├── UnreachableError    no answer: refused, cut, timed out, or none of an API server
     └── RejectedError       an answer >= 400
         ├── NotFoundError   404
         └── ConflictError   409: the object is another one, or has changed
@@ -10,7 +11,7 @@ Generated client models are not used: they cost memory and start-up time and dro
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -27,10 +28,12 @@ FIELD_MANAGER: Final = "moorage-operator"
 REQUEST_TIMEOUT: Final = 30.0
 CONNECTIONS: Final = 17
 """One for each worker and one for the watch that is not kopf's."""
-WATCH_SECONDS: Final = 240
+WATCH_SECONDS: Final = 60
 """After which the API server ends a watch. It is dead when nothing comes for a little longer."""
 _SHORT: Final = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10)
 _ENDLESS: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 10)
+PAGE: Final = 500
+"""Objects; as many as kubectl asks for."""
 _APPLY: Final = "application/apply-patch+yaml"
 _HTTP_ERROR: Final = 400
 _UNAUTHORIZED: Final = 401
@@ -38,6 +41,10 @@ _UNAUTHORIZED: Final = 401
 
 class ClusterError(Exception):
     """Something asked of the API server did not happen."""
+
+
+class NotLeadingError(ClusterError):
+    """A write was not sent, since it is not certain that no other process leads."""
 
 
 class UnreachableError(ClusterError):
@@ -84,11 +91,18 @@ class Client:
     Args:
         connect: reads the credentials; called again when the server no longer accepts them, since tokens rotate.
         observe: told the method and the status (or `error`) of each request.
+        may_write: asked before each write.
     """
 
-    def __init__(self, connect: Callable[[], Connection], observe: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Connection],
+        observe: Callable[[str, str], None],
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._connect = connect
         self._observe = observe
+        self._may_write = may_write
         self._connection = connect()
         self._session: aiohttp.ClientSession | None = None
 
@@ -108,13 +122,46 @@ class Client:
         """Read one object."""
         return await self._request("GET", path, params=params)
 
-    async def list(self, resource: Resource, namespace: str | None) -> tuple[list[dict[str, Any]], int]:
-        """Every object of a kind that is ours, and the resourceVersion of the list."""
+    async def list(
+        self, resource: Resource, namespace: str | None, keep: Callable[[Manifest], Manifest] = dict
+    ) -> tuple[list[Manifest], int]:
+        """Every object of a kind that is ours, and the resourceVersion of the list.
+
+        Thousands of whole objects would take memory that Python never gives back: of each page only what `keep` leaves
+        of its objects outlives the next one.
+        """
         params = {"labelSelector": resource.selector} if resource.selector else {}
-        answer = await self._request("GET", resource.path(namespace), params=params)
         # Items of a built-in kind's list carry neither.
         identity = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return [{**identity, **item} for item in answer["items"]], int(answer["metadata"]["resourceVersion"])
+        found: list[Manifest] = []
+        versions = set()
+        async for items, version in self._pages(resource.path(namespace), params):
+            found += [keep({**identity, **item}) for item in items]
+            versions.add(version)
+        return found, min(versions)
+
+    async def pages(self, resource: Resource, **selection: str) -> AsyncIterator[Sequence[Manifest]]:
+        """All objects of a kind, also those that are not ours, some at a time: together they may not fit the memory.
+
+        Raises:
+            RejectedError: it took so long that the server forgot where it was (410), or it will not have it.
+        """
+        async for items, _ in self._pages(resource.path(None), selection):
+            yield items
+
+    async def _pages(self, path: str, params: Mapping[str, str]) -> AsyncIterator[tuple[Sequence[Manifest], int]]:
+        """The objects, some at a time, and the version of the whole, which is the same on each page."""
+        following: str | None = ""
+        while following is not None:
+            further = {"continue": following} if following else {}
+            answer = await self._request("GET", path, params={**params, "limit": str(PAGE), **further})
+            try:
+                items, about = answer["items"], answer["metadata"]
+                version, following = int(about["resourceVersion"]), about.get("continue") or None
+            except (KeyError, TypeError, AttributeError) as error:
+                raise UnreachableError(f"GET {path}: the answer is no list") from error
+            del answer
+            yield items, version
 
     async def watch(self, resource: Resource, namespace: str | None, version: int) -> AsyncIterator[dict[str, Any]]:
         """What happens to the objects of a kind that are ours after `version`, until the server ends the watch.
@@ -177,6 +224,8 @@ class Client:
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
+        if method != "GET" and not self._may_write():
+            raise NotLeadingError(f"{method} {path}: not sent, the lead is not certain")
         data = None if body is None else orjson.dumps(body)
         status, answer = await self._exchange(method, path, data, params, content_type)
         if status == _UNAUTHORIZED:
@@ -184,7 +233,10 @@ class Client:
             status, answer = await self._exchange(method, path, data, params, content_type)
         if status >= _HTTP_ERROR:
             raise _REJECTIONS.get(status, RejectedError)(status, _message(answer), f"{method} {path}")
-        parsed: dict[str, Any] = orjson.loads(answer)
+        try:
+            parsed: dict[str, Any] = orjson.loads(answer)
+        except orjson.JSONDecodeError as error:  # a load balancer's page
+            raise UnreachableError(f"{method} {path}: the answer is no JSON") from error
         return parsed
 
     async def _exchange(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from moorage_api import names
 from moorage_api.quantity import quantity_value
+from moorage_operator.manifest import MAPS
 
 _QUANTITIES: Final = frozenset({"requests", "limits", "sizeLimit"})
 _OURS: Final = f"{names.GROUP}/"
@@ -23,12 +24,13 @@ def includes(live: Any, wanted: Any) -> bool:
 
 
 def _includes(live: Any, wanted: Any, path: tuple[str, ...]) -> bool:
-    if isinstance(wanted, Mapping):
+    # Most parts are as they were written; only around what the API server has added is it worth to look closer.
+    if live == wanted or (_is_empty(wanted) and live is None):
+        return True
+    if isinstance(wanted, MAPS):
         return _includes_map(live, wanted, path)
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
         return _includes_list(live, wanted, path)
-    if live == wanted or (_is_empty(wanted) and live is None):
-        return True
     if _QUANTITIES.intersection(path[-2:]):
         return _same_amount(live, wanted)
     return False
@@ -37,7 +39,7 @@ def _includes(live: Any, wanted: Any, path: tuple[str, ...]) -> bool:
 def _includes_map(live: Any, wanted: Mapping[str, Any], path: tuple[str, ...]) -> bool:
     if live is None:
         return not wanted
-    if not isinstance(live, Mapping):
+    if not isinstance(live, MAPS):
         return False
     if path and path[-1] in _WHOLE and set(live) != set(wanted):
         return False

@@ -16,7 +16,7 @@ from typing import Any
 
 from moorage_operator.cluster.client import Client, ClusterError, ConflictError, NotFoundError
 from moorage_operator.cluster.resources import LEASES
-from moorage_operator.manifest import Manifest, dig
+from moorage_operator.manifest import Manifest, dig, version_of
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,7 @@ class Lease:
         identity: who we are; must differ between processes.
         monotonic: seconds that never go back; decides when the other's time is up.
         times: duration, deadline and retry period.
+        owner: an owner reference, so that the lease is removed with that object; None: it stays.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Lease:
         *,
         monotonic: Callable[[], float],
         times: LeaseTimes | None = None,
+        owner: Manifest | None = None,
     ) -> None:
         self._client = client
         self._namespace = namespace
@@ -61,7 +63,19 @@ class Lease:
         self._identity = identity
         self._monotonic = monotonic
         self._times = times or LeaseTimes()
+        self._owner = owner
         self._seen: tuple[str, float] = ("", monotonic())  # the version last seen, and since when
+        self._renewed: float | None = None
+        self.version = 0
+        """The resourceVersion of our last claim."""
+
+    def held(self) -> bool:
+        """Whether nobody else can have the lease yet.
+
+        To be asked before each write: a process that stood still (a suspended machine, a starved one) goes on where it
+        was, and would write before it hears that it lost the lease meanwhile.
+        """
+        return self._renewed is not None and self._monotonic() - self._renewed < self._times.deadline
 
     async def acquire(self) -> None:
         """Wait until the lease is ours."""
@@ -75,15 +89,13 @@ class Lease:
         Raises:
             LeaseLostError: it did not within the deadline. Whatever the leader does must stop now.
         """
-        renewed = self._monotonic()
         while True:
             await asyncio.sleep(self._times.retry)
-            # From before the request: the others' time runs from the write, however late its answer came.
-            asked = self._monotonic()
-            if await self._attempt():
-                renewed = asked
-            elif self._monotonic() - renewed > self._times.deadline:
+            before = self.version
+            if not await self._attempt() and not self.held():
                 raise LeaseLostError(f"{self._identity} could not renew {self._namespace}/{self._name}")
+            if self.version < before:  # what is known from before would pass for newer than what is so
+                raise LeaseLostError("the cluster was restored from a backup: everything has to be read anew")
 
     async def release(self) -> None:
         """Give the lease back, so that the next one need not wait until it runs out."""
@@ -94,9 +106,13 @@ class Lease:
 
     async def _attempt(self) -> bool:
         """Take or renew where that is allowed. False when it is another's, or when no answer came in time."""
+        # From before the request: the others' time runs from the write, however late its answer came.
+        asked = self._monotonic()
         try:
             async with asyncio.timeout(self._times.deadline / 2):
-                return await self._take_or_renew()
+                ours = await self._take_or_renew()
+                self._renewed = asked if ours else self._renewed
+                return ours
         except ConflictError:
             return False  # another one was faster
         except (ClusterError, TimeoutError) as error:
@@ -107,11 +123,14 @@ class Lease:
         try:
             lease = await self._client.get(LEASES.path(self._namespace, self._name))
         except NotFoundError:
-            await self._client.create(LEASES.path(self._namespace), self._claim(None, holder=self._identity))
+            claim = self._claim(None, holder=self._identity)
+            self.version = version_of(await self._client.create(LEASES.path(self._namespace), claim))
             return True
         if not self._is_free(lease):
+            self._renewed = None
             return False
-        await self._client.replace(LEASES.path(self._namespace, self._name), self._claim(lease, holder=self._identity))
+        claim = self._claim(lease, holder=self._identity)
+        self.version = version_of(await self._client.replace(LEASES.path(self._namespace, self._name), claim))
         return True
 
     def _is_free(self, lease: Manifest) -> bool:
@@ -139,4 +158,6 @@ class Lease:
             }
         identity = {"apiVersion": LEASES.api_version, "kind": LEASES.kind}
         metadata = lease["metadata"] if lease is not None else {"name": self._name, "namespace": self._namespace}
+        if self._owner is not None:
+            metadata = {**metadata, "ownerReferences": [self._owner]}
         return {**identity, "metadata": metadata, "spec": spec}

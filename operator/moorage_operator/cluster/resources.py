@@ -41,6 +41,8 @@ CHILDREN: Final = (
 LEASES: Final = Resource("Lease", "coordination.k8s.io/v1", "leases", selector="")
 GATEWAYS: Final = Resource("Pod", "v1", "pods", selector=f"{names.NAME_LABEL}={names.GATEWAY}")
 """The gateways' own pods, which the chart makes and nothing of ours changes."""
+NODES: Final = Resource("Node", "v1", "nodes", selector="")
+ALL_PODS: Final = Resource("Pod", "v1", "pods", selector="")
 EVENTS: Final = Resource("Event", "v1", "events", selector="")
 
 WATCHED: Final = (DEPLOYMENTS, *CHILDREN)

@@ -8,8 +8,11 @@ Three things make it safe to decide from memory:
 - A list corrects it (`merge`): what a watch has missed comes in, and what is gone goes out.
 """
 
+import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from moorage_operator.cluster.slim import slim
 from moorage_operator.manifest import (
     KINDS,
     Key,
@@ -27,6 +30,16 @@ from moorage_operator.manifest import (
 _Address = tuple[str, str, str]
 
 
+@dataclass(frozen=True)
+class _Grave:
+    """What is known of an object that went."""
+
+    version: int
+    """Its last known version, or that of its end."""
+    below: float
+    """Nothing older than this is believed of it any more."""
+
+
 class Store:
     """Objects by address, and children by the LLMDeployment that their label names."""
 
@@ -36,22 +49,37 @@ class Store:
         self._family: dict[Key, set[_Address]] = {}
         self._foreign: dict[_Address, Key] = {}
         self._unplaced: dict[str, set[_Address]] = {}  # pods by namespace that no node has room for
-        self._buried: set[str] = set()  # uids that we deleted and whose late events must not bring them back
+        self._complete: dict[str, int] = {}  # the version of the last list of a kind
+        self._graves: dict[str, dict[str, _Grave]] = {}  # by kind and uid, until a list of the kind shows as much
+
+    def heard(self, manifest: Manifest) -> bool:
+        """Take in what a watch says, as `put`. What went before the last list was made is not brought back by it.
+
+        A watch that begins anew may begin in the past: its list may come from an API server that lags behind.
+        """
+        unknown = _address(manifest) not in self._objects
+        if unknown and version_of(manifest) <= self._complete.get(kind_of(manifest), 0):
+            return False
+        return self.put(manifest)
 
     def put(self, manifest: Manifest) -> bool:
-        """Take in a version of an object. False when it is not newer than the known one."""
+        """Take in a version of an object. False when it is no news: not newer, or the same in all that is decided by.
+
+        Controllers tell of each step that they take with a workload, in a status that no decision reads.
+        """
         address = _address(manifest)
         known = self._objects.get(address)
-        if uid_of(manifest) in self._buried:
+        grave = self._graves.get(kind_of(manifest), {}).get(uid_of(manifest))
+        if grave is not None and version_of(manifest) < grave.below:
             return False
         if known is not None and version_of(manifest) <= version_of(known):
             return False
         self._drop(address)
-        self._objects[address] = _slim(manifest)
+        kept = self._objects[address] = slim(manifest)
         self._family.setdefault(self._key(address, manifest), set()).add(address)
         if _is_unplaced(manifest):
             self._unplaced.setdefault(address[1], set()).add(address)
-        return True
+        return known is None or _content(known) != _content(kept)
 
     def put_foreign(self, key: Key, manifest: Manifest) -> None:
         """Remember somebody else's object that has a name that `key` needs, so that the plan sees it."""
@@ -61,8 +89,8 @@ class Store:
         self.put(manifest)
 
     def remove(self, manifest: Manifest) -> None:
-        """The object is gone, as a watch says. A newer object of the same name stays."""
-        self._buried.discard(uid_of(manifest))
+        """The object is gone, as a watch says: deleted, or it lost our label. A newer object of the same name stays."""
+        self._bury(manifest, _Grave(version_of(manifest), version_of(manifest)))
         address = _address(manifest)
         known = self._objects.get(address)
         if known is not None and version_of(known) <= version_of(manifest):
@@ -70,18 +98,24 @@ class Store:
 
     def removed(self, manifest: Manifest) -> None:
         """The object is gone because we deleted it: late events of it are ignored."""
-        self._buried.add(uid_of(manifest))
+        self._bury(manifest, _Grave(version_of(manifest), math.inf))
         self._drop(_address(manifest))
 
     def merge(self, kind: str, listed: Iterable[Manifest], version: int) -> None:
-        """Correct one kind by a list that the API server made at `version`."""
-        present = set()
+        """Correct one kind by a list that the API server made at `version`. An older one than the last says nothing."""
+        if version < self._complete.get(kind, 0):
+            return
+        present, uids = set(), set()
         for manifest in listed:
             present.add(_address(manifest))
+            uids.add(uid_of(manifest))
             self.put(manifest)
         for address in [one for one in self._objects if one[0] == kind and one not in present]:
             if version_of(self._objects[address]) <= version:
                 self._drop(address)
+        self._complete[kind] = version
+        graves = self._graves.pop(kind, {}).items()
+        self._graves[kind] = {uid: grave for uid, grave in graves if uid in uids or grave.version > version}
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """One object, or None."""
@@ -100,6 +134,12 @@ class Store:
         """The pods of a namespace that no node has room for."""
         return tuple(self._objects[address] for address in self._unplaced.get(namespace, ()))
 
+    def unplaced_of(self, key: Key) -> tuple[Manifest, ...]:
+        """Those of one deployment."""
+        none: set[_Address] = set()
+        here = self._family.get(key, none) & self._unplaced.get(key.namespace, none)
+        return tuple(self._objects[address] for address in here)
+
     def unplaced_count(self, namespace: str) -> int:
         """How many those are."""
         return len(self._unplaced.get(namespace, ()))
@@ -111,6 +151,9 @@ class Store:
     def __len__(self) -> int:
         """How many objects are known."""
         return len(self._objects)
+
+    def _bury(self, manifest: Manifest, grave: "_Grave") -> None:
+        self._graves.setdefault(kind_of(manifest), {})[uid_of(manifest)] = grave
 
     def _key(self, address: _Address, manifest: Manifest) -> Key:
         return self._foreign.get(address) or key_of(manifest)
@@ -141,8 +184,6 @@ def _is_unplaced(manifest: Manifest) -> bool:
     return any(one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable" for one in conditions)
 
 
-def _slim(manifest: Manifest) -> Manifest:
-    """Without what no decision reads: managedFields often outweigh the rest, and a pod's spec is its template."""
-    metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
-    dropped = {"metadata", "spec"} if manifest["kind"] == "Pod" else {"metadata"}
-    return {"metadata": metadata, **{name: value for name, value in manifest.items() if name not in dropped}}
+def _content(kept: Manifest) -> Manifest:
+    """All but the version."""
+    return {**kept, "metadata": {**kept["metadata"], "resourceVersion": None}}

@@ -21,6 +21,7 @@ from moorage_operator.manifest import (
     Manifest,
     controller_uid,
     dig,
+    is_deleting,
     kind_of,
     name_of,
     namespace_of,
@@ -41,18 +42,22 @@ class Writer:
         self._applied: dict[str, bytes] = {}  # uid -> digest of what was last applied to it
 
     async def apply(self, owner: Manifest, manifest: Manifest) -> bool:
-        """Make the child as wanted by server-side apply. True when that changed it.
+        """Make the child as wanted by server-side apply. True when that changed it, and when it is there unexpectedly.
 
-        An apply that changes nothing counts as none: where a policy of the cluster turns our value into its own, each
-        plan would otherwise call for the next one at once, for ever.
+        A child of `owner` that the store did not know of shows that the plan was made without it: it must not be
+        written over, and the next plan will see it. An apply that changes nothing counts as none: where a policy of the
+        cluster turns our value into its own, each plan would otherwise call for the next one at once, for ever.
 
         Raises:
             ConflictError: an object of that name exists and is not `owner`'s. It is in the store afterwards, so that
-                the next plan says so.
+                the next plan says so. Or one of `owner`'s is still on its way out.
         """
         if kind_of(manifest) == "Pod":
             return await self._create(owner, manifest)
-        live = self._store.live(manifest) or await self._look(owner, manifest)
+        live = self._store.live(manifest)
+        if live is None and (found := await self._look(owner, manifest)) is not None:
+            self._refuse_foreign(owner, found)
+            return True
         digest = _digest(manifest)
         if live is not None:
             self._refuse_foreign(owner, live)
@@ -67,11 +72,17 @@ class Writer:
     async def _create(self, owner: Manifest, pod: Manifest) -> bool:
         """Make a pod. A pod cannot become another one, so it is never applied, and needs no right to change pods."""
         live = self._store.live(pod)
-        if live is not None:
-            self._refuse_foreign(owner, live)
-            return False
-        self._store.put(await self._client.create(PODS.path(namespace_of(pod)), pod))
-        return True
+        if live is None:
+            try:
+                self._store.put(await self._client.create(PODS.path(namespace_of(pod)), pod))
+            except ConflictError:
+                live = await self._look(owner, pod)
+                if live is None:
+                    raise  # it went meanwhile
+            else:
+                return True
+        self._refuse_foreign(owner, live)
+        return False
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this version of this object; one that is gone already is fine.
@@ -128,6 +139,8 @@ class Writer:
         except NotFoundError:
             return None
         if controller_uid(found) == uid_of(owner):
+            if is_deleting(found):
+                raise ConflictError(409, "is on its way out", f"{kind_of(found)} {name_of(found)}")
             self._store.put(found)
         else:
             self._store.put_foreign(Key(namespace_of(owner), name_of(owner)), found)

@@ -13,7 +13,7 @@ from moorage_api.rollout import Rollout
 from moorage_operator.plan.pods import Replica
 
 PATIENCE: Final = timedelta(seconds=60)
-"""How long a pod may be without a node before one of the stable revision gives way."""
+"""How long a pod may find all nodes full before one of the stable revision gives way."""
 _TWO: Final = 2
 
 
@@ -27,13 +27,22 @@ class Budget:
 
 def budget(rollout: Rollout, wanted: int, *, drains: bool) -> Budget:
     """As spec says; Auto is one more, or one less where one more found no room (`drains`) and one would be left."""
-    surge, unavailable = rollout.max_surge, rollout.max_unavailable
-    if surge is None and unavailable is None:
+    if rollout.max_surge is None and rollout.max_unavailable is None:
         return Budget(0, 1) if drains and wanted >= _TWO else Budget(1, 0)
-    if surge is None:
-        return Budget(0 if unavailable else 1, unavailable or 0)
-    unavailable = int(surge == 0) if unavailable is None else unavailable
-    return Budget(surge or int(not unavailable), unavailable)  # both 0: admitted by an older schema
+    unavailable = _part(rollout.max_unavailable or "0", wanted)
+    if rollout.max_surge is None:
+        return Budget(0 if unavailable else 1, unavailable)
+    surge = _part(rollout.max_surge, wanted, up=True)
+    # As apps/v1 does it: of few replicas a percentage may be less than one, and something has to move.
+    return Budget(surge, unavailable or int(not surge))
+
+
+def _part(share: str, wanted: int, *, up: bool = False) -> int:
+    """So many replicas; a percentage is of `wanted`, rounded."""
+    if not share.endswith("%"):
+        return int(share)
+    hundredths = int(share[:-1]) * wanted
+    return -(-hundredths // 100) if up else hundredths // 100
 
 
 def is_auto(rollout: Rollout) -> bool:
@@ -43,15 +52,16 @@ def is_auto(rollout: Rollout) -> bool:
 
 def must_drain(rollout: Rollout, wanted: int, routable: int, candidate: Iterable[Replica], now: datetime) -> bool:
     """Whether a replica of the stable revision has to give way for one of the candidate."""
-    return is_auto(rollout) and min(wanted, routable) >= _TWO and waited(candidate, now) >= PATIENCE
+    left = patience(candidate, now)
+    return is_auto(rollout) and min(wanted, routable) >= _TWO and left is not None and left <= timedelta()
 
 
-def waited(replicas: Iterable[Replica], now: datetime) -> timedelta:
-    """How long the first of them has been without a node; nothing when all have one."""
-    since = [one.unschedulable_since for one in replicas if one.unschedulable_since is not None]
-    return max((now - one for one in since), default=timedelta())
+def patience(replicas: Iterable[Replica], now: datetime) -> timedelta | None:
+    """How much longer they are waited for to find room; None where room is not what they lack."""
+    since = min((one.crowded_since for one in replicas if one.crowded_since is not None), default=None)
+    return None if since is None else PATIENCE - (now - since)
 
 
 def without_room(replicas: Iterable[Replica]) -> Replica | None:
-    """A replica that no node has room for."""
+    """A replica that no node takes."""
     return next((one for one in replicas if one.unschedulable_since is not None), None)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from moorage_api.status import Decision, RevisionStatus, Status
 from moorage_operator.manifest import dig
+from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.snapshot import Event
 
 REMEMBERED: Final = 10
@@ -18,7 +19,8 @@ _Rows = dict[int, dict[str, Any]]
 def decisions(before: Any, after: Status, now: datetime) -> tuple[Decision, ...]:
     """The last ten decisions, those that make `after` out of `before` (the raw status) among them."""
     now = now.replace(microsecond=0)
-    told = tuple(Decision.model_validate(one) for one in before.get("decisions", ()))
+    read = (remembered(Decision, one) for one in before.get("decisions", ()))
+    told = tuple(one for one in read if one is not None)
     if "revisions" not in before:
         return told
     rows: _Rows = {one["number"]: one for one in before["revisions"]}
@@ -63,8 +65,7 @@ def _weights(before: _Rows, after: Status, now: datetime) -> Iterable[Decision]:
     was = {number: row.get("weight", 0) for number, row in before.items() if row.get("weight")}
     shall = {row.number: row.weight for row in after.revisions if row.weight}
     if was and shall and was != shall:
-        reason = after.rollout.message if after.rollout is not None and after.rollout.message else _routable(after)
-        yield Decision(time=now, kind="Weight", from_=_shares(was), to=_shares(shall), reason=reason)
+        yield Decision(time=now, kind="Weight", from_=_shares(was), to=_shares(shall), reason=_why(was, after))
 
 
 def _scales(before: _Rows, after: Status, now: datetime) -> Iterable[Decision]:
@@ -74,6 +75,14 @@ def _scales(before: _Rows, after: Status, now: datetime) -> Iterable[Decision]:
             reason = f"{row.role}, {_ready(row)}"
             old, new = f"r{row.number}: {was[row.number]}", f"r{row.number}: {row.replicas}"
             yield Decision(time=now, kind="Scale", from_=old, to=new, reason=reason)
+
+
+def _why(was: dict[int, int], after: Status) -> str:
+    """Why requests move: for the rollout's sake, away from what was given up, or with the replicas."""
+    if after.rollout is not None and after.rollout.message:
+        return after.rollout.message
+    given_up = next((row for row in after.revisions if row.role == "failed" and row.number in was), None)
+    return f"r{given_up.number} was given up" if given_up is not None else _routable(after)
 
 
 def _shares(weights: dict[int, int]) -> str:

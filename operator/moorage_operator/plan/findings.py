@@ -12,6 +12,7 @@ from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.pods import Trouble, furthest
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.rollout import Verdict
+from moorage_operator.plan.shortage import needs
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.target import Pending
 
@@ -20,16 +21,15 @@ _HALTED: Final = frozenset({Reason.PAUSED, Reason.GATEWAY_UNREACHABLE})
 _KEPT_BACK: Final = frozenset({Reason.STEP_HOLDING, Reason.GATE_HOLDING})
 
 
-def finding(found: Situation, verdict: Verdict, refused: str, workload_refusal: str) -> Finding:
+def finding(found: Situation, verdict: Verdict, refused: str) -> Finding:
     """Sum the situation up.
 
     Args:
         found: the situation, after the verdict has come into effect.
         verdict: what comes of the rollout.
         refused: why the API server refused our last write; empty when it did not.
-        workload_refusal: why it refused the pods of the wanted revision; empty when it did not.
     """
-    return _of_spec(found, refused) or _of_target(found) or _of_replicas(found, verdict, workload_refusal)
+    return _of_spec(found, refused) or _of_target(found) or _of_replicas(found, verdict)
 
 
 def _of_spec(found: Situation, refused: str) -> Finding | None:
@@ -67,13 +67,13 @@ def _pending(pending: Pending, found: Situation) -> Finding:
 
 def _rolled_back(found: Situation, given_up: Revision) -> Finding:
     """Why the revision that spec asks for does not serve, and what a person may do."""
-    why = f"{given_up.standing.reason}: {given_up.standing.message.strip().rstrip('.')}"
+    why = f"{given_up.standing.reason}: {_on_one_line(given_up.standing.message)}"
     way_out = f"Change spec, or annotate {names.ACTION_ANNOTATION}=retry/r{given_up.number}."
     message = f"Revision {given_up.number} was given up: {why}. {way_out}{_goes_on(found)}"
     return Finding(Reason.ROLLED_BACK, message)
 
 
-def _of_replicas(found: Situation, verdict: Verdict, workload_refusal: str) -> Finding:
+def _of_replicas(found: Situation, verdict: Verdict) -> Finding:
     replicas = found.of(found.target.number) if found.target is not None else ()
     ready = sum(1 for one in replicas if one.ready)
     if found.candidate is None and ready >= found.wanted:
@@ -83,11 +83,11 @@ def _of_replicas(found: Situation, verdict: Verdict, workload_refusal: str) -> F
         halted = verdict.said
     if halted is not None:
         return _explained(halted.reason, halted.message, found)
-    if workload_refusal:
-        return _explained(_refusal_reason(workload_refusal), workload_refusal, found)
+    if refusal := found.refusal():
+        return _explained(_refusal_reason(refusal), refusal, found)
     trouble = next((one.trouble for one in replicas if one.trouble is not None), None)
     if trouble is not None:
-        trouble = _for_accelerators(trouble, found.has_accelerator)
+        trouble = _for_accelerators(trouble, found)
         return _explained(trouble.reason, trouble.detail, found)
     if found.stable is not None and verdict.said is not None and verdict.said.reason in _KEPT_BACK:
         return _kept_back(verdict.said, found)
@@ -125,11 +125,16 @@ def _on_the_way(found: Situation, ready: int, phase: Reason) -> Finding:
 
 
 def _explained(reason: Reason, detail: str, found: Situation) -> Finding:
-    detail = detail.strip().rstrip(".")
+    detail = _on_one_line(detail)
     number = found.candidate.number if found.candidate is not None and found.stable is not None else None
     where = f"Revision {number}: " if number is not None else ""
     said = f"{detail}. " if detail else ""
     return Finding(reason, f"{where}{said}{_for(reason.explanation, found, number)}{_goes_on(found)}")
+
+
+def _on_one_line(words: str) -> str:
+    """Without its stop, since a sentence goes on; kubectl's table would show no more than the first line."""
+    return " ".join(words.split()).rstrip(".")
 
 
 def _for(explanation: str, found: Situation, number: int | None) -> str:
@@ -151,18 +156,22 @@ def _as_it_should_be(found: Situation) -> bool:
     return found.invalid is None and found.missing is None and found.pending is None and found.given_up is None
 
 
-def _for_accelerators(trouble: Trouble, resource: str) -> Trouble:
+def _for_accelerators(trouble: Trouble, found: Situation) -> Trouble:
     """A pod without a node for its accelerators waits for a GPU: a person does something else then than for memory."""
-    if trouble.reason is not Reason.UNSCHEDULABLE or not resource:
+    resource = found.has_accelerator
+    if trouble.reason is not Reason.UNSCHEDULABLE or not resource or found.target is None:
         return trouble
-    short = resource in trouble.detail or "node affinity" in trouble.detail
-    return Trouble(Reason.WAITING_FOR_GPU, trouble.detail) if short else trouble
+    if resource not in trouble.detail and "node affinity" not in trouble.detail:
+        return trouble
+    who_has = needs(found.target.template["spec"], resource, found.nodes)
+    return Trouble(Reason.WAITING_FOR_GPU, f"{who_has}. {trouble.detail}" if who_has else trouble.detail)
 
 
 def _refusal_reason(words: str) -> Reason:
     """Quotas and limit ranges are a matter of amounts; other refusals are a policy of the cluster."""
     amounts = (
         "exceeded quota",
+        "status unknown for quota",  # one that is so new that nobody has counted yet
         "failed quota",
         "usage per Container",
         "usage per Pod",

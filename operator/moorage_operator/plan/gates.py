@@ -61,6 +61,19 @@ def window(gateways: Iterable[Gateway], numbers: Iterable[int]) -> tuple[WindowF
     )
 
 
+def completed(
+    written: tuple[WindowFigures, ...], gateways: Iterable[Gateway], numbers: Iterable[int], moment: datetime
+) -> tuple[WindowFigures, ...]:
+    """What was `written` down at `moment`, and what gateways that are not in it have counted until now.
+
+    They did not answer then, or there was no gate to count for: they count from now on. Those that started later count
+    from their start, and need no entry.
+    """
+    known = {(one.gateway, one.started) for one in written}
+    late = (one for one in gateways if (one.name, one.started) not in known and from_text(one.started) < moment)
+    return (*written, *window(late, numbers))
+
+
 def since(gateways: tuple[Gateway, ...], number: int, begun: tuple[WindowFigures, ...], moment: datetime) -> Totals:
     """What was counted of a revision since `moment`, when `begun` was written down.
 
@@ -105,22 +118,39 @@ def until(gateways: tuple[Gateway, ...], number: int, written: tuple[WindowFigur
 
 def unmeasured(gates: Iterable[Gate], stable: Totals) -> Blocked | None:
     """Whether too little is known of the stable revision to compare with it, once it has no requests any more."""
-    comparing = [gate for gate in gates if gate.max_regression is not None]
-    short = next((gate for gate in comparing if stable.requests < gate.min_requests), None)
-    return _too_few(short, stable) if short is not None else None
+    comparing = (gate for gate in gates if gate.max_regression is not None)
+    return next((short for gate in comparing if (short := _unknown(gate, stable)) is not None), None)
 
 
-def _too_few(gate: Gate, stable: Totals) -> Blocked:
-    seen = f"{stable.requests} of {gate.min_requests} requests seen of the revision to compare with"
-    return Blocked(f"{gate.metric}: {seen}")
+def _too_few(gate: Gate, totals: Totals) -> Blocked | None:
+    """Whether too little was counted to judge. Only streams have times, and each has one first token."""
+    if gate.metric == "ErrorRate":
+        seen, what = totals.requests, "requests"
+    else:
+        seen, what = sum(totals.ttft), "streams"
+    if seen >= gate.min_requests:
+        return None
+    return Blocked(f"{gate.metric}: {_roughly(seen, gate.min_requests)} of {gate.min_requests} {what} seen")
+
+
+def _roughly(seen: int, needed: int) -> str:
+    """By tenths of what is needed: one that changed with every request would be written each second, for hours."""
+    tenth = max(1, needed // 10)
+    known = seen // tenth * tenth
+    return str(known) if known == seen else f"more than {known}"
+
+
+def _unknown(gate: Gate, stable: Totals) -> Blocked | None:
+    short = _too_few(gate, stable)
+    return None if short is None else Blocked(f"{short.message} of the revision to compare with")
 
 
 def judge(gate: Gate, candidate: Totals, stable: Totals) -> Blocked | Failed | None:
     """Judge one gate; None when it holds."""
-    if candidate.requests < gate.min_requests:
-        return Blocked(f"{gate.metric}: {candidate.requests} of {gate.min_requests} requests seen")
-    if gate.max_regression is not None and stable.requests < gate.min_requests:
-        return _too_few(gate, stable)
+    if (short := _too_few(gate, candidate)) is not None:
+        return short
+    if gate.max_regression is not None and (short := _unknown(gate, stable)) is not None:
+        return short
     if gate.max is not None and gate.max.endswith("%") != (gate.metric == "ErrorRate"):
         return Blocked(f"{gate.metric} cannot be compared with {gate.max}")  # admitted by an older schema
     if gate.metric == "ErrorRate":

@@ -13,7 +13,6 @@ from moorage_operator.plan.snapshot import Apply, Delete, Plan, Snapshot
 from moorage_operator.plan.standings import judged, standing
 from moorage_operator.plan.status import Judged, report
 from moorage_operator.plan.target import resolve_pods
-from moorage_operator.plan.times import from_text
 from moorage_operator.render.context import Context
 from moorage_operator.render.disruption import disruption_budget
 from moorage_operator.render.record import Role, record
@@ -23,8 +22,6 @@ from moorage_operator.render.workload import Replacement, workload
 
 NAMESAKE_WAIT: Final = 1.0
 """Seconds until the children of a deleted namesake are looked at again: garbage collection takes moments."""
-FIRST_STATUS_WAIT: Final = 2.0
-"""Seconds that the first status waits for the first pod at most."""
 TAKEN_WAIT: Final = 30.0
 """Seconds until a name that somebody else's object has is looked at again: nobody tells us when it goes."""
 
@@ -42,23 +39,13 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
     if foreign:
         return _waiting(snapshot, decided, foreign, context)
     told = report(snapshot, decided, snapshot.refused, context)
-    hold = _hold(snapshot, found)
     return Plan(
         applies=tuple(_applies(found, verdict, shares, context)),
         deletes=tuple(_deletes(snapshot, found, shares)),
-        status=None if hold else told.status,
+        status=told.status,
         events=told.events,
-        requeue_after=hold or _soonest((*verdict.wakes, *told.wakes, *_waits(found, shares))),
+        requeue_after=_soonest((*verdict.wakes, *told.wakes, *_waits(found, shares))),
     )
-
-
-def _hold(snapshot: Snapshot, found: Situation) -> float | None:
-    """Seconds that the first status may wait for the first pod, which saves a write; None when it need not."""
-    born = dig(snapshot.deployment, "metadata", "creationTimestamp")
-    if snapshot.refused or found.replicas or not found.workloads or born is None or snapshot.reported("conditions"):
-        return None
-    age = (found.now - from_text(born)).total_seconds()
-    return FIRST_STATUS_WAIT - age if 0 <= age < FIRST_STATUS_WAIT else None
 
 
 def _waiting(snapshot: Snapshot, decided: Judged, foreign: tuple[Manifest, ...], context: Context) -> Plan:

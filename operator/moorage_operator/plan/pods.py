@@ -20,6 +20,9 @@ _PULL_FAILURES: Final = frozenset(
 )
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
 _MISSING_CLAIM: Final = re.compile(r'persistentvolumeclaim "[^"]+" not found')
+_FULL: Final = re.compile(r"\bInsufficient |\bToo many pods\b")
+"""What the scheduler says of nodes that other pods have filled (its plugin NodeResourcesFit); other words are about
+nodes that would not do if they were empty, too."""
 _FETCH_REASONS: Final = (
     Reason.MODEL_NOT_FOUND,
     Reason.DIGEST_MISMATCH,
@@ -57,7 +60,9 @@ class Replica:
     restarts: int = 0
     """How often its containers ended and were tried again."""
     unschedulable_since: datetime | None = None
-    """Since when no node has room for it."""
+    """Since when no node takes it."""
+    crowded_since: datetime | None = None
+    """Since when nodes would take it, were they not full: where a replica gives way on one, it finds its place."""
 
     @property
     def crashes(self) -> bool:
@@ -82,6 +87,7 @@ def furthest(among: Iterable[Replica]) -> Reason:
 
 def _replica(pod: Manifest) -> Replica:
     ready = condition_of(pod, "Ready").get("status") == "True"
+    unschedulable_since = _unschedulable_since(pod)
     return Replica(
         revision=revision_of(pod),
         ready=ready,
@@ -90,7 +96,8 @@ def _replica(pod: Manifest) -> Replica:
         model_digest=_digest(pod),
         uid=uid_of(pod),
         restarts=sum(container_of(pod, name).get("restartCount", 0) for name in _CONTAINERS),
-        unschedulable_since=_unschedulable_since(pod),
+        unschedulable_since=unschedulable_since,
+        crowded_since=unschedulable_since if _FULL.search(_scheduler_said(pod)) else None,
     )
 
 
@@ -108,7 +115,13 @@ def said_of(pod: Manifest) -> Manifest | None:
 def _unschedulable_since(pod: Manifest) -> datetime | None:
     scheduled = condition_of(pod, "PodScheduled")
     since = scheduled.get("lastTransitionTime")  # the API server keeps it as null where it was not said
-    return from_text(since) if scheduled.get("reason") == "Unschedulable" and since is not None else None
+    if scheduled.get("reason") != "Unschedulable" or since is None or _MISSING_CLAIM.search(_scheduler_said(pod)):
+        return None  # a claim that is missing is no lack of room: waiting for nodes brings it no nearer
+    return from_text(since)
+
+
+def _scheduler_said(pod: Manifest) -> str:
+    return str(condition_of(pod, "PodScheduled").get("message", ""))
 
 
 def condition_of(pod: Manifest, kind: str) -> Manifest:

@@ -32,7 +32,7 @@ class Revision:
     standing: Standing
     data: Manifest
     """`spec`: the part of spec that makes a revision. `source`: its model's source, pinned, where spec names something
-    movable. `template`: its pods, as rendered when it was made."""
+    movable; `digest`: that of its files, where it was looked up. `template`: its pods, as rendered when it was made."""
     created: datetime
     record: Manifest | None = None
     """The live ControllerRevision; None when the revision is new."""
@@ -46,6 +46,12 @@ class Revision:
     def source(self) -> str:
         """Where its model comes from, as exactly as is known."""
         return str(self.data.get("source") or dig(self.data, "spec", "model", "source", default=""))
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of its model's files, where that is known before a replica has fetched them."""
+        found = self.data.get("digest") or dig(self.data, "spec", "model", "digest")
+        return str(found) if found else None
 
     @property
     def template(self) -> Manifest:
@@ -114,6 +120,8 @@ def made(
     data: dict[str, Any] = {"spec": makings_of(spec)}
     if resolved is not None:
         data["source"] = resolved.source
+        if resolved.digest is not None:
+            data["digest"] = resolved.digest
     data["template"] = pod_template(owner, number, spec, context, resolved)
     return Revision(number, Standing(Role.CANDIDATE, as_text(now)), data, now)
 

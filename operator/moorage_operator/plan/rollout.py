@@ -93,7 +93,7 @@ def judge(found: Situation) -> Verdict:
     if candidate is None:
         return Verdict(course=course, drains=drains, wakes=_patience(found))
     crew = found.crew(candidate.number)
-    if stable is None or not found.wanted:
+    if stable is None or (not found.wanted and found.before.began is None):
         return Verdict(course=course, promote=crew.ready >= min(found.wanted, 1))
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
@@ -101,6 +101,8 @@ def judge(found: Situation) -> Verdict:
 
 
 def _beat(rollout: _Rollout) -> _Beat:
+    if not rollout.found.wanted:
+        return _asleep(rollout)
     crashed = next((one.trouble for one in rollout.found.of(rollout.candidate.number) if one.crashes), None)
     step = rollout.before.step or (1 if rollout.stages else 0)
     if crashed is not None:
@@ -108,6 +110,13 @@ def _beat(rollout: _Rollout) -> _Beat:
     if (halt := _halt(rollout)) is not None:
         return _frozen(rollout, step, halt)
     return _staged(rollout) if rollout.stages else _rolling(rollout)
+
+
+def _asleep(rollout: _Rollout) -> _Beat:
+    """Without replicas nothing is proven: what was begun begins its stage anew when there are some again."""
+    course = replace(rollout.course, frozen=True, size=0 if rollout.stages else None)
+    said = Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0; it goes on when there are replicas")
+    return _Beat(said, course, rollout.before.step or 0)
 
 
 def _halt(rollout: _Rollout) -> Finding | None:
@@ -149,7 +158,7 @@ def _rolling(rollout: _Rollout) -> _Beat:
     step = min(crew.reached, found.wanted)
     same = rollout.before.step == step and rollout.before.step_since is not None
     since = rollout.begun if same else found.now.replace(microsecond=0)
-    window = rollout.before.window if same else _window(rollout)
+    window = _window_since(rollout) if same else _window(rollout)
     if step and (gate := _gate(rollout, since, window)) is not None:
         frozen = replace(rollout.course, frozen=True)
         return _gated(gate, _Beat(_gate_said(gate), frozen, step, since=since, window=window))
@@ -188,7 +197,7 @@ def _staged(rollout: _Rollout) -> _Beat:
 def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
     """The stage's weight is set: hold it, judge it, leave it."""
     found, stage, count = rollout.found, rollout.stages[index - 1], len(rollout.stages)
-    window = rollout.before.window
+    window = _window_since(rollout)
     until = rollout.begun + stage.hold
     place = f"step {index} of {count}"
     beat = _Beat(Finding(Reason.STEP_HOLDING, place), course, index, since=rollout.begun, window=window, until=until)
@@ -229,11 +238,12 @@ def _gate(rollout: _Rollout, since: datetime, window: tuple[WindowFigures, ...])
         return None
     answering = rollout.found.routing.answering
     candidate = gates.since(answering, rollout.candidate.number, window, since)
-    # After the switch of a blue-green rollout the old colour has no requests: it is judged by those before.
-    if strategy(rollout.found) == "BlueGreen":
-        stable = gates.until(answering, rollout.stable.number, window)
-    else:
+    # After the switch of a blue-green rollout, and at the end of one without surge, the stable revision has no requests
+    # any more: it is judged by those before.
+    if rollout.found.weights.get(rollout.stable.number):
         stable = gates.since(answering, rollout.stable.number, window, since)
+    else:
+        stable = gates.until(answering, rollout.stable.number, window)
     judged = [gates.judge(gate, candidate, stable) for gate in rollout.found.rollout.gates]
     failed = next((one for one in judged if isinstance(one, gates.Failed)), None)
     return failed or next((one for one in judged if one is not None), None)
@@ -257,9 +267,18 @@ def _gated(gate: gates.Blocked | gates.Failed, beat: _Beat) -> _Beat:
 
 
 def _window(rollout: _Rollout) -> tuple[WindowFigures, ...]:
+    """What gates are judged from, when a stage begins."""
     if not rollout.found.rollout.gates or rollout.hastened:
         return ()
     return gates.window(rollout.found.routing.answering, (rollout.stable.number, rollout.candidate.number))
+
+
+def _window_since(rollout: _Rollout) -> tuple[WindowFigures, ...]:
+    """The same of a stage that has begun, with what was not known then."""
+    written, numbers = rollout.before.window, (rollout.stable.number, rollout.candidate.number)
+    if not rollout.found.rollout.gates or rollout.hastened:
+        return written
+    return gates.completed(written, rollout.found.routing.answering, numbers, rollout.begun)
 
 
 # The clock, and what follows from it all.
@@ -274,8 +293,8 @@ def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
     left = (deadline - clock.spent(progress, found.now)).total_seconds()
     failed = beat.failed
     if running and left <= 0:
-        late = f"No further replica became routable within {found.rollout.progress_deadline}"
-        failed = Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, f"{late}: {beat.said.message}")
+        failed = Finding(Reason.PROGRESS_DEADLINE_EXCEEDED, _late(rollout, beat.said.message))
+    failed = _as_told(rollout, failed)
     gives_up = failed is not None and found.rollout.auto_rollback
     course = beat.course if failed is None else replace(beat.course, frozen=True)
     return Verdict(
@@ -288,6 +307,23 @@ def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
         status=_status(rollout, beat, failed or beat.said, progress),
         wakes=(*beat.wakes, *((max(left, 0.1),) if running else ()), *_patience(found)),
     )
+
+
+def _as_told(rollout: _Rollout, failed: Finding | None) -> Finding | None:
+    """In the words that were written first: its figures may go on changing for as long as nobody acts."""
+    before = rollout.before
+    if failed is None or failed.reason != before.reason or not before.message:
+        return failed
+    return replace(failed, message=before.message)
+
+
+def _late(rollout: _Rollout, counted: str) -> str:
+    """That the deadline is over, and what kept the candidate, where that is known: soon its pods can tell no more."""
+    found = rollout.found
+    trouble = next((one.trouble for one in found.of(rollout.candidate.number) if one.trouble is not None), None)
+    why = f"{trouble.reason}: {trouble.detail}" if trouble is not None else found.refusal()
+    late = f"No further replica became routable within {found.rollout.progress_deadline}: {counted}"
+    return f"{late}; {why}" if why else late
 
 
 def _status(rollout: _Rollout, beat: _Beat, said: Finding, progress: Progress) -> RolloutStatus:
@@ -320,6 +356,5 @@ def _patience(found: Situation) -> tuple[float, ...]:
     """Seconds until a replica without a node has waited long enough."""
     if found.target is None or not capacity.is_auto(found.rollout):
         return ()
-    there = found.of(found.target.number)
-    left = (capacity.PATIENCE - capacity.waited(there, found.now)).total_seconds()
-    return (left,) if capacity.without_room(there) is not None and left > 0 else ()
+    left = capacity.patience(found.of(found.target.number), found.now)
+    return (left.total_seconds(),) if left is not None and left.total_seconds() > 0 else ()

@@ -4,8 +4,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from pydantic import ValidationError
-
 from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
 from moorage_api.rollout import Rollout
@@ -15,7 +13,9 @@ from moorage_operator.plan import actions, warm
 from moorage_operator.plan import revisions as revs
 from moorage_operator.plan.actions import Action
 from moorage_operator.plan.divide import Crew
+from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.pods import Replica, replicas
+from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.snapshot import Snapshot
@@ -51,6 +51,8 @@ class Situation:
     accelerators: int
     """How many each replica gets."""
     accelerators_short: bool
+    nodes: Nodes | None
+    """What nodes have, where somebody waits for it."""
     revisions: tuple[Revision, ...]
     """Recorded ones and the new one, by number."""
     stable: Revision | None
@@ -106,6 +108,13 @@ class Situation:
     def of(self, number: int) -> tuple[Replica, ...]:
         """The replicas of a revision."""
         return tuple(one for one in self.replicas if one.revision == number)
+
+    def refusal(self) -> str:
+        """What kept the workload of the wanted revision from making its pods, in the API server's words."""
+        workload = self.workloads.get(self.target.number) if self.target is not None else None
+        conditions = dig(workload, "status", "conditions", default=())
+        failure = (one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True")
+        return next((one.get("message", "") for one in failure), "")
 
     def revision(self, number: int) -> Revision | None:
         """A revision by its number."""
@@ -174,6 +183,7 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         has_accelerator=accelerator.resource if accelerator is not None else "",
         accelerators=accelerator.count if accelerator is not None else 0,
         accelerators_short=snapshot.accelerators_short,
+        nodes=snapshot.nodes,
         revisions=recorded if asked.revision is None else updated(recorded, asked.revision),
         stable=stable,
         target=asked.revision or (stable if asked.pending is None or stable is not None else None),
@@ -212,12 +222,9 @@ def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
     reported = snapshot.reported("rollout")
     if found.candidate is None or snapshot.reported("revision", "candidate") != found.candidate.number:
         return RolloutStatus()
-    try:
-        before = RolloutStatus.model_validate(reported or {})
-    except ValidationError:  # written by another version: the rollout begins at its first step
-        return RolloutStatus()
-    if before.began is None or before.began != from_text(found.candidate.standing.since):
-        return RolloutStatus()  # an earlier try of the same revision
+    before = remembered(RolloutStatus, reported)
+    if before is None or before.began is None or before.began != from_text(found.candidate.standing.since):
+        return RolloutStatus()  # an earlier try of the same revision, or words of another version: begin again
     return before if before.strategy == strategy(found) else RolloutStatus(progress=before.progress)
 
 

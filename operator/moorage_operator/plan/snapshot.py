@@ -4,9 +4,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from moorage_operator.manifest import Manifest, controller_uid, dig, name_of, uid_of
+from moorage_operator.manifest import Manifest, controller_uid, dig, kind_of, name_of, uid_of
 from moorage_operator.plan.figures import Gateway
+from moorage_operator.plan.nodes import Nodes
+
+_OF_A_POD: Final = re.compile("-r[0-9]+-resolve")
+"""What follows the object's name in that of the only pods that are made by name; a workload's pods have random ones."""
+_OF_OTHERS: Final = re.compile("(-r[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Snapshot:
     Service and a ready pod is a routable one. Empty: there should be some, and none is known."""
     accelerators_short: bool = False
     """Whether a pod of any LLMDeployment of the namespace waits for accelerators."""
+    nodes: Nodes | None = None
+    """What nodes have; None unless a pod of this object waits for accelerators and they have been listed."""
 
     def owned(self, kind: str) -> tuple[Manifest, ...]:
         """The children of that kind that this very object controls."""
@@ -34,19 +42,19 @@ class Snapshot:
         """The pods, known by their labels, since ReplicaSets control them. Older ones are a deleted namesake's."""
         born = dig(self.deployment, "metadata", "creationTimestamp", default="")
         pods = self.children.get("Pod", ())
-        return tuple(pod for pod in pods if dig(pod, "metadata", "creationTimestamp", default=born) >= born)
+        there = (pod for pod in pods if dig(pod, "metadata", "creationTimestamp", default=born) >= born)
+        return tuple(pod for pod in there if not self._is_foreign(pod))
 
     def foreign(self) -> tuple[Manifest, ...]:
         """Objects of others that have a name which a child of this object needs."""
-        uid = uid_of(self.deployment)
-        needed = re.compile(rf"{re.escape(name_of(self.deployment))}(-r[0-9]+)?")
-        kinds = (kind for kind in self.children if kind != "Pod")
-        return tuple(
-            child
-            for kind in kinds
-            for child in self.children[kind]
-            if controller_uid(child) != uid and needed.fullmatch(name_of(child))
-        )
+        return tuple(child for kind in self.children for child in self.children[kind] if self._is_foreign(child))
+
+    def _is_foreign(self, child: Manifest) -> bool:
+        own, name = name_of(self.deployment), name_of(child)
+        if not name.startswith(own) or controller_uid(child) == uid_of(self.deployment):
+            return False
+        suffix = _OF_A_POD if kind_of(child) == "Pod" else _OF_OTHERS
+        return suffix.fullmatch(name, len(own)) is not None
 
     def reported(self, *path: str) -> object:
         """A value of the status that was last written; None where there is none."""

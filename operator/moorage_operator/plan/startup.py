@@ -10,6 +10,7 @@ from moorage_api.conditions import PODS_ON_THE_WAY
 from moorage_api.status import Startup
 from moorage_operator.manifest import Manifest, dig, uid_of
 from moorage_operator.plan.pods import Replica, condition_of, container_of, furthest
+from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.times import from_text
 
 
@@ -24,7 +25,8 @@ def startup(pods: Iterable[Manifest], replicas: Iterable[Replica], before: Any) 
     ready = {one.uid: one.ready for one in replicas}
     there = [pod for pod in pods if uid_of(pod) in ready]
     seconds = _last(pod for pod in there if ready[uid_of(pod)])
-    seconds = seconds or (dict(before.get("seconds") or {}) if before else {})
+    last = remembered(Startup, before)
+    seconds = seconds or (dict(last.seconds or {}) if last is not None else {})
     starting = [pod for pod in there if not ready[uid_of(pod)] and "creationTimestamp" in pod["metadata"]]
     if not starting:
         return Startup(seconds=seconds) if seconds else None

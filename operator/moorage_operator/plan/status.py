@@ -26,7 +26,7 @@ from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.snapshot import Event, Snapshot
 from moorage_operator.plan.standings import standing
 from moorage_operator.plan.startup import startup
-from moorage_operator.plan.telemetry import Measured, health, measured
+from moorage_operator.plan.telemetry import Health, Measured, health, measured
 from moorage_operator.plan.times import from_text
 from moorage_operator.render.context import Context
 
@@ -81,14 +81,16 @@ class _Clock:
 def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -> Told:
     """The whole status, and the events about what is new in it."""
     found, verdict, shares = judged.found, judged.verdict, judged.shares
-    head = finding(found, verdict, refused, _workload_refusal(found))
+    head = finding(found, verdict, refused)
     serving = sum(1 for one in found.replicas if one.ready)
     figures = measured(found.routing, dig(snapshot.deployment, "status", default={}), found.now)
+    clock = _clock(snapshot)
+    gpus = _gpus(found, clock)
     idle = {share.number for share in shares if share.retired and found.crew(share.number).kept}
     active = [one for one in found.replicas if one.revision not in idle]
     status = Status(
         observed_generation=_generation(snapshot),
-        conditions=_conditions(snapshot, judged, head, serving),
+        conditions=_conditions(judged, head, serving, clock, gpus),
         url=context.gateway_url,
         ready=f"{sum(1 for one in active if one.ready)}/{found.wanted}",
         replicas=len(active),
@@ -108,11 +110,24 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
     decided = decisions(dig(snapshot.deployment, "status", default={}), status, found.now)
     status = status.model_copy(update={"decisions": decided})
     events = (*announcements(snapshot.reported("decisions"), decided), *_events(snapshot, head))
-    return Told(status.to_api(), events, _wakes(figures))
+    return Told(status.to_api(), events, _wakes(figures, gpus))
 
 
-def _wakes(figures: Measured) -> tuple[float, ...]:
-    return () if figures.wake is None else (figures.wake,)
+def _clock(snapshot: Snapshot) -> _Clock:
+    reported: Any = snapshot.reported("conditions") or ()
+    return _Clock(_generation(snapshot), snapshot.now, {one["type"]: one for one in reported})
+
+
+def _wakes(*damped: Measured | Health | None) -> tuple[float, ...]:
+    return tuple(one.wake for one in damped if one is not None and one.wake is not None)
+
+
+def _gpus(found: Situation, clock: _Clock) -> Health | None:
+    """The health of the GPUs; None without any."""
+    if not found.has_accelerator:
+        return None
+    before = clock.before.get(ConditionType.GPU_HEALTHY)
+    return health(found.routing, _without_accelerators(found), before, found.now)
 
 
 def _startup(snapshot: Snapshot, found: Situation) -> Startup | None:
@@ -120,11 +135,10 @@ def _startup(snapshot: Snapshot, found: Situation) -> Startup | None:
     return startup(snapshot.owned_pods(), replicas, snapshot.reported("startup"))
 
 
-def _conditions(snapshot: Snapshot, judged: Judged, head: Finding, serving: int) -> tuple[Condition, ...]:
-    found = judged.found
-    reported: Any = snapshot.reported("conditions") or ()
-    clock = _Clock(_generation(snapshot), snapshot.now, {one["type"]: one for one in reported})
-    available = head
+def _conditions(
+    judged: Judged, head: Finding, serving: int, clock: _Clock, gpus: Health | None
+) -> tuple[Condition, ...]:
+    found, available = judged.found, head
     if serving:
         noun = "replica answers" if serving == 1 else "replicas answer"
         available = Finding(Reason.SERVING, f"{serving} {noun} requests.")
@@ -142,10 +156,15 @@ def _conditions(snapshot: Snapshot, judged: Judged, head: Finding, serving: int)
         clock.condition(ConditionType.READY, status=good, why=head),
         clock.condition(ConditionType.STALLED, status=_is_stalled(found, judged.verdict, head), why=head),
     ]
-    if found.has_accelerator:
-        healthy, why = health(found.routing)
-        conditions.append(clock.condition(ConditionType.GPU_HEALTHY, status=healthy, why=why))
+    if gpus is not None:
+        conditions.append(clock.condition(ConditionType.GPU_HEALTHY, status=gpus.well, why=gpus.why))
     return tuple(conditions)
+
+
+def _without_accelerators(found: Situation) -> frozenset[str]:
+    """Replicas whose revision asks for none, such as those that are about to be replaced by others that do."""
+    revisions = {one.number for one in found.revisions if dig(one.data, "spec", "accelerator") is None}
+    return frozenset(one.uid for one in found.replicas if one.revision in revisions)
 
 
 def _is_stalled(found: Situation, verdict: Verdict, head: Finding) -> bool:
@@ -192,7 +211,7 @@ def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) 
         if revision is None:
             continue
         crew, stands = found.crew(number), standing(found, revision, share)
-        digest = next((one.model_digest for one in found.of(number) if one.model_digest), digests.get(number))
+        told = next((one.model_digest for one in found.of(number) if one.model_digest), digests.get(number))
         rows.append(
             RevisionStatus(
                 number=number,
@@ -204,20 +223,12 @@ def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) 
                 ready=crew.ready,
                 routable=crew.reached,
                 source=revision.source,
-                model_digest=digest,
+                model_digest=told or revision.digest,
                 image=revision.image,
                 created=revision.created.replace(microsecond=0),
             )
         )
     return tuple(rows)
-
-
-def _workload_refusal(found: Situation) -> str:
-    """What kept the workload of the wanted revision from making its pods, in the API server's words."""
-    workload = found.workloads.get(found.target.number) if found.target else None
-    conditions = dig(workload, "status", "conditions", default=())
-    failure = (one for one in conditions if one["type"] == "ReplicaFailure" and one["status"] == "True")
-    return next((one.get("message", "") for one in failure), "")
 
 
 def _events(snapshot: Snapshot, head: Finding) -> tuple[Event, ...]:

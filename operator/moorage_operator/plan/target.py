@@ -85,10 +85,10 @@ def resolve_pods(snapshot: Snapshot) -> tuple[Manifest, ...]:
 
 def _answer(pod: Manifest) -> Resolved | None:
     said = said_of(pod) or {}
-    source, size = said.get("source"), said.get("bytes")
+    source, digest, size = said.get("source"), said.get("digest"), said.get("bytes")
     if not isinstance(source, str):
         return None
-    return Resolved(source, size if isinstance(size, int) else None)
+    return Resolved(source, size if isinstance(size, int) else None, digest if isinstance(digest, str) else None)
 
 
 def updated(revisions: tuple[Revision, ...], changed: Revision) -> tuple[Revision, ...]:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from moorage_api.conditions import Reason
+from moorage_api.conditions import ConditionStatus, Reason
 from moorage_api.status import Gpu, Traffic
+from moorage_operator.manifest import Manifest
 from moorage_operator.plan.figures import Device, PodFigures
 from moorage_operator.plan.finding import Finding
+from moorage_operator.plan.remembered import remembered
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.times import from_text
 
@@ -34,7 +36,7 @@ def measured(routing: Routing, before: Any, now: datetime) -> Measured:
     """The figures to report; `before` is the whole status that was last written."""
     pods = _pods(routing)
     gpu, traffic = _gpu(pods), _traffic(pods)
-    was = Measured(_read(Gpu, before.get("gpu")), _read(Traffic, before.get("traffic")), _time(before))
+    was = Measured(remembered(Gpu, before.get("gpu")), remembered(Traffic, before.get("traffic")), _time(before))
     if not _differs(was.gpu, gpu) and not _differs(was.traffic, traffic):
         return was
     left = (was.at + INTERVAL - now).total_seconds() if was.at is not None else 0.0
@@ -43,16 +45,38 @@ def measured(routing: Routing, before: Any, now: datetime) -> Measured:
     return Measured(gpu, traffic, now.replace(microsecond=0))
 
 
-def health(routing: Routing) -> tuple[bool | None, Finding]:
-    """Whether the GPUs work: None while nobody knows."""
-    told = [pod.gpu for pod in _pods(routing) if pod.gpu is not None]
+@dataclass(frozen=True)
+class Health:
+    """Whether the GPUs work, None while nobody knows; why, and the seconds until it is to be looked at again."""
+
+    well: bool | None
+    why: Finding
+    wake: float | None = None
+
+
+def health(routing: Routing, without: frozenset[str], before: Manifest | None, now: datetime) -> Health:
+    """The health of the GPUs; `without` are the uids of replicas that are to have none.
+
+    A failure is told at once. That all are well again is told a minute later than `before`, the condition that was last
+    written, told of it: a GPU that comes and goes is not well, and must not be written about at each turn.
+    """
+    found, was = _health(routing, without), before or {}
+    if not found.well or was.get("status") != ConditionStatus.FALSE or "lastTransitionTime" not in was:
+        return found
+    left = (from_text(was["lastTransitionTime"]) + INTERVAL - now).total_seconds()
+    why = Finding(Reason.GPU_UNHEALTHY, str(was.get("message", "")))
+    return Health(well=False, why=why, wake=left) if left > 0 else found
+
+
+def _health(routing: Routing, without: frozenset[str]) -> Health:
+    told = [pod.gpu for pod in _pods(routing) if pod.gpu is not None and pod.uid not in without]
     bad = next((gpu for gpu in told if not gpu.available), None)
     if bad is not None:
-        return False, Finding(Reason.GPU_UNHEALTHY, f"{bad.reason}: {bad.message}")
+        return Health(well=False, why=Finding(Reason.GPU_UNHEALTHY, f"{bad.reason}: {bad.message}"))
     if not told:
-        return None, Finding(Reason.GPU_NOT_MEASURED, Reason.GPU_NOT_MEASURED.explanation)
+        return Health(well=None, why=Finding(Reason.GPU_NOT_MEASURED, Reason.GPU_NOT_MEASURED.explanation))
     count = sum(len(gpu.devices) for gpu in told)
-    return True, Finding(Reason.GPU_MEASURED, f"{count} GPUs of {len(told)} replicas answer.")
+    return Health(well=True, why=Finding(Reason.GPU_MEASURED, f"{count} GPUs of {len(told)} replicas answer."))
 
 
 def _pods(routing: Routing) -> tuple[PodFigures, ...]:
@@ -100,10 +124,6 @@ def _differs(before: Gpu | Traffic | None, now: Gpu | Traffic | None) -> bool:
 
 def _step(name: str, before: int) -> float:
     return _POINTS if name in _PERCENTAGES else max(1.0, _PART * before)
-
-
-def _read(model: type[Any], raw: Any) -> Any:
-    return model.model_validate(raw) if isinstance(raw, dict) else None
 
 
 def _time(before: Any) -> datetime | None:

@@ -59,3 +59,5 @@ class Resolved:
     source: str
     size: int | None = None
     """Bytes of the model's files, where they are known."""
+    digest: str | None = None
+    """Of the model's files; None where the source alone pins them."""

@@ -52,6 +52,7 @@ def pod_template(
     """The pod template of revision `number`, made of `spec` with what `context` and `resolved` fix pinned into it."""
     image = spec.engine.image or context.runtime_image
     source = resolved.source if resolved is not None else spec.model.source
+    digest = resolved.digest if resolved is not None else None
     size = resolved.size if resolved is not None else None
     template = {
         "metadata": {
@@ -61,7 +62,7 @@ def pod_template(
         "spec": {
             **POD_SECURITY,
             "terminationGracePeriodSeconds": GRACE_PERIOD,
-            "initContainers": [_fetch(spec, image, source)],
+            "initContainers": [_fetch(spec, image, source, spec.model.digest or digest)],
             "containers": [_server(owner, spec, image, start_budget(size))],
             "volumes": _volumes(spec),
             "topologySpreadConstraints": [_spread(owner, number)],
@@ -119,16 +120,29 @@ def fetch_container(spec: Spec, image: str, command: list[str]) -> dict[str, Any
     return container | {"volumeMounts": [_temporary_mount()]}
 
 
-def _fetch(spec: Spec, image: str, source: str) -> dict[str, Any]:
+def _fetch(spec: Spec, image: str, source: str, digest: str | None) -> dict[str, Any]:
     command = ["moorage-fetch", source, "--into", names.MODEL_PATH]
-    if spec.model.digest is not None:
-        command += ["--digest", spec.model.digest]
+    if digest is not None:
+        command += ["--digest", digest]
     container = fetch_container(spec, image, command)
-    mounts = [{"name": "model", "mountPath": names.MODEL_PATH}, *container["volumeMounts"]]
-    claim = parse_source(spec.model.source)
-    if isinstance(claim, ClaimSource):
-        mounts.append({"name": "source", "mountPath": f"{names.SOURCES_PATH}/{claim.claim}", "readOnly": True})
+    mounts = [{"name": "model", "mountPath": names.MODEL_PATH}, *container["volumeMounts"], *claim_mounts(spec)]
     return container | {"volumeMounts": mounts, "resources": _resources(spec, {})}
+
+
+def claim_mounts(spec: Spec) -> list[dict[str, Any]]:
+    """Where a container that reads the source finds the claim of a `pvc://` source."""
+    source = parse_source(spec.model.source)
+    if not isinstance(source, ClaimSource):
+        return []
+    return [{"name": "source", "mountPath": f"{names.SOURCES_PATH}/{source.claim}", "readOnly": True}]
+
+
+def claim_volumes(spec: Spec) -> list[dict[str, Any]]:
+    """The claim of a `pvc://` source."""
+    source = parse_source(spec.model.source)
+    if not isinstance(source, ClaimSource):
+        return []
+    return [{"name": "source", "persistentVolumeClaim": {"claimName": source.claim, "readOnly": True}}]
 
 
 def _server(owner: Owner, spec: Spec, image: str, seconds: int) -> dict[str, Any]:
@@ -183,12 +197,8 @@ def _temporary_mount() -> dict[str, Any]:
 
 def _volumes(spec: Spec) -> list[dict[str, Any]]:
     limits = _amounts(spec.resources.limits if spec.resources else None)
-    volumes: list[dict[str, Any]] = [
+    return [
         {"name": "model", "emptyDir": {"sizeLimit": limits.get("ephemeral-storage", MODEL_LIMIT)}},
         {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY_LIMIT}},
+        *claim_volumes(spec),
     ]
-    source = parse_source(spec.model.source)
-    if isinstance(source, ClaimSource):
-        claim = {"claimName": source.claim, "readOnly": True}
-        volumes.append({"name": "source", "persistentVolumeClaim": claim})
-    return volumes

@@ -6,6 +6,7 @@ an older revision.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -62,12 +63,26 @@ class Standing:
 
     @classmethod
     def of(cls, record: Manifest) -> "Standing":
-        """As a live record says it. One that lost its label, as in a restore, is neither stable nor told to go."""
+        """As a live record says it, or what is left of it after a restore, or after somebody's edit.
+
+        One that lost its label is neither stable nor told to go; one that lost its time counts from when it was made.
+        """
         label = label_of(record, ROLE_LABEL)
         said = dig(record, "metadata", "annotations", default={})
         texts = {field: str(said.get(f"{names.GROUP}/{key}", "")) for field, key in _TEXTS.items()}
+        texts["since"] = _moment(texts["since"]) or str(dig(record, "metadata", "creationTimestamp", default=""))
+        texts["promoted"] = _moment(texts["promoted"])
         role = next((role for role in Role if role == label), Role.CANDIDATE)
         return cls(role=role, drains=said.get(DRAINS) == "true", **texts)
+
+
+def _moment(text: str) -> str:
+    """The text, where it is a moment (RFC 3339); nothing otherwise."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return ""
+    return "" if moment.tzinfo is None else text
 
 
 _TEXTS: Final = {

@@ -1,7 +1,9 @@
-"""The pod that looks up, once for a revision, what a movable source (a branch or a tag) is at this moment.
+"""The pod that looks up, once for a revision, what a movable source is at this moment.
 
-It is a short-lived pod with the image and the credentials of the fetch container. Its termination message says
-`{"source", "bytes"}`: the source with a commit in place of the branch, and the size of the model's files.
+Movable are a branch or a tag of a hub, a Python package without a version, and whatever lies on a claim. It is a
+short-lived pod with the image, the credentials and the claim of the fetch container. Its termination message says
+`{"source", "digest", "bytes"}`: the source with a commit in place of the branch or with the package's version, the
+digest of the files where it could read them, and their size.
 """
 
 import hashlib
@@ -12,11 +14,11 @@ from typing import Any, Final
 from moorage_api import names
 from moorage_api.llmdeployment import Spec
 from moorage_api.pod_template import PodTemplate
-from moorage_api.source import HubSource, parse_source
+from moorage_api.source import ClaimSource, HubSource, PythonSource, parse_source
 from moorage_operator.manifest import Manifest, dig
 from moorage_operator.render.additions import merged
 from moorage_operator.render.context import Context, Owner
-from moorage_operator.render.pod import POD_SECURITY, TEMPORARY_LIMIT, fetch_container
+from moorage_operator.render.pod import POD_SECURITY, TEMPORARY_LIMIT, claim_mounts, claim_volumes, fetch_container
 
 PURPOSE: Final = "resolve"
 ASKED: Final = f"{names.GROUP}/asked"
@@ -26,11 +28,16 @@ _COMMIT: Final = re.compile("[0-9a-f]{40}")
 
 
 def movable(spec: Spec) -> bool:
-    """Whether what the source names may be other files tomorrow. A digest pins them, too."""
-    source = parse_source(spec.model.source)
-    if not isinstance(source, HubSource) or spec.model.digest is not None:
+    """Whether what the source names may be other files tomorrow. A digest pins them, whatever they are."""
+    if spec.model.digest is not None:
         return False
-    return source.revision is None or _COMMIT.fullmatch(source.revision) is None
+    match parse_source(spec.model.source):
+        case HubSource(revision=revision):
+            return revision is None or _COMMIT.fullmatch(revision) is None
+        case PythonSource(version=version):
+            return version is None
+        case ClaimSource():
+            return True
 
 
 def question(spec: Spec, context: Context) -> str:
@@ -52,6 +59,7 @@ def resolve_pod(owner: Owner, number: int, spec: Spec, context: Context) -> dict
     image = spec.engine.image or context.runtime_image
     container = fetch_container(spec, image, ["moorage-fetch", "resolve", spec.model.source])
     container |= {"resources": _RESOURCES}
+    container["volumeMounts"] = [*container["volumeMounts"], *claim_mounts(spec)]
     temporary = {"name": "tmp", "emptyDir": {"sizeLimit": TEMPORARY_LIMIT}}
     metadata = owner.metadata(f"{owner.revision_name(number)}-resolve", labels)
     pod = {
@@ -61,7 +69,7 @@ def resolve_pod(owner: Owner, number: int, spec: Spec, context: Context) -> dict
             # A hub that is away for a moment is asked again.
             "restartPolicy": "OnFailure",
             "containers": [container],
-            "volumes": [temporary],
+            "volumes": [temporary, *claim_volumes(spec)],
         },
     }
     return {"apiVersion": "v1", "kind": "Pod", **merged(pod, _placement(spec.pod_template))}

@@ -12,6 +12,7 @@ from typing import Any, Final
 from moorage_api import names
 from moorage_operator.cluster.client import Client, ClusterError, ConflictError
 from moorage_operator.cluster.resources import LEASES, WATCHED
+from moorage_operator.cluster.slim import slim
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key, key_of, namespace_of
@@ -19,6 +20,7 @@ from moorage_operator.shell.attention import Attention
 from moorage_operator.shell.ear import LISTED, Ear, EarError
 from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.health import Pulse
+from moorage_operator.shell.inventory import Inventory
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import Backoff, WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
@@ -30,6 +32,12 @@ log = logging.getLogger(__name__)
 
 LISTED_SECONDS: Final = 5.0
 """After a watch was begun anew, until everything is read again: all watches begin at about the same time."""
+LAG_SECONDS: Final = 30.0
+"""How long the first reading waits for an API server that lags behind."""
+
+
+class LaggingError(ClusterError):
+    """What was read is older than what is known to have happened."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,10 @@ class Leader:
     now: Callable[[], datetime]
     gateways: Gateways | None = None
     """None in an installation without."""
+    since: Callable[[], int] = lambda: 0
+    """The version that the cluster had when we took or last renewed the lead."""
+    inventory: Inventory | None = None
+    """None where nodes may not be listed."""
     listed: asyncio.Event = field(default_factory=asyncio.Event)
     """A watch was begun anew since the last reading: it does not tell of what was deleted before."""
 
@@ -64,6 +76,8 @@ class Leader:
                 attention = Attention(self.store, self.queue, self.gateways.of, self.now)
                 tasks.create_task(self.gateways.run(attention))
                 await self.gateways.first_words()
+            if self.inventory is not None:
+                tasks.create_task(self.inventory.run())
             self.pulse.ready = True
             tasks.create_task(self._hear_for_ever(ear))
             tasks.create_task(self._resync_for_ever())
@@ -83,19 +97,27 @@ class Leader:
             self.store.remove(manifest)
             self.writer.forget(manifest)
             self.queue.add(key_of(manifest))
-        elif self.store.put(manifest):
+        elif self.store.heard(manifest):
             self.queue.add(key_of(manifest))
         if self.store.unplaced_count(namespace) != unplaced:
             for key in keepers(self.store, namespace):
                 self.queue.add(key)
 
-    async def resync(self) -> None:
+    async def resync(self, newest: int = 0) -> None:
         """Read everything, correct the store by it, and look at every deployment again.
 
         This is what finds deletions that a watch has missed, and the only reading there is apart from watches.
+
+        Args:
+            newest: the version that a list must have reached.
+
+        Raises:
+            ClusterError: something could not be read, or it is older than that.
         """
         for resource in WATCHED:
-            listed, version = await self.client.list(resource, self.settings.watch_namespace)
+            listed, version = await self.client.list(resource, self.settings.watch_namespace, slim)
+            if version < newest:
+                raise LaggingError(f"the API server lags behind: {resource.plural} of {version}, not of {newest}")
             self.store.merge(resource.kind, listed, version)
         for key in self.store.deployments():
             self.queue.add(key)
@@ -138,12 +160,16 @@ class Leader:
         log.warning("%s: %s; again in %.1f s", key, why, delay)
 
     async def _read_first(self) -> None:
-        """Nothing may be decided from a half-filled store: wait until everything has been read once."""
+        """Nothing may be decided from a half-filled store: wait until everything has been read once.
+
+        Nor from an old one, since the leader before may have written meanwhile: what is read has to be as new as our
+        lead. Only where Leases are stored apart (`--etcd-servers-overrides`) do their versions say nothing of others'.
+        """
         backoff = Backoff(shortest=0.5, longest=10.0)
-        failures = 0
+        failures, patient_until = 0, time.monotonic() + LAG_SECONDS
         while True:
             try:
-                await self.resync()
+                await self.resync(self.since() if time.monotonic() < patient_until else 0)
             except ClusterError as error:
                 failures += 1
                 delay = backoff.delay(failures, self.chance())
@@ -175,6 +201,7 @@ class Leader:
                 await self.resync()
             except ClusterError as error:
                 log.warning("resync: %s", error)
+                self.listed.set()  # what it was to find is still to be found
 
 
 def _hint(error: ClusterError) -> str:

@@ -18,8 +18,11 @@ from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.lease import Lease
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.shell import credentials, ear, health
+from moorage_operator.manifest import Key
+from moorage_operator.plan.nodes import Nodes
+from moorage_operator.shell import account, credentials, ear, health
 from moorage_operator.shell.gateways import Gateways
+from moorage_operator.shell.inventory import ONE_NAMESPACE, Inventory
 from moorage_operator.shell.lead import Leader
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import WorkQueue
@@ -53,19 +56,21 @@ async def operate(settings: Settings) -> int:
     pulse = health.Pulse(time.monotonic)
     leading = metrics.leading.labels(settings.lease_name)
     leading.set(0)
+    connector = credentials.connector(os.environ)
+    # Its own connections: a renewal must not stand in line behind the workers' requests to a slow API server.
+    for_lease = Client(connector, metrics.observe_request)
+    lease = _lease(settings, for_lease)
     async with (
-        Client(credentials.connector(os.environ), metrics.observe_request) as client,
-        # Its own connections: a renewal must not stand in line behind the workers' requests to a slow API server.
-        Client(credentials.connector(os.environ), metrics.observe_request) as for_lease,
+        for_lease,
+        Client(connector, metrics.observe_request, may_write=lease.held) as client,
         health.served(health.application(pulse, metrics.registry), settings.port),
     ):
-        lease = Lease(for_lease, settings.namespace, settings.lease_name, settings.identity, monotonic=time.monotonic)
         pulse.ready = True  # a follower is ready to take over
         if not await _first(told.wait(), lease.acquire()):
             return 0
         leading.set(1)
         pulse.ready = False
-        leader = _leader(settings, client, metrics, pulse)
+        leader = _leader(settings, client, metrics, pulse, lambda: lease.version)
         hearing = leader.ear(lambda: credentials.login(os.environ))
         ended = await _first(told.wait(), lease.keep(), leader.lead(hearing))
         # Nothing of ours writes any more, and kopf never does: the next one need not wait for kopf to end.
@@ -75,7 +80,15 @@ async def operate(settings: Settings) -> int:
         return 0 if ended == _TOLD else 1
 
 
-def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.Pulse) -> Leader:
+def _lease(settings: Settings, client: Client) -> Lease:
+    owner = account.owner(credentials.login(os.environ).token, settings.namespace)
+    where = (settings.namespace, settings.lease_name, settings.identity)
+    return Lease(client, *where, monotonic=time.monotonic, owner=owner)
+
+
+def _leader(
+    settings: Settings, client: Client, metrics: Metrics, pulse: health.Pulse, since: Callable[[], int]
+) -> Leader:
     store = Store()
     metrics.objects.set_function(lambda: len(store))
     writer = Writer(client, store)
@@ -83,19 +96,24 @@ def _leader(settings: Settings, client: Client, metrics: Metrics, pulse: health.
     events = Events(client, settings.identity, time.time)
     gateways = _gateways(settings, client, chance)
     known = None if gateways is None else gateways.of
-    reconciler = Reconciler(store, writer, events, settings.context, _now, gateways=known)
+    queue = WorkQueue[Key](asyncio.get_running_loop(), chance, metrics.queue)
+    inventory = Inventory(client, queue.add) if settings.watch_namespace is None else None
+    nodes = inventory.of if inventory is not None else _one_namespace
+    reconciler = Reconciler(store, writer, events, settings.context, _now, gateways=known, nodes=nodes)
     return Leader(
         settings=settings,
         client=client,
         store=store,
         writer=writer,
-        queue=WorkQueue(asyncio.get_running_loop(), chance, metrics.queue),
+        queue=queue,
         reconciler=reconciler,
         metrics=metrics,
         pulse=pulse,
         chance=chance,
         now=_now,
         gateways=gateways,
+        inventory=inventory,
+        since=since,
     )
 
 
@@ -103,6 +121,10 @@ def _gateways(settings: Settings, client: Client, chance: Callable[[], float]) -
     if not settings.gateway_namespace:
         return None
     return Gateways(client, settings.gateway_namespace, chance)
+
+
+def _one_namespace(_: Key) -> Nodes:
+    return ONE_NAMESPACE
 
 
 def _now() -> datetime:

@@ -12,17 +12,26 @@ from moorage_operator.cluster.client import RejectedError
 from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.manifest import Key, Manifest, kind_of, name_of, namespace_of
+from moorage_operator.manifest import Key, Manifest, dig, kind_of, name_of, namespace_of
 from moorage_operator.plan.figures import Gateway
+from moorage_operator.plan.nodes import Nodes
+from moorage_operator.plan.passing import passes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Event, Plan, Snapshot
 from moorage_operator.render.context import Context
-from moorage_operator.shell.shortage import is_short, keeps_warm
+from moorage_operator.shell.shortage import is_short, keeps_warm, waits
 
 log = logging.getLogger(__name__)
 
+PASSING_SECONDS: Final = 2.0
+"""A phase of a start that is over before is never written."""
+_STARTING: Final = frozenset({"ControllerRevision", "Deployment", "Pod"})
+"""What it takes to start pods, which take longest, so that with many deployments all of them start first."""
 _REFUSALS: Final = frozenset({400, 403, 422})
 """The API server will not have what we render, and asking again does not help: the user must know."""
+_NAMESPACE_GOES: Final = "because it is being terminated"
+"""Of a refusal by the admission plugin NamespaceLifecycle: the object itself will be gone in a moment."""
+NAMESPACE_SECONDS: Final = 10.0
 
 
 class Reconciler:
@@ -35,6 +44,7 @@ class Reconciler:
         context: what the installation fixed.
         now: the time.
         gateways: what the gateways know of a deployment; None in an installation without.
+        nodes: what nodes have, for a deployment that waits for some of it; None where nobody knows yet.
     """
 
     def __init__(
@@ -46,6 +56,7 @@ class Reconciler:
         now: Callable[[], datetime],
         *,
         gateways: Callable[[Key], tuple[Gateway, ...]] | None = None,
+        nodes: Callable[[Key], Nodes | None] = lambda _: None,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -53,7 +64,9 @@ class Reconciler:
         self._context = context
         self._now = now
         self._gateways = gateways
+        self._nodes = nodes
         self._untold: dict[Key, deque[tuple[Manifest, Event]]] = {}
+        self._passing: dict[Key, datetime] = {}  # since when a status that tells of nothing but phases waits
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which to look again, or None when only a change calls for that.
@@ -64,23 +77,23 @@ class Reconciler:
         deployment = self._store.get(names.KIND, key.namespace, key.name)
         if deployment is None:
             self._untold.pop(key, None)
+            self._passing.pop(key, None)
             return None  # gone: its children have it as their owner and follow
         snapshot = self._snapshot(key, deployment)
         decided = plan(snapshot, self._context)
         try:
             wrote = await self._change(deployment, decided)
         except RejectedError as error:
+            if _NAMESPACE_GOES in error.message:
+                return NAMESPACE_SECONDS
             if error.status in _REFUSALS:
-                refusal = plan(replace(snapshot, refused=error.message), self._context)
-                if refusal.status is not None:
-                    await self._writer.report(deployment, refusal.status)
-                await self._tell(deployment, refusal)
+                await self._report(deployment, plan(replace(snapshot, refused=error.message), self._context))
             raise
         if wrote:
             return 0.0  # it is in the store already: go on from there, and report only once there is nothing to change
-        if decided.status is not None:
-            wrote = await self._writer.report(deployment, decided.status)
-        await self._tell(deployment, decided)
+        if early := self._too_early(key, deployment, decided.status):
+            return early if decided.requeue_after is None else min(early, decided.requeue_after)
+        wrote = await self._report(deployment, decided)
         gone = [await self._writer.is_gone(stranger) for stranger in decided.in_the_way]
         return 0.0 if wrote or any(gone) else decided.requeue_after
 
@@ -91,23 +104,46 @@ class Reconciler:
             now=self._now(),
             gateways=None if self._gateways is None else self._gateways(key),
             accelerators_short=keeps_warm(deployment) and is_short(self._store, key.namespace),
+            nodes=self._nodes(key) if waits(self._store, key) else None,
         )
 
+    def _too_early(self, key: Key, deployment: Manifest, status: Manifest | None) -> float:
+        """Seconds that a status has to wait, by when it may be out of date; 0 when it is to be written."""
+        now, before = self._now(), dig(deployment, "status", default={})
+        if status is not None and before != status and passes(before, status):
+            waited = (now - self._passing.setdefault(key, now)).total_seconds()
+            if 0 <= waited < PASSING_SECONDS:
+                return PASSING_SECONDS - waited
+        self._passing.pop(key, None)
+        return 0.0
+
     async def _change(self, deployment: Manifest, decided: Plan) -> bool:
-        wrote = False
+        """Write until nothing is left to do, or a workload was changed: pods of all come before anybody's rest."""
+        wrote = started = False
         for apply in decided.applies:
+            if started and kind_of(apply.manifest) not in _STARTING:
+                return True
             if await self._writer.apply(deployment, apply.manifest):
                 log.info("%s: applied %s %s: %s", _label(deployment), *_names(apply.manifest), apply.reason)
                 wrote = True
+                started |= kind_of(apply.manifest) == "Deployment"
         for delete in decided.deletes:
             await self._writer.delete(delete.manifest)
             log.info("%s: deleted %s %s: %s", _label(deployment), *_names(delete.manifest), delete.reason)
             wrote = True
         return wrote
 
+    async def _report(self, deployment: Manifest, decided: Plan) -> bool:
+        """Tell the events, then write the status: once it says them, no later plan would call for them."""
+        wrote = False
+        try:
+            await self._tell(deployment, decided)
+        finally:  # clusters may keep events in a store of their own: without it the status says the truth all the same
+            if decided.status is not None:
+                wrote = await self._writer.report(deployment, decided.status)
+        return wrote
+
     async def _tell(self, deployment: Manifest, decided: Plan) -> None:
-        if self._store.live(deployment) is None:
-            return  # the report found it gone
         key = Key(namespace_of(deployment), name_of(deployment))
         # What could not be told is in no later plan, since the status says it already: it waits here.
         waiting = self._untold.setdefault(key, deque())

@@ -1,4 +1,4 @@
-"""Whether a namespace is short of accelerators: then what is kept warm there makes room."""
+"""Who waits for accelerators: then what is kept warm in the namespace makes room, and people hear who has some free."""
 
 from moorage_api import names
 from moorage_operator.cluster.store import Store
@@ -13,6 +13,11 @@ def keeps_warm(deployment: Manifest | None) -> bool:
 def is_short(store: Store, namespace: str) -> bool:
     """Whether a pod of any LLMDeployment of the namespace waits for accelerators."""
     return any(_lacks_accelerators(pod, _owner(store, key_of(pod))) for pod in store.unplaced(namespace))
+
+
+def waits(store: Store, key: Key) -> bool:
+    """Whether a pod of that deployment waits for accelerators."""
+    return any(_lacks_accelerators(pod, _owner(store, key)) for pod in store.unplaced_of(key))
 
 
 def keepers(store: Store, namespace: str) -> tuple[Key, ...]:

@@ -23,6 +23,7 @@ class StepReport:
 
     outputs: list[Output]
     prompt_tokens: int
+    """Prompt tokens computed, without those that are computed again after a preemption."""
     generated_tokens: int
     preemptions: int
     """Requests that were paused, or lost their blocks and will be recomputed."""
@@ -122,13 +123,13 @@ class Engine:
             self._end_early(request_id, "timeout")
 
     def _update(self, plan: StepPlan, sampled: list[Sampled]) -> int:
-        """Advance the sequences by what was computed; the number of prompt tokens in it."""
+        """Advance the sequences by what was computed; the number of prompt tokens in it, each once per request."""
         prompt_tokens = 0
         results = iter(sampled)
         for chunk in plan.chunks:
             sequence = chunk.sequence
             sequence.computed += chunk.count
-            prompt_tokens += max(0, min(chunk.count, sequence.prompt_length - chunk.start))
+            prompt_tokens += sequence.newly_told()
             if chunk.samples:
                 token = next(results).token_id
                 if token is None:

@@ -176,7 +176,7 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     """Generated tokens per second over the last seconds; 0 in the report after which the engine is idle."""
     step_seconds: float
     prompt_tokens: int
-    """Prompt tokens computed in this step."""
+    """Prompt tokens computed in this step, without those that are computed again after a preemption."""
     generated_tokens: int
     preemptions: int
     """Requests that were paused in this step, or lost their blocks and will be recomputed."""

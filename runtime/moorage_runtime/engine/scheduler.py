@@ -201,7 +201,7 @@ class Scheduler:
         insort(self.running, sequence, key=_order)
         if sequence.cached_prompt_tokens is not None:
             return False
-        sequence.cached_prompt_tokens = sequence.computed
+        sequence.cached_prompt_tokens = sequence.told = sequence.computed
         return True
 
     # ── the step ──

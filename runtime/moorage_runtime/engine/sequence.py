@@ -37,6 +37,8 @@ class Sequence:
     """Prefixes are shared only with sequences of the same."""
     cached_prompt_tokens: int | None = None
     """How much of the prompt was found in the cache when it first ran; None before."""
+    told: int = 0
+    """Prompt tokens that were reported as computed or cached."""
     arrived_at: float = 0.0
     """Seconds on the engine's clock."""
     queue_seconds: float = 0.0
@@ -81,6 +83,12 @@ class Sequence:
     def pending(self) -> int:
         """Tokens that are not computed yet."""
         return len(self.tokens) - self.computed
+
+    def newly_told(self) -> int:
+        """Prompt tokens that are computed and were not reported before; they count as reported from here on."""
+        new = max(0, min(self.computed, self.prompt_length) - self.told)
+        self.told += new
+        return new
 
     def finish_reason(self) -> FinishReason | None:
         """Why the token generated last is the last one; None when it is not."""

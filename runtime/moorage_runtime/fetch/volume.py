@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from moorage_api.names import SOURCES_PATH
@@ -18,6 +18,15 @@ def fetch(source: VolumeSource, into: Path, admit: Admit, sources: Path = SOURCE
     """Copy the model's files into `into`, once `admit` has agreed to their size.
 
     Raises:
+        FetchError: as `model_files`.
+    """
+    copy(model_files(source, sources), into, admit)
+
+
+def model_files(source: VolumeSource, sources: Path = SOURCES) -> dict[str, Path]:
+    """Where each file of the model lies, by its name.
+
+    Raises:
         ModelNotFoundError: the claim is not mounted, or has nothing at that path.
         InvalidSourceError: a link leads out of the claim, or `select` refuses what is there.
     """
@@ -30,10 +39,9 @@ def fetch(source: VolumeSource, into: Path, admit: Admit, sources: Path = SOURCE
     inside(place, claim)
     if place.is_file():
         select([place.name])  # refuses what is no model file
-        copy(place.parent, claim, (place.name,), into, admit)
-        return
+        return real_files(place.parent, claim, (place.name,))
     selection = select(_files(place, claim))
-    copy(place / selection.folder, claim, selection.names, into, admit)
+    return real_files(place / selection.folder, claim, selection.names)
 
 
 def inside(path: Path, root: Path) -> Path:
@@ -48,16 +56,25 @@ def inside(path: Path, root: Path) -> Path:
     return real
 
 
-def copy(folder: Path, root: Path, names: tuple[str, ...], into: Path, admit: Admit) -> None:
-    """Copy files; what they are links to must lie within `root`.
+def real_files(folder: Path, root: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    """Regular files by name; what they are links to must lie within `root`.
 
-    A copy and not a hard link: what was verified must not change when someone writes to the source. The kernel shares
-    the blocks by itself where the file system can.
+    Raises:
+        InvalidSourceError: one leads out, or is no regular file.
     """
     files = {name: inside(folder / name, root) for name in names}
     for name, real in files.items():
         if not real.is_file():
             raise InvalidSourceError(f"{name} is not a regular file.")
+    return files
+
+
+def copy(files: Mapping[str, Path], into: Path, admit: Admit) -> None:
+    """Copy files to these names.
+
+    A copy and not a hard link: what was verified must not change when someone writes to the source. The kernel shares
+    the blocks by itself where the file system can.
+    """
     admit(sum(real.stat().st_size for real in files.values()))
     for name, real in files.items():
         shutil.copyfile(real, into / name)

@@ -160,7 +160,7 @@ def library() -> dict[str, Callable[..., Any]]:
 
 
 def path() -> str:
-    """Instruction sets that products take here, for example `avx512_vnni+amx`."""
+    """Instruction sets that products take here, for example `amx`."""
     name: bytes = library()["kernels_path"]()
     return name.decode()
 

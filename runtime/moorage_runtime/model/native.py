@@ -41,7 +41,7 @@ class NativeModel:
 
     @property
     def kernels(self) -> str:
-        """See `LoadedModel`: for example `native avx512_vnni+amx Q4_1, attention avx512_bf16`."""
+        """See `LoadedModel`: for example `native amx Q4_1, attention amx`."""
         with self._session(rows=1, samples=1, blocks=1, layers=1) as session:
             return f"native {library.path()} {self._stored}, attention {session.ops}"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from moorage_runtime.formats.dequantize import dequantize
 from moorage_runtime.formats.layout import Layout
 from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.shapes import shape_of
@@ -79,7 +78,4 @@ def _dense(stored: Stored) -> Tensor:
     if stored.format in plain:
         # A copy, so that nothing holds the mapped file, whose pages would count as this process's memory.
         return torch.from_numpy(stored.data).view(plain[stored.format]).clone()
-    from gguf import GGMLQuantizationType, dequantize  # noqa: PLC0415 - as torch
-
-    values = dequantize(stored.data, GGMLQuantizationType[stored.format])
-    return torch.from_numpy(np.ascontiguousarray(values, np.float32))
+    return torch.from_numpy(dequantize(stored))

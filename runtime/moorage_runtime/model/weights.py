@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from moorage_runtime.formats.blocks import Bytes, Floats, Stored, as_float32
+from moorage_runtime.formats.dequantize import dequantize
 from moorage_runtime.formats.layout import FORMATS, Layout
 from moorage_runtime.kernels.library import (
     EMBEDDING,
@@ -109,12 +110,8 @@ def packed_bytes(checkpoint: Checkpoint, asked: str | None) -> int:
 
 def floats_of(stored: Stored) -> Floats:
     """The numbers of a tensor: (rows, columns), a vector (columns,)."""
-    if FORMATS[stored.format].block == 1:
-        values = as_float32(stored.format, stored.data)
-    else:
-        from gguf import GGMLQuantizationType, dequantize  # noqa: PLC0415 - takes a while to load, and is seldom needed
-
-        values = np.ascontiguousarray(dequantize(stored.data, GGMLQuantizationType[stored.format]), np.float32)
+    plain = FORMATS[stored.format].block == 1
+    values = as_float32(stored.format, stored.data) if plain else dequantize(stored)
     return values.reshape(-1) if stored.rows == 1 else values.reshape(stored.rows, stored.columns)
 
 

@@ -4,7 +4,9 @@ Bodies are parsed by `requests`, not by FastAPI's models: clients of OpenAI's AP
 """
 
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -14,24 +16,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moorage_api import names
 from moorage_runtime.server.answer import Answer, Delta
-from moorage_runtime.server.errors import ApiError, BodyTooLargeError, InvalidRequestError
+from moorage_runtime.server.bodies import Bodies
+from moorage_runtime.server.errors import ApiError, InvalidRequestError
 from moorage_runtime.server.events import DONE, Events, event
+from moorage_runtime.server.fields import Fields
 from moorage_runtime.server.formats import ChatFormat, CompletionFormat, Format
 from moorage_runtime.server.generation import Generation
 from moorage_runtime.server.gpu import GpuMonitor
-from moorage_runtime.server.requests import parse_body, parse_chat, parse_completion
+from moorage_runtime.server.logprobs import TokenNames
+from moorage_runtime.server.requests import ChatRequest, CompletionRequest, parse_body, parse_chat, parse_completion
 from moorage_runtime.server.service import Service
 from moorage_runtime.server.sse import DIRECT_SEND, ClientLeftError, EventStream, unless_client_leaves
 
 log = logging.getLogger(__name__)
 _COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
 _CLIENT_CLOSED_REQUEST = 499
+Asked = TypeVar("Asked", ChatRequest, CompletionRequest)
 
 
-def create_app(service: Service, gpus: GpuMonitor, *, max_body: int) -> ASGIApp:
-    """The application. `max_body`: bytes of a request's body at most."""
+def create_app(service: Service, gpus: GpuMonitor, bodies: Bodies) -> ASGIApp:
+    """The application."""
     app = FastAPI(title="Moorage runtime", docs_url=None, redoc_url=None, openapi_url=None)
-    _add_openai_routes(app, service, max_body)
+    _add_openai_routes(app, service, bodies)
     _add_status_routes(app, service, gpus)
     _add_error_handlers(app)
     return InFlight(app, service)
@@ -66,24 +72,24 @@ class InFlight:
             del scope[DIRECT_SEND]  # it refers to the scope: only the garbage collector would find the two
 
 
-def _add_openai_routes(app: FastAPI, service: Service, max_body: int) -> None:
+def _add_openai_routes(app: FastAPI, service: Service, bodies: Bodies) -> None:
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
-        service.state.require_ready()
-        asked = parse_chat(parse_body(await _read(request, service, max_body)))
-        name = service.public_name(asked.model, request.headers.get(names.MODEL_HEADER))
-        how = asked.generation
-        form = ChatFormat(name, service.names, how.logprobs is not None, how.include_usage)
-        return await _respond(request, await service.chat(asked), form, how)
+        return await _respond(request, await begin(request, parse_chat, service.chat), ChatFormat)
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
+        return await _respond(request, await begin(request, parse_completion, service.complete), CompletionFormat)
+
+    async def begin(
+        request: Request, parse: Callable[[Fields], Asked], start: Callable[[Asked], Awaitable[Answer]]
+    ) -> _Begun:
+        """Nothing of a request's body is kept while its answer is made."""
         service.state.require_ready()
-        asked = parse_completion(parse_body(await _read(request, service, max_body)))
-        name = service.public_name(asked.model, request.headers.get(names.MODEL_HEADER))
-        how = asked.generation
-        form = CompletionFormat(name, service.names, how.logprobs is not None, how.include_usage)
-        return await _respond(request, await service.complete(asked), form, how)
+        async with bodies.read(request) as body:
+            asked = parse(parse_body(body))
+            name = service.public_name(asked.model, request.headers.get(names.MODEL_HEADER))
+            return _Begun(name, service.names, asked.generation, await start(asked))
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -162,25 +168,23 @@ def _add_error_handlers(app: FastAPI) -> None:
         return _error(ApiError("An internal error happened; it is in the server's log.", code="internal_error"))
 
 
-async def _read(request: Request, service: Service, limit: int) -> bytes:
-    """The body, refused as soon as it is known to be too large."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        raise BodyTooLargeError(limit)
-    parts, size = [], 0
-    with service.state.body():
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise BodyTooLargeError(limit)
-            parts.append(part)
-    return b"".join(parts)
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """An answer that is being made."""
+
+    model: str
+    """The name to answer with."""
+    tokens: TokenNames
+    how: Generation
+    answer: Answer
 
 
-async def _respond(request: Request, answer: Answer, form: Format, how: Generation) -> Response:
+async def _respond(request: Request, begun: _Begun, kind: type[ChatFormat | CompletionFormat]) -> Response:
+    how = begun.how
+    form = kind(begun.model, begun.tokens, how.logprobs is not None, how.include_usage)
     if how.stream:
-        return EventStream(_events(answer, form, include_usage=how.include_usage), {}, _error)
-    return _json(await unless_client_leaves(request.receive, _whole(answer, form)))
+        return EventStream(_events(begun.answer, form, include_usage=how.include_usage), {}, _error)
+    return _json(await unless_client_leaves(request.receive, _whole(begun.answer, form)))
 
 
 async def _events(answer: Answer, form: Format, *, include_usage: bool) -> AsyncGenerator[bytes, None]:

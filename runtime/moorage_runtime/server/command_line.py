@@ -147,15 +147,14 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")  # noqa: S104 - a pod
     group.add_argument("--port", type=_port, default=8000, help="port to listen on (default: 8000; 0 takes a free one)")
     group.add_argument(
-        "--max-body-mib", type=_positive, default=16, metavar="N", help="largest request body in MiB (default: 16)"
+        "--max-body-mib",
+        type=_positive,
+        default=4,
+        metavar="N",
+        help="largest request body in MiB; large ones are taken in one after the other, so many MiB at a time "
+        "(default: 4)",
     )
-    group.add_argument(
-        "--termination-log",
-        type=Path,
-        default=termination.DEFAULT_PATH,
-        metavar="FILE",
-        help="where Kubernetes reads why the container ended; written if it exists (default: %(default)s)",
-    )
+    termination.add_flag(group)
 
 
 def _whole(text: str) -> int:

@@ -4,6 +4,7 @@
     ├── InvalidRequestError      400     invalid_request_error   (given)
     │   ├── ContextTooLongError  400     invalid_request_error   context_length_exceeded
     │   ├── ModelNotFoundError   404     invalid_request_error   model_not_found
+    │   ├── BodyTimeoutError     408     invalid_request_error   body_timeout
     │   └── BodyTooLargeError    413     invalid_request_error   request_too_large
     ├── QueueFullError           429     rate_limit_error        queue_full
     ├── EngineFailedError        500     server_error            engine_failed
@@ -83,6 +84,20 @@ class BodyTooLargeError(InvalidRequestError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"The request's body is larger than {limit} bytes.", code="request_too_large")
+
+
+class BodyTimeoutError(InvalidRequestError):
+    """The body took too long to arrive."""
+
+    status = 408
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The request's body did not arrive within {seconds:g} s.", code="body_timeout")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What may still come is no next request."""
+        return {"connection": "close"}
 
 
 class QueueFullError(ApiError):

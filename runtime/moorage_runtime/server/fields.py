@@ -6,6 +6,8 @@ Written by hand, because the messages are the interface: they name the parameter
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from moorage_runtime.server.errors import InvalidRequestError
 
 _KINDS: dict[type, str] = {
@@ -140,6 +142,16 @@ class Fields:
         if not isinstance(value, dict):
             raise wrong_type(self._prefix + name, "an object", value)
         return Fields(value, f"{self._prefix}{name}.")
+
+    def only(self, name: str, allowed: Any) -> None:
+        """A field that is known, and supported as far as it asks for what is done anyway: `allowed`, or nothing."""
+        value = self.raw(name)
+        if value is not None and (type(value) is not type(allowed) or value != allowed):
+            param = self._prefix + name
+            rest = "" if allowed is None else f" other than {orjson.dumps(allowed).decode()}"
+            raise InvalidRequestError(
+                f"'{param}'{rest} is not supported here.", param=param, code="unsupported_parameter"
+            )
 
     def refuse_rest(self, ignored: frozenset[str] = frozenset()) -> None:
         """Refuse fields that were neither asked for nor are known to make no difference."""

@@ -1,5 +1,6 @@
 """What NVML knows about the GPUs that this process sees; its absence is an answer as well."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import pynvml  # type: ignore[import-untyped]  # nvidia-ml-py ships no types
 # A lost GPU can hold a call into the driver for ever; after this the last answer counts for nothing.
 STALE_AFTER = 60.0
 _MIB = 2**20
+_NOT_READ_YET = {"available": False, "reason": "NotReadYet", "message": "NVML has not answered yet."}
+_NO_DEVICES = {"available": False, "reason": "NoDevices", "message": "NVML answers, and shows this container no GPU."}
 
 _REASONS = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "NVMLNotFound",
@@ -31,9 +34,11 @@ def read_gpus() -> dict[str, Any]:
     except pynvml.NVMLError as error:
         return _unavailable(error)
     finally:
-        pynvml.nvmlShutdown()
+        # What was read counts; a driver that cannot let go is told of by the next reading.
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
     if not devices:
-        return {"available": False, "reason": "NoDevices"}
+        return _NO_DEVICES
     return {"available": True, "devices": devices}
 
 
@@ -73,7 +78,7 @@ class GpuMonitor:
     def __init__(self, read: Callable[[], dict[str, Any]] = read_gpus, interval: float = 5.0) -> None:
         self._read = read
         self._interval = interval
-        self._latest: dict[str, Any] = {"available": False, "reason": "NotReadYet"}
+        self._latest: dict[str, Any] = _NOT_READ_YET
         self._at = time.monotonic()
         self._stop = threading.Event()
         # A daemon, so that a call that hangs in the driver cannot keep the process alive.

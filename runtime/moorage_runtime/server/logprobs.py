@@ -1,6 +1,7 @@
 """Log-probabilities in the two forms that OpenAI's API has for them."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from tokenizers import Tokenizer, decoders
@@ -58,7 +59,7 @@ def completion_logprobs(
 ) -> dict[str, list[Any]]:
     """`choices[].logprobs` of a completion; `offset`: characters of the answer before these tokens."""
     texts = [names.text(token) for token in tokens]
-    offsets = [offset + len("".join(texts[:index])) for index in range(len(texts))]
+    *offsets, _ = accumulate(map(len, texts), initial=offset)
     return {
         "tokens": texts,
         "token_logprobs": [value.chosen for value in values],

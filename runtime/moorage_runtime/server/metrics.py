@@ -62,7 +62,7 @@ class Metrics:
         self._preemptions = self._counter("num_preemptions", "Requests that lost their place to others.")
         self._queries = self._counter("prefix_cache_queries", "Prompt tokens that were looked up in the prefix cache.")
         self._hits = self._counter("prefix_cache_hits", "Prompt tokens that were found there.")
-        self._iteration = self._histogram("iteration_tokens_total", "Tokens computed in a step.", _STEP_TOKENS)
+        self._iteration = self._histogram("iteration_tokens_total", "Prompt and answer tokens in a step.", _STEP_TOKENS)
         self._ttft = self._histogram("time_to_first_token_seconds", "Arrival to first token.", _TTFT)
         self._queued = self._histogram("request_queue_time_seconds", "Time of a request in the queue.", _LATENCY)
         self._itl = Tally("vllm:inter_token_latency_seconds", "Between tokens of one request.", self._labels, _ITL)

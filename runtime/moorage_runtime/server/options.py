@@ -9,6 +9,7 @@ Quantization = Literal["Int8", "Int4"]
 Dtype = Literal["bfloat16", "float16", "float32"]
 Device = Literal["cpu", "cuda"]
 DEFAULT_MAX_RUNNING = 64
+BODY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,9 @@ class Options:
     host: str
     port: int
     max_body: int
-    """Bytes."""
+    """Bytes of one request's body, and of all large ones at a time."""
+    body_seconds: float = BODY_SECONDS
+    """How long a body may be on its way."""
     termination_log: Path
 
 

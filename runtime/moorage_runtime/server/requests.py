@@ -14,10 +14,37 @@ from moorage_runtime.server.errors import InvalidRequestError
 from moorage_runtime.server.fields import Fields, shortened, wrong_size, wrong_type, wrong_value
 from moorage_runtime.server.generation import MAX_CHOICES, Generation, parse_generation
 
-# Known to OpenAI's clients, without effect on what one model on one server answers.
+# OpenAI's fields that make no difference to what one model on one server answers.
 IGNORED = frozenset(
-    {"user", "store", "metadata", "parallel_tool_calls", "service_tier", "reasoning_effort", "safety_identifier"}
+    {
+        "metadata",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "reasoning_effort",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
 )
+# OpenAI's fields that would make one, with the value that asks for what is done anyway; None: there is none.
+UNSUPPORTED: Mapping[str, Any] = {
+    "audio": None,
+    "echo": False,
+    "function_call": None,
+    "functions": None,
+    "modalities": ["text"],
+    "moderation": None,
+    "response_format": {"type": "text"},
+    "suffix": None,
+    "tool_choice": "none",
+    "tools": [],
+    "verbosity": "medium",
+    "web_search_options": None,
+}
 ROLES = ("system", "developer", "user", "assistant")
 MAX_COMPLETION_LOGPROBS = 5
 MAX_TOKENS = 10_000_000
@@ -43,7 +70,7 @@ class CompletionRequest:
     generation: Generation
 
 
-def parse_body(body: bytes) -> Fields:
+def parse_body(body: bytes | bytearray) -> Fields:
     """The JSON object in a request's body."""
     try:
         value = orjson.loads(body)
@@ -69,7 +96,7 @@ def parse_chat(fields: Fields) -> ChatRequest:
     generation = parse_generation(
         fields, max_tokens=newer if newer is not None else older, logprobs=(top or 0) if wanted else None
     )
-    fields.refuse_rest(IGNORED)
+    _refuse_rest(fields)
     return ChatRequest(model=model, messages=messages, generation=generation)
 
 
@@ -79,8 +106,6 @@ def parse_completion(fields: Fields) -> CompletionRequest:
     prompts = _prompts(fields.required("prompt"))
     max_tokens = fields.integer("max_tokens", 1, MAX_TOKENS)
     logprobs = fields.integer("logprobs", 0, MAX_COMPLETION_LOGPROBS)
-    if fields.boolean("echo", default=False):
-        raise InvalidRequestError("'echo' is not supported here.", param="echo", code="unsupported_parameter")
     generation = parse_generation(fields, max_tokens=16 if max_tokens is None else max_tokens, logprobs=logprobs)
     if fields.integer("best_of", 1, MAX_CHOICES) not in (None, generation.n):
         raise InvalidRequestError(
@@ -88,8 +113,14 @@ def parse_completion(fields: Fields) -> CompletionRequest:
         )
     if len(prompts) * generation.n > MAX_SEQUENCES:
         raise wrong_size("n", f"at most {MAX_SEQUENCES} answers to all prompts together", len(prompts) * generation.n)
-    fields.refuse_rest(IGNORED)
+    _refuse_rest(fields)
     return CompletionRequest(model=model, prompts=prompts, generation=generation)
+
+
+def _refuse_rest(fields: Fields) -> None:
+    for name, allowed in UNSUPPORTED.items():
+        fields.only(name, allowed)
+    fields.refuse_rest(IGNORED)
 
 
 def _messages(value: Any) -> tuple[Mapping[str, Any], ...]:
@@ -137,7 +168,7 @@ def _part(value: Any, param: str) -> str:
             code="unsupported_content",
         )
     text = fields.string("text")
-    fields.refuse_rest()
+    fields.refuse_rest(frozenset({"prompt_cache_breakpoint"}))
     return text
 
 

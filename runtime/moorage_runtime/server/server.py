@@ -117,7 +117,9 @@ class Server:
                 self._progress.close()
 
     def _app(self, client: EngineClient, gpus: GpuMonitor) -> ASGIApp:
-        from moorage_runtime.server.app import create_app  # noqa: PLC0415 - FastAPI loads while the engine starts
+        # FastAPI loads while the engine starts.
+        from moorage_runtime.server.app import create_app  # noqa: PLC0415 - see above
+        from moorage_runtime.server.bodies import Bodies  # noqa: PLC0415 - see above
 
         service = Service(
             card=self._card,
@@ -126,7 +128,7 @@ class Server:
             metrics=self._metrics,
             options=self._options,
         )
-        return create_app(service, gpus, max_body=self._options.max_body)
+        return create_app(service, gpus, Bodies(self._state, self._options.max_body, self._options.body_seconds))
 
     async def _live(self, engine: EngineProcess, client: EngineClient, tasks: Sequence[asyncio.Task[None]]) -> int:
         """Wait for what comes first: a signal, the engine's end or silence, or a fault of the server itself."""

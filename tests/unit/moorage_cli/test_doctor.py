@@ -62,7 +62,7 @@ def wrong(installation):
 
 def test_a_healthy_installation(installation):
     assert wrong(installation) == []
-    assert len(list(doctor.examine(installation))) == 12
+    assert len(list(doctor.examine(installation))) == 13
 
 
 BROKEN = {

@@ -1,5 +1,7 @@
 """What `moor plan` says, without a cluster."""
 
+import json
+
 import pytest
 import yaml
 
@@ -10,10 +12,22 @@ CANARY = {
     "kind": "LLMDeployment",
     "metadata": {"name": "chat"},
     "spec": {
-        "model": {"source": "python://model"},
+        "model": {"source": "python://model==1"},
         "resources": {"requests": {"cpu": "250m"}, "limits": {"memory": "2Gi"}},
         "replicas": 2,
     },
+}
+
+SMALL = {  # SmolLM2-135M's
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
 }
 
 
@@ -50,6 +64,16 @@ the rollout, where every replica starts at once and every gate holds (neither ta
 """,
         "",
     )
+
+
+def test_memory_and_money_follow_from_what_a_person_gives(planned, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(SMALL))
+    (tmp_path / "prices.yaml").write_text("{currency: EUR, perHour: {cpu: 0.04, memory: 0.005}}")
+    flags = ("--model-config", str(tmp_path / "config.json"), "--prices", str(tmp_path / "prices.yaml"))
+    _, printed, _ = planned(CANARY, *flags)
+    assert "  memory  about 0.4 GiB of 2 GiB at least: weights 0.3 GiB, and 0.2 GiB for one request of 8192" in printed
+    assert "  cost    0.04 EUR an hour for 2 replicas at 0.02 EUR each\n" in printed
+    assert "nodes" not in printed, "there is no cluster to look at"
 
 
 def test_the_manifests_are_those_that_the_operator_renders(planned):

@@ -16,7 +16,7 @@ def serving(image, **spec):
     """Revision 1 serves, and spec asks for `image`."""
     metadata = {"name": "chat", "namespace": "team", "uid": "u1", "generation": 1}
     metadata["creationTimestamp"] = "2026-01-01T10:00:00Z"
-    old = {"model": {"source": "python://model"}, "engine": {"image": "engine:1"}, "replicas": 2}
+    old = {"model": {"source": "python://model==1"}, "engine": {"image": "engine:1"}, "replicas": 2}
     first = {"kind": "LLMDeployment", "metadata": metadata, "spec": old}
     children = [one.manifest for one in plan(Snapshot(first, {}, NOW), CONTEXT).applies]
     children = [

@@ -157,12 +157,14 @@ class Gateway:
         self.targets, self.book, self.draws = Targets(), Book(), Draws(lambda: 0)
         self.metrics = Metrics(self.book, self.targets)
         self._limits, self._connect_seconds = limits, connect_seconds
+        self.leaving = False
 
     async def start(self) -> None:
         self.session = new_session(self._connect_seconds, idle_seconds=DEADLINE)
         self.proxy = Proxy(self.session, self.targets, self.book, self.draws)
         app = App(lambda: self.table, self.proxy, self.metrics, self._limits)
-        self.server = public_server(app, Settings(host="127.0.0.1", public_port=0, drain_seconds=1), self._limits)
+        settings = Settings(host="127.0.0.1", public_port=0, drain_seconds=1)
+        self.server = public_server(app, settings, self._limits, leaving=lambda: self.leaving)
         self._serving = asyncio.create_task(self.server.serve())
         await wait_until(lambda: self.server.started)
         self.port = self.server.servers[0].sockets[0].getsockname()[1]

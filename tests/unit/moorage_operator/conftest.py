@@ -29,7 +29,7 @@ class Make:
             "creationTimestamp": "2026-01-01T10:00:00Z",
         }
         made = {"apiVersion": "moorage.dev/v1alpha1", "kind": "LLMDeployment", "metadata": metadata}
-        made["spec"] = {"model": {"source": "python://model"}, "replicas": 1, **spec}
+        made["spec"] = {"model": {"source": "python://model==1"}, "replicas": 1, **spec}
         return made if status is None else {**made, "status": status}
 
     @staticmethod

@@ -51,8 +51,11 @@ SLOW, FAST = totals(ttft=(0, 0, 100, 0)), totals()
         ({"metric": "TimeToFirstTokenP95", "maxRegression": "20%"}, SLOW, SLOW, None),
         ({"metric": "TimeToFirstTokenP95", "maxRegression": "20%"}, SLOW, FAST, Failed),
         ({"metric": "InterTokenLatencyP99", "maxRegression": "20%"}, FAST, SLOW, None),
-        ({"metric": "TimeToFirstTokenP95", "maxRegression": "20%"}, SLOW, totals(requests=3), Blocked),
+        ({"metric": "TimeToFirstTokenP95", "maxRegression": "20%"}, SLOW, totals(ttft=(3, 0, 0, 0)), Blocked),
         ({"metric": "TimeToFirstTokenP95", "max": "1s"}, totals(ttft=(0, 0, 0, 0)), FAST, Blocked),
+        # Requests without a stream have no times: few streams are too few, however many requests there are.
+        ({"metric": "TimeToFirstTokenP95", "max": "100ms"}, totals(ttft=(0, 0, 19, 0)), FAST, Blocked),
+        ({"metric": "InterTokenLatencyP95", "max": "100ms"}, totals(ttft=(0, 0, 19, 0)), FAST, Blocked),
         ({"metric": "TimeToFirstTokenP95", "max": "1s"}, totals(ttft=(0, 0, 0, 100)), FAST, Failed),
         ({"metric": "ErrorRate", "max": "1s"}, FAST, FAST, Blocked),
     ],
@@ -62,6 +65,14 @@ def test_a_gate_holds_blocks_or_fails(gate, candidate, stable, outcome):
     assert judged is None if outcome is None else isinstance(judged, outcome)
     if judged is not None:
         assert gate["metric"] in judged.message
+
+
+@pytest.mark.parametrize(("needed", "words"), [(15, 15), (100, 20), (1_000_000, 20)])
+def test_what_is_awaited_is_told_in_a_few_different_words(needed, words):
+    gate = Gate.model_validate({"metric": "ErrorRate", "max": "1%", "minRequests": needed})
+    said = {judge(gate, totals(requests=needed * part // 300), FAST).message for part in range(300)}
+    assert len(said) <= words
+    assert f"ErrorRate: 0 of {needed} requests seen" in said
 
 
 def test_only_what_came_after_the_beginning_counts_and_gateways_add_up():

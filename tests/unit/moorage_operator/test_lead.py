@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from moorage_operator.cluster.client import UnreachableError
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key
@@ -23,10 +24,13 @@ class ApiServer:
     """Lists what it has."""
 
     def __init__(self, *deployments):
-        self.deployments = list(deployments)
+        self.deployments, self.version, self.lists = list(deployments), 100, 0
 
-    async def list(self, resource, namespace):
-        return (self.deployments if resource.kind == "LLMDeployment" else []), 100
+    async def list(self, resource, namespace, keep):
+        self.lists += 1
+        if self.version is None:
+            raise UnreachableError("timed out")
+        return (self.deployments if resource.kind == "LLMDeployment" else []), self.version
 
 
 class Ear:
@@ -38,7 +42,7 @@ class Ear:
 
 @pytest.fixture
 def make_leader(make):
-    def build(server):
+    def build(server, **more):
         metrics, store = Metrics(), Store()
         writer = Writer(server, store)
         settings = read_settings(["--runtime-image=x", "--workers=0"], {})
@@ -46,7 +50,7 @@ def make_leader(make):
         reconciler = Reconciler(store, writer, None, make.context, lambda: make.now)
         pulse, chance = Pulse(lambda: 0.0), lambda: 0.0
         now = lambda: make.now  # noqa: E731 - it is one
-        return Leader(settings, server, store, writer, queue, reconciler, metrics, pulse, chance, now)
+        return Leader(settings, server, store, writer, queue, reconciler, metrics, pulse, chance, now, **more)
 
     return build
 
@@ -66,12 +70,58 @@ async def test_what_was_deleted_before_a_watch_began_is_found_soon(make, make_le
     await until(lambda: leader.pulse.ready)
     assert leader.store.deployments() == {Key("team", "chat")}
 
-    for _ in range(2):  # at the start, and when it has to list again
+    for number in range(2):  # at the start, and when it has to list again
         server.deployments.clear()
+        server.version += 10
         leader.hear(LISTED, LEASE)
         await until(lambda: not leader.store.deployments())
-        server.deployments.append(make.deployment())
-        leader.hear("ADDED", server.deployments[0])
+        again = make.deployment()
+        again["metadata"] |= {"uid": f"another {number}", "resourceVersion": str(server.version + 1)}
+        server.deployments.append(again)
+        leader.hear("ADDED", again)
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading
+
+
+async def test_nothing_is_decided_by_what_is_older_than_the_lead(make, make_leader):
+    """The leader before may have written since."""
+    server = ApiServer(make.deployment())
+    leader = make_leader(server, since=lambda: 120)
+    leading = asyncio.create_task(leader.lead(Ear()))
+    await until(lambda: server.lists)
+    assert not leader.pulse.ready
+    assert leader.store.deployments() == set()
+    server.version = 120
+    await until(lambda: leader.pulse.ready)
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading
+
+
+async def test_but_not_for_ever(make, make_leader, monkeypatch):
+    """Where Leases are stored apart, their versions say nothing of others'."""
+    monkeypatch.setattr(lead, "LAG_SECONDS", 0.0)
+    leader = make_leader(ApiServer(make.deployment()), since=lambda: 120)
+    leading = asyncio.create_task(leader.lead(Ear()))
+    await until(lambda: leader.pulse.ready)
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading
+
+
+async def test_a_reading_that_failed_is_done_again_soon(make, make_leader, monkeypatch):
+    monkeypatch.setattr(lead, "LISTED_SECONDS", 0.0)
+    server = ApiServer(make.deployment())
+    leader = make_leader(server)
+    leading = asyncio.create_task(leader.lead(Ear()))
+    await until(lambda: leader.pulse.ready)
+    server.version, before = None, server.lists
+    leader.hear(LISTED, LEASE)
+    await until(lambda: server.lists > before)
+    server.deployments.clear()
+    server.version = 101
+    await until(lambda: not leader.store.deployments())
     leading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leading

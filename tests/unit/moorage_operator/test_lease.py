@@ -1,9 +1,13 @@
 """A leader stops before anybody else may start, also when the API server answers late. In virtual time."""
 
+import base64
+import json
+
 import pytest
 
-from moorage_operator.cluster.client import UnreachableError
+from moorage_operator.cluster.client import NotFoundError, UnreachableError
 from moorage_operator.cluster.lease import Lease, LeaseLostError, LeaseTimes
+from moorage_operator.shell.account import owner
 
 LEASE = {"metadata": {"name": "l", "resourceVersion": "1"}, "spec": {"holderIdentity": "us"}}
 
@@ -35,4 +39,113 @@ async def test_a_leader_that_cannot_renew_ends_while_the_lease_still_keeps_other
     lease = Lease(server, "ns", "l", "us", monotonic=lambda: server.now, times=times)
     with pytest.raises(LeaseLostError):
         await lease.keep()
-    assert times.deadline < server.now - server.written < times.duration
+    assert times.deadline <= server.now - server.written < times.duration
+
+
+class Free:
+    """An API server whose Lease is free for us; `broken` once it no longer answers."""
+
+    def __init__(self):
+        self.broken, self.spec, self.version = False, {}, 1
+
+    async def get(self, path):
+        if self.broken:
+            raise UnreachableError("timed out")
+        return {"metadata": {"name": "l", "resourceVersion": "1"}, "spec": self.spec}
+
+    async def replace(self, path, body):
+        return {**body, "metadata": {**body["metadata"], "resourceVersion": str(self.version)}}
+
+
+async def test_a_leader_that_sees_another_one_in_its_place_ends_at_once():
+    now, server = 0.0, Free()
+    lease = Lease(server, "ns", "l", "us", monotonic=lambda: now, times=LeaseTimes(retry=0))
+    await lease.acquire()
+    server.spec = {"holderIdentity": "them", "leaseDurationSeconds": 15}
+    with pytest.raises(LeaseLostError):
+        await lease.keep()
+
+
+async def test_a_cluster_that_was_restored_from_a_backup_is_read_anew():
+    """Versions begin again at lower numbers, so that nothing new would ever look newer than what is known."""
+    now, server = 0.0, Free()
+    lease = Lease(server, "ns", "l", "us", monotonic=lambda: now, times=LeaseTimes(retry=0))
+    server.version = 50
+    await lease.acquire()
+    assert lease.version == 50
+    server.version = 40
+    with pytest.raises(LeaseLostError, match="restored from a backup"):
+        await lease.keep()
+
+
+async def test_a_lease_counts_as_held_only_until_the_deadline_after_its_last_renewal():
+    """A process that was stopped does not know of it: what it does next has to ask first whether it still leads."""
+    now, server = 0.0, Free()
+    lease = Lease(server, "ns", "l", "us", monotonic=lambda: now, times=LeaseTimes(retry=0))
+    assert not lease.held()
+    await lease.acquire()
+    assert lease.held()
+    now = 9.9
+    assert lease.held()
+    now = 10.0
+    assert not lease.held()
+    await lease.acquire()
+    assert lease.held()
+    server.broken, now = True, 21.0
+    with pytest.raises(LeaseLostError):
+        await lease.keep()
+    assert not lease.held()
+
+
+class Kept:
+    """An API server that keeps one Lease."""
+
+    def __init__(self, lease=None):
+        self.lease = lease
+
+    async def get(self, path):
+        if self.lease is None:
+            raise NotFoundError(404, "not found", path)
+        return self.lease
+
+    async def create(self, path, body):
+        self.lease = {**body, "metadata": {**body["metadata"], "resourceVersion": "1"}}
+
+    async def replace(self, path, body):
+        self.lease = body
+
+
+ACCOUNT = {"apiVersion": "v1", "kind": "ServiceAccount", "name": "moorage-operator", "uid": "u9"}
+
+
+@pytest.mark.parametrize("lease", [None, {"metadata": {"name": "l", "resourceVersion": "1"}}])
+async def test_the_lease_goes_with_the_service_account(lease):
+    server = Kept(lease)
+    await Lease(server, "ns", "l", "us", monotonic=lambda: 0.0, owner=ACCOUNT).acquire()
+    assert server.lease["metadata"]["ownerReferences"] == [ACCOUNT]
+    await Lease(server, "ns", "l", "us", monotonic=lambda: 0.0, owner=ACCOUNT).release()
+    assert server.lease["metadata"]["ownerReferences"] == [ACCOUNT]
+
+
+def token(claims):
+    payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
+    return f"e30.{payload}.c2ln"
+
+
+def bound(namespace):
+    """The claims of a bound token, as the API server makes them."""
+    pod = {"name": "moorage-operator-x", "uid": "u8"}
+    account = {"name": "moorage-operator", "uid": "u9"}
+    return {"sub": "s", "kubernetes.io": {"namespace": namespace, "pod": pod, "serviceaccount": account}}
+
+
+def test_a_token_names_its_service_account():
+    assert owner(token(bound("ns")), "ns") == ACCOUNT
+
+
+@pytest.mark.parametrize(
+    "other",
+    [None, "", "opaque", "a.b.c", "a.%%%.c", token([]), token({"sub": "a-person"}), token(bound("elsewhere"))],
+)
+def test_other_tokens_name_nobody(other):
+    assert owner(other, "ns") is None

@@ -12,7 +12,7 @@ REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 
 
 def rendered(template, resolved=None, **spec):
-    made = Spec.model_validate({"model": {"source": "python://model"}, "podTemplate": template, **spec})
+    made = Spec.model_validate({"model": {"source": "python://model==1"}, "podTemplate": template, **spec})
     return pod_template(Owner("chat", "team", "u1"), 3, made, Context("runtime:1", "http://gateway"), resolved)
 
 

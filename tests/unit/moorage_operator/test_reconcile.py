@@ -1,6 +1,7 @@
 """Snapshot, plan, execute, one round after the other, against an API server that keeps what it is given."""
 
 import itertools
+from datetime import timedelta
 
 import pytest
 
@@ -95,7 +96,8 @@ async def test_it_goes_on_once_a_stranger_with_the_name_that_it_needs_is_gone(re
 
     del server.objects[SERVICE]
     assert await reconciler.reconcile(CHAT) == 0, "no watch tells of it: it has to be looked for"
-    await reconciler.reconcile(CHAT)
+    while await reconciler.reconcile(CHAT) == 0:
+        pass
     assert server.objects[SERVICE]["spec"]["selector"]["moorage.dev/deployment"] == "chat"
 
 
@@ -117,7 +119,7 @@ async def test_a_deployment_that_went_unseen_gets_no_children_made_again_for_eve
 
 
 async def test_an_event_that_did_not_arrive_is_told_at_the_next_try(reconciler, server, store, events):
-    """The status, which is written first, says it already, so no later plan calls for the event."""
+    """The status is written all the same and says it already, so no later plan calls for the event."""
     occupied(server, store)
     events.fails_with = UnreachableError("timed out")
     for _ in range(2):
@@ -130,9 +132,121 @@ async def test_an_event_that_did_not_arrive_is_told_at_the_next_try(reconciler, 
     assert events.told == ["WorkloadRefused"]
 
 
+async def test_an_event_is_told_before_the_status_that_makes_it_old(make, reconciler, server, store, events):
+    """Whoever dies between the two writes leaves a status from which the next one tells it again."""
+    occupied(server, store)
+
+    async def dies(path, body):
+        raise UnreachableError("killed")
+
+    server.apply, apply = dies, server.apply
+    with pytest.raises(UnreachableError):
+        await reconciler.reconcile(CHAT)
+    assert events.told == ["WorkloadRefused"]
+    server.apply = apply
+    after_death = Reconciler(store, Writer(server, store), events, make.context, lambda: make.now)
+    while await after_death.reconcile(CHAT) == 0:
+        pass
+    assert events.told == ["WorkloadRefused", "WorkloadRefused"], "under the same name: the API server keeps one"
+
+
 async def test_events_that_the_cluster_refuses_hold_nothing_up(reconciler, server, store, events):
     occupied(server, store)
     events.fails_with = RejectedError(403, "exceeded quota: count/events", "POST")
     while (wait := await reconciler.reconcile(CHAT)) == 0:
         pass
     assert wait == 30
+
+
+@pytest.mark.parametrize("accelerator", [None, {"resource": "nvidia.com/gpu", "count": 1}])
+async def test_nodes_are_asked_for_only_by_who_waits_for_accelerators(make, server, store, events, accelerator):
+    asked = []
+    wanted = make.deployment(accelerator=accelerator) if accelerator else make.deployment()
+    wanted["metadata"]["resourceVersion"] = "2"
+    server.objects[DEPLOYMENT] = wanted
+    store.put(wanted)
+    reconciler = Reconciler(store, Writer(server, store), events, make.context, lambda: make.now, nodes=asked.append)
+    while await reconciler.reconcile(CHAT) == 0:
+        pass
+    assert asked == []
+    waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    pod = make.pod(conditions=[{**waiting, "message": "1 Insufficient nvidia.com/gpu"}])
+    store.put({**pod, "metadata": {**pod["metadata"], "resourceVersion": "7"}})
+    await reconciler.reconcile(CHAT)
+    assert asked == ([CHAT] if accelerator else [])
+
+
+class Clock:
+    def __init__(self, now):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+    def pass_by(self, seconds):
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock(make):
+    return Clock(make.now)
+
+
+async def rests(reconciler):
+    while (wait := await reconciler.reconcile(CHAT)) == 0:
+        pass
+    return wait
+
+
+async def test_what_starts_pods_comes_first_and_the_rest_once_others_had_their_turn(reconciler, server):
+    assert await reconciler.reconcile(CHAT) == 0
+    assert "/apis/apps/v1/namespaces/team/deployments/chat-r1" in server.objects
+    assert SERVICE not in server.objects
+    assert await reconciler.reconcile(CHAT) == 0
+    assert SERVICE in server.objects
+
+
+async def test_phases_that_are_over_soon_are_never_written(make, server, store, events, clock):
+    reconciler = Reconciler(store, Writer(server, store), events, make.context, clock)
+    assert await rests(reconciler) == 2
+    clock.pass_by(1.5)
+    store.put(make.on_node())
+    assert await rests(reconciler) == 0.5
+    assert "status" not in store.get("LLMDeployment", "team", "chat")
+    store.put({**make.ready(), "metadata": {**make.ready()["metadata"], "resourceVersion": "9"}})
+    await rests(reconciler)
+    assert ready(store)["reason"] == "Serving"
+
+
+async def test_a_phase_that_lasts_is_written(make, server, store, events, clock):
+    reconciler = Reconciler(store, Writer(server, store), events, make.context, clock)
+    await rests(reconciler)
+    clock.pass_by(2)
+    await rests(reconciler)
+    assert ready(store)["reason"] == "Scheduling"
+    store.put(make.on_node())
+    assert await rests(reconciler) == 2
+    assert ready(store)["reason"] == "Scheduling"
+    clock.pass_by(-3600)
+    await rests(reconciler)
+    assert ready(store)["reason"] == "FetchingModel", "nobody waits for a clock that was put back"
+
+
+async def test_trouble_waits_for_nothing(make, server, store, events, clock):
+    reconciler = Reconciler(store, Writer(server, store), events, make.context, clock)
+    await rests(reconciler)
+    store.put(make.on_node(server=make.ended("boom")))
+    await rests(reconciler)
+    assert ready(store)["reason"] == "EngineFailed"
+
+
+async def test_in_a_namespace_that_goes_nothing_is_said_and_nothing_made_again(reconciler, server, store, events):
+    words = 'deployments.apps "chat-r1" is forbidden: unable to create new content in namespace team because it is '
+
+    async def refuse(path, body):
+        raise RejectedError(403, f"{words}being terminated", path)
+
+    server.apply = refuse
+    assert await reconciler.reconcile(CHAT) == 10
+    assert "status" not in store.get("LLMDeployment", "team", "chat")
+    assert events.told == []

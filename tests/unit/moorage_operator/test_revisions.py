@@ -12,7 +12,7 @@ from moorage_operator.plan.situation import situation
 
 ROLE_SINCE, PROMOTED = "moorage.dev/role-since", "moorage.dev/promoted"
 BASE = {
-    "model": {"source": "python://model"},
+    "model": {"source": "python://model==1"},
     "engine": {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]},
     "accelerator": {"products": ["X", "Y"], "minMemory": "1Gi"},
     "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
@@ -31,8 +31,8 @@ def chosen(make, spec, recorded=BASE):
     [
         {},
         {"replicas": 7},
-        {"model": {"source": "python://model", "servedName": "other"}},
-        {"model": {"source": "python://model", "quantization": "None"}},
+        {"model": {"source": "python://model==1", "servedName": "other"}},
+        {"model": {"source": "python://model==1", "quantization": "None"}},
         {"resources": {"requests": {"cpu": "1000m"}, "limits": {"memory": "1024Mi"}}},
         {
             "engine": {
@@ -50,13 +50,13 @@ def test_a_spec_that_means_the_same_is_the_same_revision(make, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"model": {"source": "python://model==1"}},
-        {"model": {"source": "python://model", "contextLength": 10}},
+        {"model": {"source": "python://model==2"}},
+        {"model": {"source": "python://model==1", "contextLength": 10}},
         {"engine": {"image": "x:1"}},
         {"engine": {"env": [{"name": "A", "value": "2"}]}},
         {"engine": {**BASE["engine"], "scheduling": {"maxRunning": 65}}},
         {"engine": {**BASE["engine"], "scheduling": {"policy": "MLFQ"}}},
-        {"model": {"source": "python://model", "quantization": "Int8"}},
+        {"model": {"source": "python://model==1", "quantization": "Int8"}},
         {"accelerator": {"products": ["X"], "minMemory": "1Gi"}},
         {"accelerator": {"products": ["X", "Y"], "minMemory": "2Gi"}},
         {"resources": {"requests": {"cpu": "2"}, "limits": {"memory": "1Gi"}}},
@@ -85,7 +85,7 @@ def test_a_record_from_before_fields_and_flags_were_there_is_the_same_revision_a
     snapshot = make.running(make.deployment(), make.ready())
     record = snapshot.children["ControllerRevision"][0]
     template = record["data"]["template"] | {"metadata": {"annotations": {"rendered-by": "an earlier version"}}}
-    earlier = {**record, "data": {"spec": {"model": {"source": "python://model"}}, "template": template}}
+    earlier = {**record, "data": {"spec": {"model": {"source": "python://model==1"}}, "template": template}}
     snapshot = replace(snapshot, children={**snapshot.children, "ControllerRevision": (earlier,)})
     workloads = [one.manifest for one in plan(snapshot, make.context).applies if one.manifest["kind"] == "Deployment"]
     assert [one["metadata"]["name"] for one in workloads] == ["chat-r1"]

@@ -51,6 +51,8 @@ def test_auto_goes_one_replica_at_a_time_beside_what_serves():
         ({"maxUnavailable": 2}, 3, 1),
         ({"maxSurge": 1, "maxUnavailable": 1}, 4, 2),
         ({"maxSurge": 0, "maxUnavailable": 3}, 3, 0),
+        ({"maxSurge": "34%"}, 5, 3),
+        ({"maxSurge": 0, "maxUnavailable": "67%"}, 3, 1),
     ],
 )
 def test_explicit_bounds_are_obeyed_and_used(rollout, most, fewest):
@@ -86,6 +88,38 @@ def test_without_room_for_a_minute_one_gives_way_if_two_serve():
     made.settle()
     assert made.there() == {2: 2}
     assert all("moorage.dev/drains" not in one["metadata"]["annotations"] for one in made._records())
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ('0/2 nodes are available: persistentvolumeclaim "models" not found.', "ModelNotFound"),
+        ("0/2 nodes are available: 2 node(s) had untolerated taint {spot: true}.", "Unschedulable"),
+        ("0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector.", "WaitingForGPU"),
+    ],
+)
+def test_nothing_gives_way_for_a_replica_that_no_node_would_take_if_it_were_empty(words, reason):
+    made = gpu(replicas=2)
+    made.room, made.scheduler_says = 2, words
+    made.edit(OTHER)
+    for _ in range(10):
+        made.tick(50)
+    assert made.there() == {1: 2, 2: 1}
+    assert made.ready == ("False", reason)
+    assert made.requeue_after is None or made.requeue_after > 60
+
+
+def test_a_claim_that_is_missing_is_no_lack_of_room_and_the_deadline_names_it():
+    made = world(replicas=1, rollout={"progressDeadline": "2m"})
+    made.room, made.scheduler_says = 1, 'persistentvolumeclaim "models" not found.'
+    made.edit(OTHER)
+    for _ in range(8):
+        made.tick(20)
+    assert made.ready == ("False", "RolledBack")
+    assert (
+        "Revision 2 was given up: ProgressDeadlineExceeded: No further replica became routable within 2m: 0 of 1 "
+        'replicas are routable; ModelNotFound: persistentvolumeclaim "models" not found. Change spec'
+    ) in made.message
 
 
 def test_one_replica_is_never_taken_down_by_an_edit_and_lack_of_room_is_nobodys_failure():
@@ -184,7 +218,11 @@ def test_a_failed_gate_takes_all_requests_back_at_once_and_gives_the_revision_up
     assert words in made.message
     assert "retry/r2" in made.message
     assert made.condition("Available") == "True"
-    assert made.status["decisions"][-2]["kind"] == "Rollback"
+    assert [(one["kind"], one["to"]) for one in made.status["decisions"][-2:]] == [
+        ("Rollback", "r1"),
+        ("Weight", "r1: 100 %"),
+    ]
+    assert made.status["decisions"][-1]["reason"] == "r2 was given up"
     assert [event.reason for event in made.events if event.kind == "Warning"] == ["RolledBack"]
     made.tick(6)
     made.tick(6)
@@ -221,6 +259,8 @@ def test_without_auto_rollback_it_stops_where_it_is():
         made.tick(1000)
     assert made.weights == {1: 90, 2: 10}
     assert made.ready == ("False", "GateFailed")
+    made.serve()
+    assert made.step() == 0, "further failures of what is stalled are no reason to write"
     made.edit(GOOD)
     made.settle()
     assert made.there() == {1: 3}
@@ -234,6 +274,81 @@ def test_a_gateway_that_starts_anew_in_a_step_forgets_nothing_that_counts():
     made.restart_gateway(0)
     made.until(lambda: made.condition("Stalled") == "True")
     assert "(40" in made.message
+
+
+def test_gates_that_come_in_the_middle_of_a_step_judge_what_comes_after():
+    made = world(rollout={**CANARY, "steps": [{"weight": 10, "hold": "1h"}]})
+    made.edit(FAILING)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.tick()
+    made.roll(gates=[ERRORS])
+    made.until(lambda: made.condition("Stalled") == "True", rounds=30)
+    assert "ErrorRate is 100.00% (60 of 60 requests)" in made.message, "what was before is not counted"
+
+
+def test_a_gateway_that_was_silent_when_a_step_began_counts_from_when_it_answers():
+    made = world(rollout={**CANARY, "gates": [ERRORS]})
+    made.silence(0, answering=False)
+    made.edit(FAILING)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.silence(0, answering=True)
+    made.silence(1, answering=False)
+    made.until(lambda: made.condition("Stalled") == "True", rounds=30)
+    assert "ErrorRate is 100.00% (50 of 50 requests)" in made.message
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_without_surge_the_last_replica_is_compared_with_what_was_before(replicas):
+    """Of the stable revision nothing is left by then that could be measured over the same time."""
+    made = world(replicas, {"maxSurge": 0, "gates": [SLOWER]})
+    made.edit(OTHER)
+    made.settle()
+    assert made.weights == {2: 100}
+    made.edit(SLOW)
+    made.until(lambda: made.condition("Stalled") == "True")
+    assert "TimeToFirstTokenP95 is 4.80s, more than 95ms and 20%" in made.message
+
+
+# At zero
+
+
+@pytest.mark.parametrize("rollout", [{}, CANARY, {"strategy": "BlueGreen", "keepWarm": {"for": "10m"}}])
+def test_scaling_to_zero_in_mid_rollout_promotes_nothing_and_it_goes_on_afterwards(rollout):
+    made = world(rollout=rollout)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2, 0) > 0)
+    made.spec(replicas=0)
+    for _ in range(4):
+        made.tick(1000)
+    assert (made.there(), made.ready) == ({}, ("True", "ScaledToZero"))
+    assert made.status["revision"] == {"stable": 1, "candidate": 2}
+    assert made.status["rollout"]["reason"] == "ScaledToZero"
+    assert not [event for event in made.events if event.reason == "Promoted"]
+    made.spec(replicas=3)
+    made.until(lambda: made.weights.get(2, 0) > 0)
+    assert made.there()[1] >= 2, "what has proven itself came back, too"
+    made.settle()
+    assert made.weights == {2: 100}
+
+
+def test_a_failing_canary_is_still_on_trial_after_a_night_at_zero():
+    made = world(rollout={**CANARY, "gates": [ERRORS]})
+    made.edit(FAILING)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.spec(replicas=0)
+    made.tick(1000)
+    made.spec(replicas=3)
+    made.until(lambda: made.ready[1] == "RolledBack")
+    assert made.weights == {1: 100, 2: 0}
+
+
+def test_an_edit_at_zero_needs_no_rollout():
+    made = world()
+    made.spec(replicas=0)
+    made.tick(10)
+    made.edit(OTHER)
+    made.tick(10)
+    assert (made.status["revision"], made.there()) == ({"stable": 2}, {})
 
 
 # BlueGreen
@@ -270,7 +385,7 @@ def test_blue_green_switches_only_once_it_knows_what_to_compare_with():
     for _ in range(10):
         made.tick(traffic=False)
     assert made.weights == {1: 100, 2: 0}
-    assert "0 of 50 requests seen of the revision to compare with" in made.message
+    assert "0 of 50 streams seen of the revision to compare with" in made.message
     made.settle()
     assert made.weights == {2: 100}
 
@@ -518,6 +633,54 @@ def test_a_repair_does_not_wait_for_what_is_needed_only_because_the_stable_revis
     assert made.image_of(3) == "engine:repaired"
     made.settle()
     assert set(made.there()) == {3}
+
+
+@pytest.mark.parametrize("rollout", [{}, CANARY, {"strategy": "BlueGreen"}])
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("damage", ["annotations", "label", "times"])
+def test_records_that_were_damaged_in_the_middle_are_made_do_with(rollout, kept, damage):
+    made = world(replicas=2, rollout=rollout)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2, 0) > 0)
+    for key in [key for key in made.objects if key[0] == "ControllerRevision"]:
+        made.objects[key] = damaged(made.objects[key], damage)
+    if not kept:
+        made.lose_status()
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
+    assert all("moorage.dev/role" in one["metadata"]["labels"] for one in made._records())
+
+
+def damaged(record, damage):
+    metadata = record["metadata"]
+    labels, annotations = dict(metadata["labels"]), dict(metadata["annotations"])
+    if damage == "label":
+        del labels["moorage.dev/role"]
+    if damage == "annotations":
+        annotations = {}
+    if damage == "times":
+        annotations |= {"moorage.dev/role-since": "yesterday", "moorage.dev/promoted": "2026-01-01"}
+    return {**record, "metadata": {**metadata, "labels": labels, "annotations": annotations}}
+
+
+def test_a_status_in_the_words_of_another_version_is_made_anew():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    invented = {"time": "2026-01-01T00:00:00Z", "kind": "Invented", "from": "a", "to": "b", "reason": "c"}
+    strange = {
+        "rollout": {"step": -1},
+        "gpu": {"load": 5},
+        "traffic": {"tokensPerSecond": "many"},
+        "startup": {"seconds": {"Scheduling": "2s"}},
+        "decisions": [invented, *made.status["decisions"]],
+    }
+    made.deployment = {**made.deployment, "status": {**made.status, **strange}}
+    made.run()
+    assert made.weights == {1: 90, 2: 10}
+    assert invented not in made.status["decisions"]
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
 
 
 def test_a_lost_status_begins_a_canary_at_its_first_step_with_everything_on_stable():

@@ -143,9 +143,13 @@ def test_kopf_hears_and_never_writes():
     assert settings.posting.enabled is False
     assert settings.peering.standalone is True
     assert settings.scanning.disabled is True
-    assert settings.watching.chunk_size is None
+    assert settings.watching.chunk_size == 500
     assert (settings.watching.server_timeout, settings.watching.client_timeout) == (240, 250)
+    assert settings.networking.request_timeout == 30
+    assert max(settings.networking.error_backoffs) <= 5, "once the API server is back, it is heard of soon"
     assert set(settings.watching.label_selectors.values()) == {"app.kubernetes.io/managed-by=moorage"}
+    body = kopf.Body({"metadata": {"labels": {"a": "b"}}, "spec": {"replicas": 1}})
+    assert settings.persistence.diffbase_storage.build(body=body) == {}, "copies what nobody compares"
     registry = ear.registry(lambda *_: None)
     assert len(registry._watching.get_all_handlers()) == 7
     assert not registry._changing.get_all_handlers()

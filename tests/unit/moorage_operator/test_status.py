@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 
+from moorage_operator.plan.nodes import Node, Nodes
 from moorage_operator.plan.planner import plan
 
 PULL = "failed to pull image: not found"
@@ -70,6 +72,7 @@ def test_how_far_a_start_has_come(make, ready_condition, fetch, server, reason):
         ("ErrImagePull", PULL, PULL),
         ("ImagePullBackOff", f'Back-off pulling image "x:1": ErrImagePull: {PULL}', PULL),
         ("InvalidImageName", "", "InvalidImageName"),
+        ("ErrImagePull", "failed to pull:\n  not found\n", "failed to pull: not found"),
     ],
 )
 def test_an_image_that_cannot_be_pulled(make, ready_condition, reason, message, said):
@@ -142,12 +145,24 @@ def test_a_pod_that_finds_no_accelerator_waits_for_a_gpu(make, ready_condition, 
     wanted = make.deployment(accelerator={"resource": "nvidia.com/gpu", "count": 1})
     found = ready_condition(make.running(wanted, make.pod(conditions=unscheduled)))
     assert found["reason"] == "WaitingForGPU"
+    assert found["message"].startswith(words.rstrip("."))
+
+
+def test_who_waits_for_a_gpu_reads_which_node_has_how_many(make, ready_condition):
+    words = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    unscheduled = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": words}]
+    wanted = make.deployment(accelerator={"resource": "nvidia.com/gpu", "count": 2})
+    free = Node("node-3", {}, (), {"nvidia.com/gpu": Decimal(4)}, {"nvidia.com/gpu": Decimal(1)})
+    snapshot = replace(make.running(wanted, make.pod(conditions=unscheduled)), nodes=Nodes((free,)))
+    message = ready_condition(snapshot)["message"]
+    assert message.startswith(f"Needs 2 x nvidia.com/gpu on one node; node-3 has 1 of 4 free. {words} No node has")
 
 
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
         ('pods "p" is forbidden: exceeded quota: q, requested: pods=1', "QuotaExceeded"),
+        ('pods "p" is forbidden: status unknown for quota: q, resources: pods', "QuotaExceeded"),
         ('pods "p" is forbidden: violates PodSecurity "restricted:latest"', "WorkloadRefused"),
     ],
 )
@@ -233,12 +248,3 @@ def test_a_trouble_is_an_event_once(make):
     assert [(event.kind, event.reason) for event in decided.events] == [("Warning", "OutOfMemory")]
     again = plan(make.running(make.deployment(status=decided.status), broken), make.context)
     assert again.events == ()
-
-
-def test_the_first_status_waits_a_moment_for_the_first_pod(make):
-    born = make.now - timedelta(hours=2)
-    young = replace(make.running(make.deployment()), now=born + timedelta(seconds=0.5))
-    decided = plan(young, make.context)
-    assert decided.status is None
-    assert decided.requeue_after == pytest.approx(1.5)
-    assert plan(replace(young, now=born + timedelta(seconds=2)), make.context).status is not None

@@ -29,13 +29,38 @@ def test_an_older_version_never_replaces_a_newer_one(store):
     assert store.put(child(10))
     assert not store.put(child(9))
     assert not store.put(child(10)), "what we wrote ourselves is no news when the watch brings it"
-    assert store.put(child(11))
+    assert store.put(child(11, spec={"replicas": 2}))
     assert version(store) == 11
 
 
 def test_versions_are_numbers(store):
     store.put(child(99))
-    assert store.put(child(100))
+    store.put(child(100))
+    assert version(store) == 100
+
+
+def test_what_no_decision_reads_is_taken_in_and_is_no_news(store):
+    progressing = {"type": "Progressing", "status": "True", "reason": "NewReplicaSetCreated"}
+    refused = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
+    store.put(child(1, spec={"replicas": 1}))
+    assert not store.put(child(2, spec={"replicas": 1}, status={"replicas": 1, "conditions": [progressing]}))
+    assert version(store) == 2, "deletes name the version that was seen"
+    numbered = child(3, spec={"replicas": 1}, status={"conditions": [progressing]})
+    numbered["metadata"]["annotations"] = {"deployment.kubernetes.io/revision": "1"}
+    assert not store.put(numbered)
+    assert store.put(child(4, spec={"replicas": 1}, status={"conditions": [progressing, refused]}))
+    assert store.put(child(5, spec={"replicas": 2}, status={"conditions": [refused]}))
+    assert store.get("Deployment", "team", "chat-r1")["status"] == {"conditions": [refused]}
+
+
+@pytest.mark.parametrize("kind", ["Pod", "LLMDeployment", "ControllerRevision"])
+def test_any_other_change_is_news(store, kind):
+    store.put(child(1, kind=kind))
+    assert store.put(child(2, kind=kind, status={"phase": "Running"}))
+    assert store.put(child(3, kind=kind, status={"phase": "Failed"}))
+    deleting = child(4, kind=kind, status={"phase": "Failed"})
+    deleting["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    assert store.put(deleting)
 
 
 def test_a_late_end_of_an_earlier_object_does_not_end_the_later_one(store):
@@ -61,6 +86,45 @@ def test_a_list_brings_what_was_missed_and_takes_what_is_gone(store):
     names = {one["metadata"]["name"] for one in store.children(CHAT)["Deployment"]}
     assert names == {"chat-r1", "written-after-the-list"}
     assert store.children(CHAT)["Service"]
+
+
+def test_a_watch_that_begins_in_the_past_brings_nothing_back(store):
+    """As when its list comes from an API server that lags behind."""
+    store.put(child(10))
+    store.merge("Deployment", [], version=20)
+    assert not store.heard(child(10)), "it was not there at version 20"
+    assert store.heard(child(21, uid="u2"))
+    store.remove(child(30, uid="u2"))
+    assert not store.heard(child(25, uid="u2")), "it went at version 30"
+    assert store.heard(child(31, uid="u3"))
+
+
+def test_a_list_that_is_older_than_the_last_one_says_nothing(store):
+    store.merge("Deployment", [], version=20)
+    store.merge("Deployment", [child(10)], version=15)
+    assert version(store) is None
+    store.put(child(14, kind="Service"))
+    store.merge("Service", [], version=15)
+    assert store.children(CHAT)["Service"] == (), "each kind has lists of its own"
+
+
+def test_an_object_that_lost_our_label_can_come_back(store):
+    """For a watch that selects by labels it is deleted then."""
+    store.put(child(10))
+    store.remove(child(11))
+    assert store.put(child(11)), "looked up"
+    store.remove(child(12))
+    assert store.heard(child(13)), "labelled again"
+
+
+def test_what_went_is_forgotten_once_no_list_can_show_it_any_more(store):
+    store.put(child(10))
+    store.removed(child(10))
+    store.merge("Deployment", [child(10)], version=10)
+    assert version(store) is None, "the list was made before it went"
+    assert store._graves["Deployment"]
+    store.merge("Deployment", [], version=20)
+    assert not store._graves["Deployment"]
 
 
 def test_children_belong_to_the_deployment_that_their_label_names(store):

@@ -76,6 +76,44 @@ def test_a_lost_gpu_is_told_in_nvmls_words(status):
     assert conditions[-1]["message"] == "GPULost: XID 79"
 
 
+def test_a_gpu_that_comes_and_goes_is_well_only_after_a_minute(make, status):
+    """Its failures are told at once; each of them written, and each recovery, would be a write every few seconds."""
+    gpu = {"accelerator": {"count": 1}}
+
+    def seen(planned):
+        found = next(one for one in planned.status["conditions"] if one["type"] == "GPUHealthy")
+        return found["status"], found["message"]
+
+    failed = status(gateway(pod(gpu=LOST)), **gpu)
+    before = failed.status
+    soon = status(gateway(pod()), before=before, now=make.now + timedelta(seconds=20), **gpu)
+    assert seen(soon) == seen(failed) == ("False", "GPULost: XID 79")
+    assert soon.requeue_after == pytest.approx(40)
+    later = status(gateway(pod()), before=before, now=make.now + timedelta(seconds=60), **gpu)
+    assert seen(later)[0] == "True"
+    again = status(gateway(pod(gpu=LOST)), before=later.status, now=make.now + timedelta(seconds=61), **gpu)
+    assert seen(again)[0] == "False"
+
+
+def test_replicas_that_ask_for_no_gpu_say_nothing_about_the_health_of_gpus(make):
+    """Those that an edit puts on GPUs serve until the others are ready, and may be kept warm after that."""
+    before = make.running(make.deployment())
+    old, new = make.ready(name="old"), make.ready(revision=2, name="new")
+    old["metadata"]["uid"], new["metadata"]["uid"] = "old", "new"
+    none = PodGpu(available=False, reason="NVMLNotFound", message="NVML Shared Library Not Found")
+    edited = make.deployment(accelerator={"count": 1})
+    children = [one for kind in before.children.values() for one in kind]
+
+    def health(*pods):
+        snapshot = replace(make.snapshot(edited, *children, old, new), gateways=(gateway(pod("old", gpu=none), *pods),))
+        conditions = plan(snapshot, make.context).status["conditions"]
+        return next(one["reason"] for one in conditions if one["type"] == "GPUHealthy")
+
+    assert health() == "GPUNotMeasured"
+    assert health(pod("new")) == "GPUMeasured"
+    assert health(pod("new", gpu=LOST)) == "GPUUnhealthy"
+
+
 def timed(make, **status):
     """A pod that was made at 11:00:00, got a node after 2 s and its model after 30 s more."""
     fetched = {"state": {"terminated": {"exitCode": 0, "finishedAt": "2026-01-01T11:00:32Z", "message": "{}"}}}

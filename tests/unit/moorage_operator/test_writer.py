@@ -6,6 +6,7 @@ from moorage_operator.cluster.client import ConflictError, NotFoundError
 from moorage_operator.cluster.compare import includes
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
+from moorage_operator.manifest import Key, uid_of
 
 OWNER = {"kind": "LLMDeployment", "metadata": {"name": "chat", "namespace": "team", "uid": "owner"}}
 
@@ -97,3 +98,65 @@ def test_an_annotation_of_ours_that_is_not_wanted_any_more_is_a_difference():
     assert includes(live, {"metadata": {"annotations": {"moorage.dev/steering": "paused"}}})
     assert not includes(live, {"metadata": {"annotations": {}}})
     assert not includes({"spec": {"template": live}}, {"spec": {"template": {"metadata": {}}}})
+
+
+class Occupied:
+    """Has a pod of that name, which no list or watch of ours shows."""
+
+    def __init__(self, found):
+        self.found = found
+
+    async def create(self, path, body):
+        raise ConflictError(409, "already exists", path)
+
+    async def get(self, path, **_):
+        assert path == "/api/v1/namespaces/team/pods/chat-r1-resolve"
+        if self.found is None:
+            raise NotFoundError(404, "not found", path)
+        return self.found
+
+
+def lookup(owner="owner"):
+    owners = [{"kind": "LLMDeployment", "name": "chat", "uid": owner, "controller": True}]
+    metadata = {"name": "chat-r1-resolve", "namespace": "team", "uid": "p", "resourceVersion": "4"}
+    return {"kind": "Pod", "apiVersion": "v1", "metadata": {**metadata, "ownerReferences": owners}}
+
+
+async def test_a_pod_of_somebody_else_with_the_name_is_in_the_store_afterwards(store):
+    with pytest.raises(ConflictError, match="belongs to somebody else"):
+        await Writer(Occupied(lookup("another")), store).apply(OWNER, lookup())
+    assert [uid_of(pod) for pod in store.children(Key("team", "chat"))["Pod"]] == ["p"]
+
+
+async def test_a_pod_that_was_made_before_a_death_is_found(store):
+    assert not await Writer(Occupied(lookup()), store).apply(OWNER, lookup())
+    assert store.get("Pod", "team", "chat-r1-resolve") is not None
+
+
+async def test_a_pod_that_went_between_the_two_is_tried_again(store):
+    with pytest.raises(ConflictError, match="already exists"):
+        await Writer(Occupied(None), store).apply(OWNER, lookup())
+
+
+class Hidden:
+    """Has a workload that the store does not know of."""
+
+    def __init__(self, found):
+        self.found = found
+
+    async def get(self, path, **_):
+        return self.found
+
+
+async def test_a_child_that_nobody_knew_of_is_not_written_over():
+    """The plan was made without it, by what an API server that lags behind said: it might take live replicas away."""
+    store = Store()
+    assert await Writer(Hidden(workload("x:2", version=9)), store).apply(OWNER, workload("x:1"))
+    assert store.get("Deployment", "team", "chat-r1")["spec"] == {"image": "x:2"}
+
+
+async def test_a_child_on_its_way_out_is_waited_for():
+    gone = workload("x:1", version=9)
+    gone["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
+    with pytest.raises(ConflictError, match="is on its way out"):
+        await Writer(Hidden(gone), Store()).apply(OWNER, workload("x:1"))

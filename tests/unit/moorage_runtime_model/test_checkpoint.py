@@ -233,7 +233,7 @@ def test_matrices_are_rounded_as_they_are_loaded(small_model, source, quantizati
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.block > 1])
-def test_blocks_of_every_format_are_the_numbers_that_the_package_makes_of_them(write_model, tmp_path, name):
+def test_blocks_of_every_format_are_the_numbers_that_the_reference_makes_of_them(write_model, tmp_path, name):
     source = open_checkpoint(write_model(wide=True))
     path = write_gguf(tmp_path / "m.gguf", source, pack=random_blocks(name))
     read, written = open_checkpoint(path), {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}

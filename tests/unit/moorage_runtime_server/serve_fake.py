@@ -14,7 +14,7 @@ import uvloop
 
 from moorage_runtime.server.listener import STALL_SECONDS, listen
 from moorage_runtime.server.model_card import load_card
-from moorage_runtime.server.options import EngineOptions, Options
+from moorage_runtime.server.options import BODY_SECONDS, EngineOptions, Options
 from moorage_runtime.server.server import Server
 from moorage_runtime.server.watchdog import Watchdog
 
@@ -29,6 +29,7 @@ def parse(arguments):
     parser.add_argument("--request-timeout", type=float)
     parser.add_argument("--stuck-seconds", type=float, default=60.0)
     parser.add_argument("--lost-factor", type=float, default=2.0)
+    parser.add_argument("--body-seconds", type=float, default=BODY_SECONDS)
     parser.add_argument("--stall-seconds", type=float, default=STALL_SECONDS)
     return parser.parse_known_args(arguments)
 
@@ -45,6 +46,7 @@ async def serve(asked, engine):
             host="127.0.0.1",
             port=listener.getsockname()[1],
             max_body=1 << 20,
+            body_seconds=asked.body_seconds,
             termination_log=asked.termination_log,
         )
         asked.port_file.write_text(str(options.port))

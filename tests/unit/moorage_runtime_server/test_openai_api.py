@@ -6,6 +6,8 @@ import json
 import aiohttp
 import openai
 import pytest
+from openai.types import completion_create_params as text_params
+from openai.types.chat import completion_create_params as chat_params
 
 from moorage_runtime.engine.messages import SamplingParams
 
@@ -125,6 +127,12 @@ async def test_parameters_reach_the_engine(client, echo):
         parallel_tool_calls=False,
         service_tier="auto",
         reasoning_effort="low",
+        prompt_cache_key="someone's",
+        prediction={"type": "content", "content": "hi"},
+        response_format={"type": "text"},
+        modalities=["text"],
+        verbosity="medium",
+        tool_choice="none",
     )
     request = echo.submitted()[-1]
     assert request.max_tokens == 5
@@ -148,10 +156,16 @@ async def test_null_is_absent_whatever_the_field(echo):
     assert status == 200
 
 
+PARTS = [
+    {"type": "text", "text": "a", "prompt_cache_breakpoint": {"mode": "explicit"}},
+    {"type": "text", "text": "b"},
+]
+
+
 async def test_text_parts_and_the_developer_role(client):
     messages = [
         {"role": "developer", "content": "be brief"},
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "user", "content": PARTS},
     ]
     answer = await client.chat.completions.create(model="echo", messages=messages)
     assert answer.choices[0].message.content == "system: be brief\nuser: ab\n"
@@ -193,6 +207,13 @@ REFUSED = [
     ({"n": True}, "n", WRONG_TYPE.format("n", "an integer", "a boolean")),
     ({"n": 0}, "n", WRONG_VALUE.format("n", "an integer from 1 to 64", "0")),
     ({"max_tokens": 1.5}, "max_tokens", WRONG_TYPE.format("max_tokens", "an integer", "a number")),
+    ({"tools": [{}]}, "tools", "'tools' other than [] is not supported here."),
+    ({"moderation": {"model": "m"}}, "moderation", "'moderation' is not supported here."),
+    (
+        {"response_format": {"type": "json_object"}},
+        "response_format",
+        """'response_format' other than {"type":"text"} is not supported here.""",
+    ),
     ({"tempratur": 1}, "tempratur", "Unrecognized request argument supplied: 'tempratur'."),
     ({"stream": 1}, "stream", WRONG_TYPE.format("stream", "a boolean", "an integer")),
     ({"stream_options": {}}, "stream_options", "'stream_options' needs 'stream' to be true."),
@@ -280,6 +301,20 @@ async def test_every_parameter_has_a_type(echo, param):
     status, _, answer = await echo.post("/v1/chat/completions", chat() | wrong)
     assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, "invalid_type", param)
     assert f"Invalid type for '{param}'" in answer["error"]["message"]
+
+
+def parameters(module):
+    """Of the official client's method: those of its typed dictionaries."""
+    kinds = (module.CompletionCreateParamsBase, module.CompletionCreateParamsStreaming)
+    return sorted({name for kind in kinds for name in kind.__annotations__})
+
+
+@pytest.mark.parametrize(("path", "module"), [("/v1/chat/completions", chat_params), ("/v1/completions", text_params)])
+async def test_no_parameter_of_the_official_client_is_unknown(echo, path, module):
+    asked = chat() if "chat" in path else {"model": "echo", "prompt": "hi"}
+    for name in parameters(module):
+        _, _, answer = await echo.post(path, asked | {name: "of the wrong type, or not"})
+        assert "error" not in answer or answer["error"]["code"] != "unknown_parameter", name
 
 
 @pytest.mark.parametrize(("wrong", "param", "message"), REFUSED)

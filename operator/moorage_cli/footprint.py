@@ -1,0 +1,130 @@
+"""What replicas would take: memory of the model, room on nodes, money."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from moorage_api import names
+from moorage_api.quantity import quantity_value
+from moorage_api.reading import parse
+from moorage_cli.cluster import Cluster, KubectlError
+from moorage_cli.errors import CommandError
+from moorage_cli.estimate import Shape, memory_lines
+from moorage_cli.fit import fit_lines
+from moorage_cli.prices import CONFIG_MAP, KEY, Prices, cost, cost_line, read_prices
+from moorage_operator.manifest import Manifest, dig, kind_of
+from moorage_operator.plan.nodes import Node, misfit, nodes, used
+
+if TYPE_CHECKING:
+    from moorage_api.llmdeployment import Accelerator, Spec
+    from moorage_cli.rehearsal import Rehearsed
+
+_GIB: Final = 2**30
+_PLACED: Final = "--field-selector=spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a manifest is measured by; None: not known, and nothing is said about it."""
+
+    nodes: tuple[Node, ...] | None = None
+    unknown: str = ""
+    """Why nodes are not known."""
+    prices: Prices | None = None
+    shape: Shape | None = None
+    """Of the model."""
+
+
+def surroundings(cluster: Cluster | None, prices: Prices | None, shape: Shape | None) -> Surroundings:
+    """Look around; without a cluster only what a person gave is known."""
+    if cluster is None:
+        return Surroundings(prices=prices, shape=shape)
+    prices = prices or _installed_prices(cluster)
+    try:
+        listed = cluster.read("get", "nodes")["items"]
+        pods = cluster.read("get", "pods", "--all-namespaces", _PLACED)["items"]
+    except KubectlError as error:
+        return Surroundings(unknown=str(error), prices=prices, shape=shape)
+    return Surroundings(nodes(listed, used(pods)), prices=prices, shape=shape)
+
+
+def footprint_lines(before: Manifest | None, after: Manifest, rollout: "Rehearsed", around: Surroundings) -> list[str]:
+    """All that is known, a line or some for each; nothing where no workload would change."""
+    kept = (one.manifest for one in rollout.writes if one.verb != "delete")
+    workloads = [manifest for manifest in kept if kind_of(manifest) == "Deployment"]
+    deployment = parse(after).deployment
+    if not workloads or not deployment.spec.replicas:
+        return []
+    pod, spec = workloads[-1]["spec"]["template"]["spec"], deployment.spec
+    runs = sum(row["replicas"] for row in dig(before, "status", "revisions", default=()))
+    at_most = max((sum(one.replicas for one in moment.shares) for moment in rollout.moments), default=spec.replicas)
+    return [
+        *_titled("memory", _memory(spec, pod, around)),
+        *_titled("nodes", _room(max(0, at_most - runs), pod, around)),
+        *_titled("cost", _money(spec, pod, at_most, around)),
+    ]
+
+
+def _titled(title: str, said: Sequence[str]) -> Iterator[str]:
+    for index, line in enumerate(said):
+        yield f"  {title if index == 0 else '':<7} {line}"
+
+
+def _memory(spec: "Spec", pod: Manifest, around: Surroundings) -> list[str]:
+    if around.shape is None:
+        return []
+    return memory_lines(around.shape, spec, _memory_of_a_replica(spec, pod, around))
+
+
+def _memory_of_a_replica(spec: "Spec", pod: Manifest, around: Surroundings) -> float | None:
+    """GiB of one accelerator, of the smallest that it might be; without accelerators of the container."""
+    if spec.accelerator is not None:
+        there = [one.device_memory for one in around.nodes or () if one.device_memory and not misfit(one, pod)]
+        if there:
+            return min(there) / 1024
+        smallest = spec.accelerator.min_memory
+        return None if smallest is None else float(quantity_value(smallest)) / _GIB
+    limit = spec.resources.limits.memory if spec.resources is not None and spec.resources.limits is not None else None
+    return None if limit is None else float(quantity_value(limit)) / _GIB
+
+
+def _room(needed: int, pod: Manifest, around: Surroundings) -> list[str]:
+    if around.unknown:
+        return [f"whether it fits is not known: {around.unknown}"]
+    return [] if around.nodes is None else fit_lines(needed, pod, around.nodes)
+
+
+def _money(spec: "Spec", pod: Manifest, at_most: int, around: Surroundings) -> list[str]:
+    if around.prices is None:
+        return []
+    one = cost(pod, _products(spec.accelerator), around.prices)
+    return [cost_line(one, spec.replicas, at_most, around.prices)]
+
+
+def _products(accelerator: "Accelerator | None") -> tuple[str, ...]:
+    return () if accelerator is None else accelerator.products
+
+
+def _installed_prices(cluster: Cluster) -> Prices | None:
+    """The price map of the installation; None without one, or where it may not be read."""
+    selector = f"--selector={names.NAME_LABEL}={CONFIG_MAP}"
+    try:
+        found: list[dict[str, Any]] = cluster.read("get", "configmaps", "--all-namespaces", selector)["items"]
+    except KubectlError:
+        return None
+    text = next((dig(one, "data", KEY) for one in found), None)
+    return None if text is None else prices_from(str(text), f"ConfigMap {CONFIG_MAP}")
+
+
+def prices_from(text: str, where: str) -> Prices:
+    """A price map from its text.
+
+    Raises:
+        CommandError: it is none.
+    """
+    try:
+        return read_prices(yaml.safe_load(text), where)
+    except yaml.YAMLError as error:
+        raise CommandError(f"{where}: {' '.join(str(error).split())}") from error

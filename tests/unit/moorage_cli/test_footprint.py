@@ -1,0 +1,161 @@
+"""Memory, room and money of a planned deployment."""
+
+import json
+
+import pytest
+
+from moorage_api.llmdeployment import Spec
+from moorage_cli.cluster import KubectlError
+from moorage_cli.errors import CommandError
+from moorage_cli.estimate import memory_lines, read_shape
+from moorage_cli.fit import fit_lines
+from moorage_cli.footprint import prices_from, surroundings
+from moorage_cli.prices import cost, cost_line
+from moorage_operator.plan.nodes import nodes
+
+GPU, L4, H100 = "nvidia.com/gpu", "NVIDIA-L4", "NVIDIA-H100"
+LLAMA_8B = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+
+
+def node(name, gpus=0, **allocatable):
+    there = {"cpu": "4", "memory": "16Gi", "pods": "110", **allocatable}
+    return {"metadata": {"name": name}, "status": {"allocatable": there | ({GPU: str(gpus)} if gpus else {})}}
+
+
+def pod(**limits):
+    return {
+        "containers": [{"resources": {"limits": {name.replace("gpu", GPU): value for name, value in limits.items()}}}]
+    }
+
+
+def fit(needed, spec, *listed, taken=None):
+    return fit_lines(needed, spec, nodes(listed, taken or {}))
+
+
+def test_room_for_all_of_them():
+    assert fit(3, pod(gpu="2"), node("a", 8), node("b", 2), node("c")) == [
+        "it fits: room for 3 replicas is needed at once; a has room for 4, b has room for 1"
+    ]
+    assert fit(0, pod(gpu="2")) == ["no room is needed beside what runs already"]
+
+
+def test_why_there_is_no_room():
+    assert fit(3, pod(gpu="4"), node("a", 8), node("b", 2), taken={"a": {GPU: 1}}) == [
+        "it does not fit: room for 3 replicas is needed at once, and there is room for 1",
+        "  a: has room for 1",
+        "  b: has 2 nvidia.com/gpu, even empty; a replica asks for 4 nvidia.com/gpu",
+    ]
+    assert fit(1, {**pod(memory="1Gi"), "nodeSelector": {"zone": "x"}}, node("a"))[1] == (
+        "  a: its labels keep the replica away"
+    )
+    assert fit(1, pod(memory="12Gi"), node("a"), taken={"a": {"memory": 8 * 2**30}})[1] == (
+        "  a: has 8.0 GiB of memory free; a replica asks for 12.0 GiB of memory"
+    )
+    many = fit(99, pod(gpu="1"), *[node(f"n{i}", 1) for i in range(9)])
+    assert many[-1] == "  and 4 more nodes"
+    assert fit(1, pod(gpu="1"))[1] == "  there are no nodes; a cluster autoscaler would have to bring some"
+
+
+@pytest.fixture
+def shape(tmp_path):
+    def read(**changes):
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps({**LLAMA_8B, **changes}))
+        return read_shape(str(file))
+
+    return read
+
+
+def spec(**model):
+    return Spec.model_validate({"model": {"source": "python://m==1", **model}})
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "said"),
+    [
+        ({"contextLength": 8192}, 80.0, "about 16.0 GiB of 80 GiB at least: weights 15.0 GiB, and 1.0 GiB for one"),
+        (
+            {},
+            24.0,
+            "about 31.0 GiB of 24 GiB, so it does not fit: weights 15.0 GiB, and 16.0 GiB for one request of 131",
+        ),
+        ({"contextLength": 8192, "quantization": "Int8"}, None, "about 8.9 GiB: weights 7.9 GiB"),
+        ({"contextLength": 8192, "quantization": "Int4"}, None, "about 6.1 GiB: weights 5.1 GiB"),
+    ],
+)
+def test_memory_follows_from_the_models_shape(shape, model, device, said):
+    assert memory_lines(shape(), spec(**model), device)[0].startswith(said)
+
+
+def test_what_64_requests_take_is_told(shape):
+    assert memory_lines(shape(), spec(contextLength=8192), None)[0].endswith("; 64 take 64.0 GiB")
+
+
+def test_a_config_that_tells_too_little(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text("{}")
+    with pytest.raises(CommandError, match="has no num_attention_heads"):
+        read_shape(str(file))
+    file.write_text("[")
+    with pytest.raises(CommandError, match="name the model's config"):
+        read_shape(str(file))
+
+
+PRICES = "{currency: EUR, perHour: {NVIDIA-L4: 0.8, NVIDIA-H100: 2.5, nvidia.com/gpu: 1, cpu: 0.03, memory: 0.004}}"
+
+
+@pytest.mark.parametrize(
+    ("asks", "products", "replicas", "at_most", "said"),
+    [
+        ({"gpu": "2", "cpu": "10", "memory": "10Gi"}, (), 1, 1, "2.34 EUR an hour"),
+        ({"gpu": "1"}, (H100,), 2, 3, "5.00 EUR an hour for 2 replicas at 2.50 EUR each; at most 7.50 EUR while it"),
+        ({"gpu": "1"}, (L4, H100), 1, 1, "0.80 to 2.50 EUR an hour"),
+        ({"gpu": "1"}, ("NVIDIA-A10",), 1, 1, "1.00 EUR an hour"),
+        ({"cpu": "1", "disk": "1"}, (), 1, 1, "0.03 EUR an hour; without disk, which have no price"),
+        ({"disk": "1"}, (), 1, 1, "nothing of what a replica asks for has a price: disk"),
+    ],
+)
+def test_money(asks, products, replicas, at_most, said):
+    prices = prices_from(PRICES, "x")
+    assert cost_line(cost(pod(**asks), products, prices), replicas, at_most, prices).startswith(said)
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "{perHour: [1]}", "{perHour: {cpu: much}}", "{perHour: {cpu: -1}}", "a"])
+def test_what_is_no_price_map(text):
+    with pytest.raises(CommandError, match=r"^x"):
+        prices_from(text, "x")
+
+
+class Kubectl:
+    """Answers what it has, and refuses the rest."""
+
+    def __init__(self, **items):
+        self.items = items
+
+    def read(self, _, kind, *__):
+        if kind not in self.items:
+            raise KubectlError(f'Error from server (Forbidden): {kind} is forbidden: User "me"')
+        return {"items": self.items[kind]}
+
+
+def test_what_a_person_may_not_see_is_said():
+    around = surroundings(Kubectl(), None, None)
+    assert (around.nodes, around.prices) == (None, None)
+    assert "nodes is forbidden" in around.unknown
+
+
+def test_prices_of_the_installation_count_where_none_are_given():
+    kubectl = Kubectl(nodes=[node("a")], pods=[], configmaps=[{"data": {"prices.yaml": PRICES}}])
+    assert surroundings(kubectl, None, None).prices.currency == "EUR"
+    given = prices_from("{perHour: {cpu: 1}}", "x")
+    assert surroundings(kubectl, given, None).prices is given
+    assert [one.name for one in surroundings(kubectl, None, None).nodes] == ["a"]

@@ -1,84 +1,36 @@
 """Ranks that compute one model: its numbers, the same bits whatever is computed together, and what is lost is told."""
 
-import os
 import random
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations, product
-from pathlib import Path
+from itertools import product
 
 import numpy as np
 import pytest
 
 from moorage_runtime.engine.messages import SamplingParams
 from moorage_runtime.engine.plan import Limits, StepPlan
-from moorage_runtime.group.links import Links
 from moorage_runtime.kernels.library import KernelsError
 from moorage_runtime.model import native, native_group
 from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.part import Parts
 from moorage_runtime.model.settings import Settings
+from tests.ranks import Ranks, close, links_of
 
 LENGTHS = (1, 2, 15, 17, 33, 64, 130)
 LIMITS = {"context_length": 512, "vocab_size": 211, "total_blocks": 64, "max_running": 32, "token_budget": 512}
 DRAWN = SamplingParams(temperature=1.0, seed=1)
 
 
-class Ranks:
-    """All ranks of a group, each on a thread of this process."""
-
-    def __init__(self, folder: Path, ranks: int, *, dtype=None, quantization=None, threads=1, over="memory"):
-        self.parts = Parts.open(Settings(folder, 4, dtype=dtype, quantization=quantization), ranks)
-        self.links = links_of(ranks, over)
-        self.models = [self.parts.load(links, threads, lambda _done: None) for links in self.links]
-        self.runners = [model.runner(Limits(**LIMITS)) for model in self.models]
-        self._session = self.runners[0]._session
-        self._pool = ThreadPoolExecutor(ranks)
-
-    def execute(self, plan):
-        """As the engine's runner; all ranks compute, the first one answers."""
-        arrays = native.arrays_of(plan)
-        others = [self._pool.submit(runner.follow, arrays) for runner in self.runners[1:]]
-        try:
-            return self.runners[0].compute(plan, arrays)
-        finally:
-            for other in others:
-                other.result()
-
-    def close(self):
-        self._pool.shutdown()
-        for links in self.links:
-            if links.rank == 0 and links.memory >= 0:
-                os.close(links.memory)
-            for stream in links.streams:
-                if stream is not None:
-                    stream.close()
-
-
-def links_of(ranks, over, controls=None):
-    controls = controls or [(-1,) * ranks] * ranks
-    if over == "memory":
-        memory = os.memfd_create("ranks")
-        return [Links(rank, ranks, ranks, controls[rank], memory) for rank in range(ranks)]
-    streams = [[None] * ranks for _ in range(ranks)]
-    for one, other in combinations(range(ranks), 2):
-        streams[one][other], streams[other][one] = socket.socketpair()
-    return [Links(rank, ranks, ranks, controls[rank], -1, tuple(streams[rank])) for rank in range(ranks)]
-
-
 @pytest.fixture
 def group():
-    """Makes groups, and closes them."""
-    made = []
+    """Makes groups, each with a runner."""
 
     def make(*arguments, **options):
-        made.append(Ranks(*arguments, **options))
-        return made[-1]
+        return Ranks(*arguments, **options).runner(Limits(**LIMITS))
 
-    yield make
-    for each in made:
-        each.close()
+    return make
 
 
 def alone_on(folder, dtype=None, quantization=None):
@@ -159,7 +111,7 @@ def test_every_rank_has_the_same_numbers_between_layers(kit, group, tmp_path):
     chunks = tuple(feed.whole(index) for index in range(len(LENGTHS)))
     runner.execute(StepPlan(chunks, ()))
     rows = runner._session.logits[: len(chunks)]
-    for rank, share in enumerate(runner.parts.shares):
+    for rank, share in enumerate(runner.ranks.parts.shares):
         part = runner.runners[rank]._session.logits[: len(chunks), : share.vocabulary.size]
         assert np.array_equal(rows[:, share.vocabulary.first : share.vocabulary.end], part)
 
@@ -169,7 +121,7 @@ def test_only_rows_that_are_drawn_from_are_gathered(kit, group, tmp_path):
     feed = kit.Feed([9, 20, 30])
     feed.sequences[1].sampling = DRAWN
     runner.execute(StepPlan(tuple(feed.whole(index) for index in range(3)), ()))
-    end = runner.parts.shares[0].vocabulary.end
+    end = runner.ranks.parts.shares[0].vocabulary.end
     beyond = runner._session.logits[:3, end:]
     assert [bool(row.any()) for row in beyond] == [False, True, False]
 
@@ -181,7 +133,7 @@ def test_greedy_tokens_are_the_best_of_all_parts_and_the_lowest_of_equal_ones(ki
 
     folder = kit.write_model(tmp_path, "mistral", spoil=same_rows)
     one, several = alone_on(folder, "float32"), group(folder, 3, dtype="float32")
-    assert several.parts.shares[0].vocabulary.end <= 200
+    assert several.ranks.parts.shares[0].vocabulary.end <= 200
     seen = set()
     for seed in range(30):
         feed = kit.Feed([3 + seed], seed)
@@ -193,7 +145,7 @@ def test_greedy_tokens_are_the_best_of_all_parts_and_the_lowest_of_equal_ones(ki
             seen.add(found.token_id)
     assert 7 in seen
     assert 200 not in seen
-    assert max(seen) > several.parts.shares[0].vocabulary.end, "no answer came from another rank's part"
+    assert max(seen) > several.ranks.parts.shares[0].vocabulary.end, "no answer came from another rank's part"
 
 
 @pytest.mark.parametrize("token", [3, 150], ids=["first rank's", "another's"])
@@ -214,13 +166,12 @@ def test_what_is_not_finite_is_told_and_stays_with_its_sequence(kit, group, tmp_
 
 
 @pytest.mark.parametrize("over", ["memory", "sockets"])
-def test_a_rank_that_does_not_come_is_named(kit, tmp_path, monkeypatch, over):
+def test_a_rank_that_does_not_come_is_named(kit, group, tmp_path, monkeypatch, over):
     monkeypatch.setattr(native_group, "EXCHANGE_SECONDS", 1)
-    ranks = Ranks(kit.write_model(tmp_path, "llama"), 2, over=over)
+    ranks = group(kit.write_model(tmp_path, "llama"), 2, over=over)
     feed = kit.Feed([5])
     with pytest.raises(KernelsError, match="rank 1 did not come to an exchange in time"):
         ranks.runners[0].execute(StepPlan((feed.whole(0),), ()))
-    ranks.close()
 
 
 @pytest.mark.parametrize("over", ["memory", "sockets"])
@@ -235,10 +186,7 @@ def test_a_rank_whose_control_stream_ends_is_gone_at_once(kit, tmp_path, over):
         runner.execute(StepPlan((kit.Feed([5]).whole(0),), ()))
     closing.join()
     ours.close()
-    for each in links:
-        for stream in each.streams:
-            if stream is not None:
-                stream.close()
+    close(None, links)
 
 
 def test_a_rank_that_computes_another_step_is_noticed(kit, group, tmp_path):
@@ -248,17 +196,17 @@ def test_a_rank_that_computes_another_step_is_noticed(kit, group, tmp_path):
         late = pool.submit(ranks.runners[1].follow, other)
         with pytest.raises(KernelsError, match="rank 1 computes another step"):
             ranks.runners[0].follow(one)
-        for stream in ranks.links[0].streams[1:]:
+        for stream in ranks.ranks.links[0].streams[1:]:
             stream.close()
         with pytest.raises(KernelsError, match="rank 0"):
             late.result()
 
 
-def test_a_session_larger_than_its_groups_slots_is_refused(kit, group, tmp_path, monkeypatch):
+def test_a_session_larger_than_its_groups_slots_is_refused(kit, tmp_path, monkeypatch):
     monkeypatch.setattr(native_group, "MOST_ROWS", 16)
     parts = Parts.open(Settings(kit.write_model(tmp_path, "llama"), 4), 2)
-    (links, _) = links_of(2, "memory")
-    model = parts.load(links, 1, lambda _done: None)
+    links = links_of(2, "memory")
+    model = parts.load(links[0], 1, lambda _done: None)
     with pytest.raises(KernelsError, match="slots are smaller than a step"):
         model.runner(Limits(**{**LIMITS, "token_budget": 4096}))
-    os.close(links.memory)
+    close(None, links)

@@ -71,7 +71,7 @@ class Follower:
             hello = msgspec.structs.replace(hello, port=listener.getsockname()[1])
             wire, join = _meet(leader, hello, look, seconds)
             join = msgspec.structs.replace(join, peers=[(leader.host, join.peers[0][1]), *join.peers[1:]])
-            streams = () if memory is not None else connect_all(hello.rank, join, listener)
+            streams = () if memory is not None or join.port else connect_all(hello.rank, join, listener)
         links = Links(
             rank=hello.rank,
             ranks=hello.ranks,

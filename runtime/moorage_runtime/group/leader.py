@@ -1,7 +1,6 @@
 """Rank 0's side of a group: it tells the others what to compute, and notices when one is lost."""
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -54,12 +53,15 @@ class Leader:
         """The processes of ranks 1, 2, … in this pod."""
         self._siblings = siblings
 
-    def gather(self, own: Hello, waiting: Callable[[str], None], seconds: float = meeting.JOIN_SECONDS) -> Links:
+    def gather(
+        self, own: Hello, waiting: Callable[[str], None], seconds: float = meeting.JOIN_SECONDS, *, torch: bool = False
+    ) -> Links:
         """Wait until everyone is here, and open what exchanges go through.
 
         Args:
             own: What this rank would say of itself.
             waiting: Told who is missing.
+            torch: Whether exchanges are torch's business, which needs only a port to meet at.
             seconds: How long.
 
         Raises:
@@ -73,9 +75,9 @@ class Leader:
         joined = meeting.Meeting(self._listener, own).gather(look, seconds)
         self._wires = {rank: wire for rank, (wire, _) in sorted(joined.items())}
         self._silence = dict.fromkeys(self._wires, 0.0)
-        free = _free_port()
-        join = meeting.introduce(joined, self.address, free)
-        streams = () if self.place.in_one_pod else connect_all(0, join, self._listener)
+        door = listen(LOOPBACK if self.place.in_one_pod else None, 0) if torch else None
+        join = meeting.introduce(joined, self.address, door.getsockname()[1] if door else 0)
+        streams = () if self.place.in_one_pod or torch else connect_all(0, join, self._listener)
         return Links(
             rank=0,
             ranks=own.ranks,
@@ -83,7 +85,8 @@ class Leader:
             controls=(-1, *(wire.fileno() for wire in self._wires.values())),
             memory=self.memory,
             streams=streams,
-            meeting=(LOOPBACK, free),
+            meeting=(self.place.leader.host, join.port),
+            meeting_socket=door.detach() if door else None,
         )
 
     def tell(self, message: FromLeader) -> None:
@@ -197,12 +200,6 @@ class Leader:
 
 def _gone(rank: int) -> str:
     return f"rank {rank} is gone"
-
-
-def _free_port() -> int:
-    with socket.create_server(("", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _end(sibling: "subprocess.Popen[bytes]") -> None:

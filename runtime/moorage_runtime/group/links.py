@@ -29,7 +29,9 @@ class Links:
     streams: tuple[socket.socket | None, ...] = ()
     """For each rank; None for this one."""
     meeting: tuple[str, int] = ("", 0)
-    """Host and port of the leader, for torch's own meeting."""
+    """Host and port of the leader, for torch's own meeting; port 0: there is none."""
+    meeting_socket: int | None = None
+    """File descriptor that listens there, on rank 0: torch takes it over."""
 
 
 def connect_all(rank: int, join: Join, listener: socket.socket) -> tuple[socket.socket | None, ...]:

@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Sequence
 from typing import Self
 
 _LENGTH = struct.Struct("!I")
@@ -109,7 +110,7 @@ class Wire:
         return frame
 
 
-def readable(sources: list[Wire | socket.socket | int], seconds: float) -> list[int]:
+def readable(sources: Sequence[Wire | socket.socket], seconds: float) -> list[int]:
     """File descriptors of those from which something can be read, after so long at most."""
     poll = select.poll()
     for source in sources:

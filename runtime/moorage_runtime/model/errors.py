@@ -21,6 +21,10 @@ class InsufficientMemoryError(StartError):
     reason = "InsufficientMemory"
 
 
+class ExchangeError(Exception):
+    """A rank did not come to an exchange with the others, within a step."""
+
+
 class GroupError(StartError):
     """The ranks of a group are not all there, or no longer: in the words of one of them, or as it is seen."""
 

@@ -5,6 +5,7 @@ from moorage_runtime.group.leader import LOAD_SECONDS, Leader
 from moorage_runtime.group.messages import Loaded, Measure, Memory, Probe, Run, Step
 from moorage_runtime.kernels.library import KernelsError
 from moorage_runtime.model.config import ModelConfig
+from moorage_runtime.model.errors import ExchangeError
 from moorage_runtime.model.group_memory import GroupBudget, memory_of
 from moorage_runtime.model.loaded import KVBudget, PartModel, PartRunner
 from moorage_runtime.model.native import arrays_of
@@ -62,5 +63,5 @@ class GroupRunner:
         self._leader.tell(Step(**arrays.to_bytes()))
         try:
             return self._own.compute(plan, arrays)
-        except KernelsError as error:
+        except (KernelsError, ExchangeError) as error:
             raise self._leader.broken(str(error)) from error

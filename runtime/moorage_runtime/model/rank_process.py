@@ -9,7 +9,7 @@ from moorage_runtime.kernels.library import KernelsError
 from moorage_runtime.model import allocator
 from moorage_runtime.model.arguments import Asked, start_siblings
 from moorage_runtime.model.channel import Channel
-from moorage_runtime.model.errors import GroupError, StartError
+from moorage_runtime.model.errors import ExchangeError, GroupError, StartError
 from moorage_runtime.model.group_memory import memory_of
 from moorage_runtime.model.loaded import PartModel, PartRunner
 from moorage_runtime.model.part import Parts
@@ -107,7 +107,7 @@ def _compute(runner: PartRunner | None, step: Step, follower: Follower) -> None:
         raise GroupError("rank 0 wants a step before it said with what")
     try:
         runner.follow(StepArrays.from_bytes(**{name: getattr(step, name) for name in step.__struct_fields__}))
-    except (KernelsError, ValueError) as error:
+    except (KernelsError, ExchangeError, ValueError) as error:
         # The leader may have ended the group, and left its reason.
         last = follower.last_words(_LAST_WORDS_SECONDS)
         if last is not None:

@@ -82,7 +82,9 @@ def _load(settings: Settings, threads: int, report: Report) -> LoadedModel:
 def _load_part(settings: Settings, threads: int, report: Report, leader: Leader) -> LoadedModel:
     """The first rank's part, while the others load theirs."""
     parts = Parts.open(settings, leader.place.ranks)
-    links = leader.gather(parts.hello(rank=0), lambda who: _say(report, "WaitingForRanks", 0.0, who))
+    links = leader.gather(
+        parts.hello(rank=0), lambda who: _say(report, "WaitingForRanks", 0.0, who), torch=parts.by_torch
+    )
     own = parts.load(links, threads, lambda done: _say(report, "LoadingWeights", done, "loading weights"))
     _say(report, "LoadingWeights", 1.0, "waiting for the other ranks' weights")
     return GroupModel(own, parts.config, leader)

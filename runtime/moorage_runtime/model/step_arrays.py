@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from moorage_runtime.engine.blocks import blocks_for
+from moorage_runtime.engine.messages import SamplingParams
 from moorage_runtime.engine.plan import Chunk
+from moorage_runtime.engine.sequence import Sequence
 from moorage_runtime.kernels.library import StepInput
 
 _TYPES = {"drawn": "B"}
@@ -59,6 +61,24 @@ class StepArrays:
     def to_bytes(self) -> dict[str, bytes]:
         """Each array in this machine's order of bytes."""
         return {field.name: getattr(self, field.name).tobytes() for field in fields(self)}
+
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The chunks again, of sequences that know only what is computed now."""
+        samples, row, made = set(self.samples), 0, []
+        for index, (start, count, offset) in enumerate(zip(self.starts, self.counts, self.offsets, strict=True)):
+            sequence = Sequence(
+                id=str(index),
+                tokens=[0] * start + self.tokens[row : row + count].tolist(),
+                prompt_length=0,
+                max_length=0,
+                sampling=SamplingParams(),
+                stop_token_ids=frozenset(),
+                order=(0, 0),
+                blocks=self.tables[offset : offset + blocks_for(start + count)].tolist(),
+            )
+            row += count
+            made.append(Chunk(sequence, start, count, samples=row - 1 in samples))
+        return tuple(made)
 
     def input(self, best: "array[int]") -> StepInput:
         """For the kernels, which write to `best`; valid as long as both are."""

@@ -78,6 +78,7 @@ class Leader:
         door = listen(LOOPBACK if self.place.in_one_pod else None, 0) if torch else None
         join = meeting.introduce(joined, self.address, door.getsockname()[1] if door else 0)
         streams = () if self.place.in_one_pod or torch else connect_all(0, join, self._listener)
+        self._listener.close()  # who comes now is told so by the machine, instead of waiting for nobody
         return Links(
             rank=0,
             ranks=own.ranks,

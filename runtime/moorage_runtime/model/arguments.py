@@ -15,6 +15,7 @@ from moorage_runtime.model.quantized import Quantization
 from moorage_runtime.model.settings import Settings
 
 MODULE = "moorage_runtime.model.process"
+Sibling = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def parse(argv: list[str] | None) -> Asked:
     return Asked(settings, given["socket"], rank, place, given["memory_fd"], given)
 
 
-def start_siblings(asked: Asked, first: int, leader: Address, memory: int | None) -> list["subprocess.Popen[bytes]"]:
+def start_siblings(asked: Asked, first: int, leader: Address, memory: int | None) -> list[Sibling]:
     """The processes of this pod's other ranks. They end with this one."""
     assert asked.place is not None  # noqa: S101 - for the type checker: only groups have siblings
     own = {"socket": None, "leader_address": leader, "memory_fd": memory}

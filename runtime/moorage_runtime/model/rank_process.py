@@ -1,5 +1,7 @@
 """A rank of a group that does not lead: it loads its part, and computes what the leader says until that ends."""
 
+import gc
+
 from moorage_runtime.engine.messages import Joined, Loading, LoadingPhase, Shutdown
 from moorage_runtime.engine.plan import Limits
 from moorage_runtime.group.follower import Follower
@@ -7,7 +9,7 @@ from moorage_runtime.group.messages import Loaded, Measure, Probe, Run, Step, St
 from moorage_runtime.group.place import Place
 from moorage_runtime.kernels.library import KernelsError
 from moorage_runtime.model import allocator
-from moorage_runtime.model.arguments import Asked, start_siblings
+from moorage_runtime.model.arguments import Asked, Sibling, start_siblings
 from moorage_runtime.model.channel import Channel
 from moorage_runtime.model.errors import ExchangeError, GroupError, StartError
 from moorage_runtime.model.group_memory import memory_of
@@ -26,6 +28,7 @@ class RankProcess:
         self._asked = asked
         self._place = place
         self._channel = channel
+        self._siblings: list[Sibling] = []
 
     def run(self) -> None:
         """Until the leader says that it is over.
@@ -36,7 +39,7 @@ class RankProcess:
         allocator.keep_memory()
         parts = Parts.open(self._asked.settings, self._place.ranks)
         if self._channel is not None:
-            start_siblings(self._asked, self._asked.rank, self._place.leader, memory=None)
+            self._siblings = start_siblings(self._asked, self._asked.rank, self._place.leader, memory=None)
             self._say("WaitingForRanks", f"rank {self._asked.rank} looks for rank 0 at {self._place.leader}")
         hello = parts.hello(self._asked.rank)
         follower = Follower.join(
@@ -80,6 +83,8 @@ class RankProcess:
     def _runner(self, model: PartModel, message: Probe | Run) -> PartRunner:
         if isinstance(message, Probe):
             return model.probe(message.blocks, message.layers)
+        gc.collect()
+        gc.freeze()  # as the leader does: no collection need visit what lives as long as the process
         if self._channel is not None:
             self._channel.send(Joined(self._asked.rank, self._place.ranks))
         return model.runner(
@@ -97,7 +102,14 @@ class RankProcess:
             self._channel.send(Loading(phase, 0.0, message))
 
     def _look(self) -> None:
-        """End, when this pod is told to and does not want to wait for the leader."""
+        """End when this pod is told to and does not want to wait for the leader, or when another rank of it has ended.
+
+        Raises:
+            GroupError: one has.
+        """
+        for rank, sibling in enumerate(self._siblings, self._asked.rank + 1):
+            if code := sibling.poll():
+                raise GroupError(f"rank {rank} ended with exit code {code}")
         if self._channel is not None and any(isinstance(each, Shutdown) for each in self._channel.receive(wait=False)):
             raise SystemExit(0)
 

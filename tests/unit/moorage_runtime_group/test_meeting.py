@@ -188,6 +188,8 @@ def test_all_meet_and_have_ways_to_each_other(in_one_pod):
             if other.rank != each.rank:
                 other.streams[each.rank].settimeout(DEADLINE_S)
                 assert other.streams[each.rank].recv(1) == bytes([each.rank])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((leader.address.host, leader.address.port))
     with leader:
         leader.tell(Step(b"1", b"", b"", b"", b"", b"", b""))
         assert {follower.next(lambda: None, expects=True).tokens for follower in followers} == {b"1"}

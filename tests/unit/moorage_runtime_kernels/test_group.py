@@ -210,3 +210,12 @@ def test_a_session_larger_than_its_groups_slots_is_refused(kit, tmp_path, monkey
     with pytest.raises(KernelsError, match="slots are smaller than a step"):
         model.runner(Limits(**{**LIMITS, "token_budget": 4096}))
     close(None, links)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_each_rank_holds_its_part_of_the_weights_alone(kit, group, tmp_path, ranks):
+    folder = kit.write_model(tmp_path, "mistral")
+    whole = native.load(open_checkpoint(folder), None, 1, lambda _done: None).weight_bytes
+    parts = [model.weight_bytes for model in group(folder, ranks).ranks.models]
+    assert all(part < 0.7 * whole for part in parts)
+    assert whole <= sum(parts) < 1.1 * whole

@@ -137,7 +137,7 @@ class Kit:
     @contextmanager
     def watched(self, *what: str, fields: Sequence[str]) -> Iterator[list[list[str]]]:
         """Collect fields (JSON paths) of an object, as it is and at each change, for as long as the context lasts."""
-        template = r"""{"\t"}""".join(f"{{{field}}}" for field in fields) + r"""{"\n"}"""
+        template = "|".join(f"{{{field}}}" for field in fields) + r'{"\n"}'  # tabs would come as blanks
         program = [str(self.stack.cluster.binaries / "kubectl"), "--namespace", self.namespace]
         argv = [*program, "get", *what, "--watch", f"--output=jsonpath={template}"]
         seen: list[list[str]] = []
@@ -214,4 +214,4 @@ class Kit:
 
 
 def _collect(lines: Iterable[str], into: list[list[str]]) -> None:
-    into.extend(line.rstrip("\n").split("\t") for line in lines)
+    into.extend(line.rstrip("\n").split("|") for line in lines)

@@ -56,7 +56,7 @@ class Tables:
     gateways: int
     views: list[View] = field(default_factory=list)
 
-    def until(self, accept: Callable[[View], bool], since: float = 0, seconds: float = 120) -> float:
+    def until(self, accept: Callable[[View], bool], since: float = 0, seconds: float = 300) -> float:
         """Wait until each gateway has told, after `since`, what is accepted; return when the last one first did."""
 
         def look() -> dict[str, float]:

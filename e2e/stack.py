@@ -97,7 +97,7 @@ def bring_up(cluster: Provider, progress: Progress) -> Stack:
 
 def _install_arguments(references: Mapping[str, str]) -> list[str]:
     values = [
-        f"--set={component}.image.{key}={value}"
+        f"--set-string={component}.image.{key}={value}"
         for component, reference in references.items()
         for key, value in zip(("repository", "tag"), reference.rsplit(":", 1), strict=True)
     ]

@@ -176,7 +176,7 @@ class World:
             seen.add(pod.workload)
             if pod.image == CRASHING:
                 pod.restarts += 1
-            elif pod.image != STUCK:
+            elif not pod.image.startswith(STUCK):
                 self.count += 1
                 pod.ready, pod.order = True, self.count
         for asked in self.lookups.values():
@@ -232,9 +232,12 @@ class World:
         state = {"terminated": ended} if asked["done"] else {"running": {}}
         return {**asked["pod"], "status": {"containerStatuses": [{"name": "fetch", "restartCount": 0, "state": state}]}}
 
+    def decide(self):
+        return plan(self.snapshot(), self.context)
+
     def step(self, survive=1000):
         """Reconcile once and die after `survive` writes. Returns how many were made."""
-        decided = plan(self.snapshot(), self.context)
+        decided = self.decide()
         writes = 0
         for apply in decided.applies:
             assert apply.reason

@@ -156,12 +156,18 @@ class Fleet:
                 raise RuntimeError(f"{method} {path}: {answer.status} {await answer.text()}")
 
     async def _watch(self) -> None:
+        """Each watch begins with all that there is: so nothing is lost when the server ends one.
+
+        It does so when it takes in the definition of the kind anew, which on a busy machine may be late.
+        """
         params = {"watch": "1", "timeoutSeconds": str(_DAY)}
-        async with self._session.get(DEPLOYMENTS.path(None), params=params, timeout=_ENDLESS) as answer:
-            answer.raise_for_status()
-            async for event in _events(answer):
-                self._take(event["object"])
-        raise RuntimeError("the API server ended the watch")
+        while True:
+            async with self._session.get(DEPLOYMENTS.path(None), params=params, timeout=_ENDLESS) as answer:
+                answer.raise_for_status()
+                async for event in _events(answer):
+                    if event["type"] == "ERROR":
+                        raise RuntimeError(f"the watch: {event['object']}")
+                    self._take(event["object"])
 
     def _made(self, key: Key) -> Manifest:
         metadata = {"name": key.name, "namespace": key.namespace}

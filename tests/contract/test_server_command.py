@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from moorage_api.llmdeployment import Model, Scheduling, Spec
 from moorage_operator.render.context import Context, Owner
-from moorage_operator.render.pod import pod_template
+from moorage_operator.render.pod import GRACE_PERIOD, pod_template
 from moorage_runtime.server.command_line import DEFAULT_MAX_RUNNING, options_of, parser
 
 CONTEXT = Context("moorage/runtime:1", "http://gateway/v1")
@@ -29,6 +29,7 @@ def test_the_runtime_is_asked_for_what_the_resource_says(model, scheduling):
     program, *arguments = server["command"]
     options = options_of(parser().parse_args(arguments))
     assert (program, options.served_name, options.port) == ("moorage-runtime", "chat", 8000)
+    assert 0 < options.drain_seconds < GRACE_PERIOD
     engine = options.engine
     assert engine.context_length == spec.model.context_length
     assert (engine.quantization or "None") == spec.model.quantization

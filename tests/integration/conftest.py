@@ -17,6 +17,9 @@ import pytest
 
 from e2e import waiting
 from e2e.cluster.controlplane import ControlPlane, control_plane
+from tests.integration.api_kit import Api
+from tests.integration.slow_faults import SlowFaults
+from tests.integration.world_kit import World
 
 CRD_NAME: Final = "llmdeployments.moorage.dev"
 
@@ -106,3 +109,29 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
     kubectl("create", "namespace", name)
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def api(plane: ControlPlane) -> Iterator[Api]:
+    """The same server, where hundreds of objects are asked for and watched."""
+    api = Api(plane.kubeconfig)
+    yield api
+    api.close()
+
+
+@pytest.fixture(scope="session")
+def new_world(api: Api, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
+    """Makes a namespace with an operator behind a proxy that faults are injected in: `with new_world() as world`."""
+
+    def make(**how: Any) -> World:
+        namespace = f"test-{next(_numbers)}"
+        return World(api, kubeconfig, tmp_path_factory.mktemp(namespace), namespace, **how)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def slow_faults(new_world: Callable[..., World]) -> Iterator[SlowFaults]:
+    """Two faults that last a minute. Modules that take their time ask for them, so that they are over afterwards."""
+    with SlowFaults.begin(new_world) as faults:
+        yield faults

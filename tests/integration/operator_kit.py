@@ -1,7 +1,6 @@
 """The operator as a process, a proxy that counts its writes; kubelet and gateways are the test itself."""
 
 import asyncio
-import base64
 import contextlib
 import itertools
 import json
@@ -9,30 +8,26 @@ import os
 import random
 import signal
 import socket
-import ssl
 import subprocess
 import sys
-import tempfile
-import threading
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import aiohttp
-import yaml
 from aiohttp import web
 
 from moorage_api import names
+from tests.integration.api_kit import NO_LIMIT, Background, admin
 
 READS = frozenset({"GET", "HEAD"})
 HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "host"})
 FORBIDDEN = 403
-NO_LIMIT = aiohttp.ClientTimeout(total=None)
 
 
-class Proxy:
+class Proxy(Background):
     """Passes requests on to the API server as the administrator; `writes` are those carried out, without Leases.
 
     With `user` it passes them on as that user, with that user's rights; `refused` are those that it may not make.
@@ -41,28 +36,20 @@ class Proxy:
     """
 
     def __init__(self, kubeconfig, user=None):
+        super().__init__()
         self.identity = {"Impersonate-User": user, "Impersonate-Group": "system:authenticated"} if user else {}
         self.refused = []
-        config = yaml.safe_load(Path(kubeconfig).read_text())
-        self.user, self.cluster = config["users"][0]["user"], config["clusters"][0]["cluster"]
         self.writes = []
         self.after = None
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        self.url = self._run(self._open())
+        self.server, tls = admin(kubeconfig)
+        self.url = self.run(self._open(tls))
 
     def close(self):
-        self._run(self._close())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
+        self.run(self._close())
+        super().close()
 
-    def _run(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
-
-    async def _open(self):
-        connector = aiohttp.TCPConnector(ssl=self._tls(), limit=0)
+    async def _open(self, tls):
+        connector = aiohttp.TCPConnector(ssl=tls, limit=0)
         self.session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         self.runner = web.ServerRunner(web.Server(self._pass_on, handler_cancellation=True), shutdown_timeout=0.1)
         await self.runner.setup()
@@ -74,18 +61,10 @@ class Proxy:
         await self.runner.cleanup()
         await self.session.close()
 
-    def _tls(self):
-        tls = ssl.create_default_context(cadata=_decoded(self.cluster["certificate-authority-data"]))
-        with tempfile.NamedTemporaryFile("w") as pair:
-            pair.write(_decoded(self.user["client-certificate-data"]) + _decoded(self.user["client-key-data"]))
-            pair.flush()
-            tls.load_cert_chain(pair.name)
-        return tls
-
     async def _pass_on(self, request):
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_HEADERS}
         headers |= self.identity
-        url = self.cluster["server"] + request.path_qs
+        url = self.server + request.path_qs
         body = await request.read() or None
         async with self.session.request(request.method, url, data=body, headers=headers, timeout=NO_LIMIT) as answer:
             if answer.status == FORBIDDEN:
@@ -97,9 +76,12 @@ class Proxy:
                 return web.Response(status=answer.status, headers=kept, body=content)
             stream = web.StreamResponse(status=answer.status, headers=kept)
             await stream.prepare(request)
-            async for piece in answer.content.iter_any():
-                await stream.write(piece)
+            await self._stream(request, answer, stream)
             return stream
+
+    async def _stream(self, request, answer, stream):
+        async for piece in answer.content.iter_any():
+            await stream.write(piece)
 
     def _wrote(self, request, status):
         if request.method in READS or "/leases" in request.path or status >= 400:
@@ -107,10 +89,6 @@ class Proxy:
         self.writes.append((request.method, request.path.split("/namespaces/")[-1]))
         if self.after is not None:
             self.after(self.writes[-1])
-
-
-def _decoded(data):
-    return base64.b64decode(data).decode()
 
 
 def free_port():
@@ -130,17 +108,22 @@ class Operator:
     image: str = "moorage/runtime:1"
     resync: float = 300
     gateways: bool = False
+    token: str = ""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
 
-    def start(self):
-        config = self.folder / f"{self.identity}.kubeconfig"
+    def log_in(self, token):
+        """What it finds the next time that it reads its credentials."""
         cluster = {"name": "it", "cluster": {"server": self.server}}
         context = {"name": "it", "context": {"cluster": "it", "user": "it"}}
-        user = {"name": "it", "user": {}}
-        config.write_text(
-            json.dumps({"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "it"})
-        )
+        user = {"name": "it", "user": {"token": token} if token else {}}
+        config = {"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "it"}
+        written = self.folder / f"{self.identity}.new"
+        written.write_text(json.dumps(config))
+        return written.rename(self.folder / f"{self.identity}.kubeconfig")
+
+    def start(self):
+        config = self.log_in(self.token)
         with (self.folder / f"{self.identity}.log").open("a") as log:
             self.process = subprocess.Popen(
                 [Path(sys.executable).with_name("moorage-operator"), *self._flags()],
@@ -188,7 +171,10 @@ class Operator:
 
     def metric(self, line):
         """A figure of /metrics; 0 while it is not there."""
-        text = self.page("/metrics")[1] if self.answers("/metrics") else ""
+        try:
+            text = self.page("/metrics")[1]
+        except (OSError, HTTPException):  # it is not there, or just went
+            return 0.0
         return next((float(one.rsplit(" ", 1)[1]) for one in text.splitlines() if one.startswith(line + " ")), 0.0)
 
     def leads(self):
@@ -221,8 +207,8 @@ class Kubelet:
         )
 
     def ready(self, selector="moorage.dev/deployment"):
-        """Every pod that is not ready becomes so; returns how many there were."""
-        waiting = [pod for pod in self.pods(selector) if not is_ready(pod)]
+        """Every replica that is not ready becomes so; returns how many there were."""
+        waiting = [pod for pod in self.pods(f"{selector},!{names.PURPOSE_LABEL}") if not is_ready(pod)]
         for pod in waiting:
             self.report(pod, READY)
         return len(waiting)
@@ -265,29 +251,22 @@ addresses = (f"127.78.{random.randint(1, 250)}.{n}" for n in itertools.count(1))
 BUCKETS = {"ttft": [0.1, 1.0], "itl": [0.01, 0.1]}
 
 
-class StandIn:
+class StandIn(Background):
     """A gateway as the operator sees one: a labelled pod, and telemetry that the test decides about.
 
     `sync` hears of pods and weights as a real one does; `serve` counts requests.
     """
 
     def __init__(self, team, name):
+        super().__init__()
         self.team, self.name, self.address = team, name, next(addresses)
         self.models, self.started, self.streams, self.changed = {}, _now(), 0, None
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
         self.run(self.open())
         self._appear()
 
     def close(self):
         self.run(self.shut())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-
-    def run(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
+        super().close()
 
     async def open(self):
         self.changed, self.closed = asyncio.Condition(), False

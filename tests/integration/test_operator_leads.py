@@ -1,5 +1,8 @@
 """Two operators and one Lease: one works, the other takes over, whichever way the first one goes."""
 
+import signal
+import time
+
 import pytest
 
 from tests.integration.operator_kit import Operator, Proxy
@@ -31,22 +34,52 @@ def team(kubectl, namespace, eventually):
     return Team(kubectl, namespace, eventually)
 
 
-@pytest.mark.parametrize(("go", "seconds"), [(Operator.kill, 20), (Operator.terminate, 5)], ids=["SIGKILL", "SIGTERM"])
-def test_the_other_takes_over(pair, proxies, team, go, seconds):
+WITHIN = {Operator.kill: 20, Operator.terminate: 5}
+
+
+@pytest.mark.parametrize("go", WITHIN)
+def test_the_other_takes_over(pair, proxies, team, go, bar):
     first, second = pair
     team.apply()
     team.becomes("Serving")
     assert proxies[1].writes == []
     assert not second.leads()
 
+    went = time.monotonic()
     go(first)
     written = len(proxies[0].writes)
     team.apply(name="next")
-    team.eventually(second.leads, bool, seconds)
+    team.eventually(second.leads, bool, WITHIN[go])
+    bar(f"R8 {go.__name__}", seconds=time.monotonic() - went, writes_by_two=0)
     team.becomes("Serving", name="next")
     touched = {address.split("/")[2].split("-r")[0] for _, address in proxies[1].writes if "/events" not in address}
     assert touched == {"next"}
     assert len(proxies[0].writes) == written
+
+
+def test_a_leader_that_stood_still_writes_nothing_when_it_goes_on(pair, proxies, team, bar):
+    """A suspended machine: it has the edits before it, and does not know that it has been replaced."""
+    first, second = pair
+    for name in ("chat", "other"):
+        team.apply(name=name)
+        team.becomes("Serving", name=name)
+    first.process.send_signal(signal.SIGSTOP)
+    try:
+        written = len(proxies[0].writes)
+        team.eventually(second.leads, bool, 30)
+        for name in ("chat", "other"):
+            team.apply(name=name, replicas=2)
+            team.eventually(lambda name=name: ready(team, name), lambda count: count == "2/2")
+    finally:
+        first.process.send_signal(signal.SIGCONT)
+    assert first.process.wait(30) == 1
+    assert proxies[0].writes[written:] == []
+    bar("R8 stood still", writes_by_two=len(proxies[0].writes) - written)
+
+
+def ready(team, name):
+    team.kubelet.ready()
+    return team.status(name)["ready"]
 
 
 def test_a_leader_that_loses_its_lease_ends_and_stops_writing(pair, proxies, kubectl, namespace, eventually):

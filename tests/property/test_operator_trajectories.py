@@ -4,11 +4,13 @@
 """
 
 from contextlib import suppress
+from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, World
+from tests.rollout_laws import LawfulWorld
+from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, STUCK
 
 TRAJECTORIES = 2000
 GATES = [{"metric": "ErrorRate", "max": "5%", "minRequests": 50}]
@@ -17,12 +19,13 @@ STRATEGIES = st.sampled_from(
     (
         {},
         {"gates": GATES},
-        {"maxSurge": 2, "maxUnavailable": 1},
+        {"maxSurge": 2, "maxUnavailable": 1, "progressDeadline": "100s"},
         {"maxSurge": "50%", "maxUnavailable": "34%"},
         {"maxSurge": 0, "maxUnavailable": "25%"},
         {"maxSurge": 0, "maxUnavailable": 1, "keepWarm": {"replicas": 1, "for": "30s"}},
         {"strategy": "Canary", "steps": [{"weight": 10, "hold": "5s"}, {"weight": 60}], "gates": REGRESSION},
         {"strategy": "Canary", "steps": [{"weight": 50}], "keepWarm": {"replicas": 2, "for": "1m"}},
+        {"strategy": "Canary", "steps": [{"weight": 20}], "progressDeadline": "2m"},
         {"strategy": "BlueGreen", "gates": REGRESSION, "keepWarm": {"for": "10s"}},
         {"strategy": "BlueGreen", "autoRollback": False, "gates": GATES},
     )
@@ -33,7 +36,7 @@ EVENTS = st.one_of(
     *[st.tuples(st.just("ticks"), st.integers(1, 5))] * 4,
     st.tuples(st.just("sync"), st.integers(0, 1)),
     st.tuples(st.just("fail"), st.integers(0, 5)),
-    *[st.tuples(st.just("edit"), st.sampled_from((GOOD, OTHER, OTHER, CRASHING, SLOW, FAILING)))] * 2,
+    *[st.tuples(st.just("edit"), st.sampled_from((GOOD, OTHER, OTHER, CRASHING, SLOW, FAILING, STUCK)))] * 2,
     st.tuples(st.just("scale"), st.integers(0, 4)),
     st.tuples(st.just("strategy"), STRATEGIES),
     st.tuples(st.just("wait"), st.sampled_from((1, 6, 70, 1000))),
@@ -50,7 +53,7 @@ EVENTS = st.one_of(
 counted = []
 
 
-class Trajectory(World):
+class Trajectory(LawfulWorld):
     """A world in which the events above can happen."""
 
     def scale(self, replicas):
@@ -121,6 +124,50 @@ def test_every_way_keeps_the_promise_and_ends_where_spec_wants(rollout, replicas
     assert set(roles.values()) <= {"stable", "warm", "retired"}
     assert world.step() == 0, "at rest there is nothing to do"
     counted.append(len(events))
+
+
+@settings(max_examples=100)
+@given(STRATEGIES, st.integers(1, 4), st.lists(EVENTS, max_size=6))
+def test_a_candidate_that_never_comes_up_is_given_up_when_its_time_is_over(rollout, replicas, events):
+    world = Trajectory(replicas=replicas, rollout=rollout)
+    for name, *arguments in events:
+        getattr(world, name)(*arguments)
+    world.mend()
+    world.spec(replicas=max(1, world.wanted))
+    world.settle()
+    stable = world.status["revision"]["stable"]
+    world.roll(progressDeadline="60s", autoRollback=True)
+    world.edit(f"{STUCK}-at-last")
+    begun = world.now
+    world.until(lambda: world.ready[1] == "RolledBack")
+    assert "ProgressDeadlineExceeded" in world.message
+    assert timedelta(seconds=60) <= world.now - begun <= timedelta(seconds=70)
+    assert world.weights[stable] == 100
+
+
+@settings(max_examples=40)
+@given(STRATEGIES, st.integers(1, 5), st.integers(0, 3))
+def test_replicas_that_come_one_after_the_other_in_time_are_waited_for(rollout, replicas, pauses):
+    """Each takes three quarters of the deadline, and pauses, which count for nothing, are longer than it."""
+    world = Trajectory(replicas=replicas, rollout={**rollout, "gates": [], "progressDeadline": "60s"})
+    world.settle()
+    world.edit(OTHER)
+    for _ in range(40):
+        world.run()
+        if pauses and world.status["revision"].get("candidate"):
+            pauses -= 1
+            world.act("pause")
+            world.run()
+            world.wait(100)
+            world.act("resume")
+            world.run()
+        world.wait(45)
+        world.start()
+        world.sync()
+        world.serve()
+    world.settle()
+    assert world.weights[2] == 100
+    assert world.roles()[2] == "stable"
 
 
 def test_so_many_ways_were_gone():

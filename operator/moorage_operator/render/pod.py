@@ -27,11 +27,18 @@ MODEL_LIMIT: Final = "1Ti"
 TEMPORARY_LIMIT: Final = "64Gi"
 CREDENTIALS_KEY: Final = "token"
 _START_PERIOD: Final = 2
+_PRE_STOP: Final = 2
+"""Seconds between the moment when gateways hear that a pod goes and the moment when its server does."""
+_FLUSH: Final = 8
+"""Seconds in which a server writes the ends of answers whose time is over."""
 
 POD_SECURITY: Final = {
     "automountServiceAccountToken": False,
     # Variables named after other Services of the namespace could change how the engine behaves.
     "enableServiceLinks": False,
+    # The first process of a namespace ignores SIGTERM until it has a handler. In a namespace of its own a container that is
+    # told to end while it fetches, or while Python starts, would keep its accelerators for the whole grace period.
+    "shareProcessNamespace": True,
     "securityContext": {
         "runAsNonRoot": True,
         "runAsUser": USER,
@@ -154,7 +161,7 @@ def _server(owner: Owner, spec: Spec, image: str, seconds: int) -> dict[str, Any
         "readinessProbe": _probe(names.READY_PATH, period=2, failures=2, timeout=5),
         "livenessProbe": _probe(names.HEALTH_PATH, period=10, failures=6, timeout=10),
         # Gateways and clients of the Service hear a moment later than the pod that it goes.
-        "lifecycle": {"preStop": {"sleep": {"seconds": 2}}},
+        "lifecycle": {"preStop": {"sleep": {"seconds": _PRE_STOP}}},
     }
 
 
@@ -167,7 +174,14 @@ def _serve(owner: Owner, spec: Spec) -> list[str]:
     if model.quantization != "None":
         command += ["--quantization", model.quantization]
     command += ["--scheduling-policy", scheduling.policy, "--max-running", str(scheduling.max_running)]
-    return [*command, "--port", str(names.HTTP_PORT)]
+    return [*command, "--drain-seconds", str(drain_seconds(spec)), "--port", str(names.HTTP_PORT)]
+
+
+def drain_seconds(spec: Spec) -> int:
+    """How long answers may go on once the server was told to end: a little less than until the kubelet kills it."""
+    added = spec.pod_template.spec if spec.pod_template is not None else None
+    grace = added.termination_grace_period_seconds if added is not None else None
+    return max(1, (grace or GRACE_PERIOD) - _PRE_STOP - _FLUSH)
 
 
 def _probe(path: str, *, period: int, failures: int, timeout: int) -> dict[str, Any]:

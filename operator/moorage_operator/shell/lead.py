@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 LISTED_SECONDS: Final = 5.0
 """After a watch was begun anew, until everything is read again: all watches begin at about the same time."""
-LAG_SECONDS: Final = 30.0
+LAG_SECONDS: Final = 60.0
 """How long the first reading waits for an API server that lags behind."""
 
 

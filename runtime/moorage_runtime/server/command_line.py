@@ -31,7 +31,7 @@ examples:
   curl http://127.0.0.1:8000/v1/chat/completions -d '{"model": "chat", "stream": true,
        "messages": [{"role": "user", "content": "What is a harbour?"}]}'
 
-SIGTERM (or Ctrl-C) lets running answers finish, then exits 0; a second one ends them at once.
+SIGTERM (or Ctrl-C) lets running answers finish (see --drain-seconds), then exits 0; a second one ends them at once.
 Exit codes: 0 told to stop and everything finished; 1 could not start, or the engine failed; 2 wrong arguments.
 """
 
@@ -144,6 +144,12 @@ def _add_server(group: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         help="end requests that take longer; clients may ask for less with `timeout` (default: no limit)",
     )
+    group.add_argument(
+        "--drain-seconds",
+        type=_seconds,
+        metavar="SECONDS",
+        help="end answers that still run so long after SIGTERM, with what they have (default: let them finish)",
+    )
     group.add_argument("--host", default="0.0.0.0", help="address to listen on (default: all)")  # noqa: S104 - a pod
     group.add_argument("--port", type=_port, default=8000, help="port to listen on (default: 8000; 0 takes a free one)")
     group.add_argument(
@@ -229,6 +235,7 @@ def options_of(parsed: argparse.Namespace, environment: Mapping[str, str] = Mapp
         served_name=parsed.served_name or parsed.model.resolve().name.removesuffix(".gguf"),
         max_waiting=parsed.max_waiting or 8 * parsed.max_running,
         request_timeout=parsed.request_timeout,
+        drain_seconds=parsed.drain_seconds,
         host=parsed.host,
         port=parsed.port,
         max_body=parsed.max_body_mib * _MIB,

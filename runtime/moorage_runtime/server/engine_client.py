@@ -116,6 +116,13 @@ class EngineClient:
         for stream in streams:
             stream.fail(message, now)
 
+    def time_out(self) -> None:
+        """End every open sequence as if its own time were over: what has been answered so far is an answer."""
+        now = time.monotonic()
+        for identifier in tuple(self._streams):
+            self.cancel([identifier])
+            self._deliver(Output(id=identifier, token_ids=[], finish_reason="timeout"), now)
+
     async def receive(self) -> None:
         """Handle the engine's messages until cancelled, or until one of them is none."""
         while True:

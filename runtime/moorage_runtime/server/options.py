@@ -49,6 +49,8 @@ class Options:
     max_waiting: int
     request_timeout: float | None
     """Seconds that any request may take, whatever it asks for."""
+    drain_seconds: float | None
+    """How long running answers may go on after SIGTERM; None: to their end."""
     host: str
     port: int
     max_body: int

@@ -148,18 +148,24 @@ class Server:
     async def _drain(self, engine: EngineProcess, client: EngineClient, lost: asyncio.Task[Any]) -> int:
         """Finish what runs, take nothing new. A second signal, or the engine's end or silence, cuts it short.
 
-        What runs on a rank that has joined is what its leader has: it is over when the engine ends.
+        So does the time that there is for it: whoever stops a server kills it some time after, in the middle of a word.
+        What runs on a rank that has joined is what its leader has: it is over when the engine ends, whose time the
+        leader counts.
         """
-        over = asyncio.Event().wait if self._state.phase == "Joined" else self._state.idle
+        joined = self._state.phase == "Joined"
+        over, limit = (asyncio.Event().wait, None) if joined else (self._state.idle, self._options.drain_seconds)
         self._state.drain()
         self._progress.draining(client.open_sequences)
         idle = asyncio.create_task(over())
         aborted = asyncio.create_task(self._abort.wait())
-        await _first([idle, aborted, lost, engine.exited])
+        in_time = await _first([idle, aborted, lost, engine.exited], limit)
         complete = idle.done()
         for task in (idle, aborted, lost):
             task.cancel()
-        if complete:
+        if not in_time:
+            client.time_out()
+            await self._flush()
+        if complete or not in_time:
             return 0
         if engine.exited.done():
             return await self._bury(engine.exited.result(), client)
@@ -227,6 +233,7 @@ class Server:
         (self._abort if self._stop.is_set() else self._stop).set()
 
 
-async def _first(awaited: Sequence[asyncio.Future[Any]]) -> None:
-    """Wait until one of them is done, whatever its result."""
-    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+async def _first(awaited: Sequence[asyncio.Future[Any]], seconds: float | None = None) -> bool:
+    """Wait until one of them is done, whatever its result; False when that took longer than `seconds`."""
+    done, _ = await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    return bool(done)

@@ -1,14 +1,13 @@
 """What the operator's benchmark takes for done, and where its figures come from."""
 
 import threading
-import time
 
 import pytest
 from prometheus_client import generate_latest
 
 from bench.operator.fleet import available, replaced
 from bench.operator.process import read_figures
-from bench.operator.profiled import Sampler
+from bench.operator.profiled import Profiles
 from moorage_operator.shell.metrics import Metrics
 
 
@@ -53,29 +52,15 @@ def test_what_nobody_has_reported_on_is_not_available():
     assert not available({})
 
 
-def test_the_sampler_charges_those_who_compute():
-    over = threading.Event()
+def test_each_thread_has_a_profile_of_its_own():
+    profiles = Profiles()
 
     def computes():
-        while not over.is_set():
-            sum(range(1000))
+        profiles.begin()
+        sum(sorted(range(1000)))
 
-    def waits():
-        over.wait()
-
-    busy, idle = threading.Thread(target=computes, name="busy"), threading.Thread(target=waits, name="idle")
-    sampler = Sampler()
-    for thread in (busy, idle, sampler):
-        thread.start()
-    deadline = time.monotonic() + 20
-    while sum(sampler.own.values()) < 0.05 and time.monotonic() < deadline:
-        over.wait(0.01)
-    over.set()
-    for thread in (busy, idle):
-        thread.join()
-    sampler.stop()
-    spent = dict.fromkeys(("busy", "idle"), 0.0)
-    for (thread, _), seconds in sampler.own.items():
-        spent[thread] = spent.get(thread, 0.0) + seconds
-    assert spent["busy"] > 10 * spent["idle"]
-    assert "computes" in sampler.report()
+    thread = threading.Thread(target=computes, name="busy")
+    thread.start()
+    thread.join()
+    assert "busy" in profiles.report()
+    assert "built-in method builtins.sorted" in profiles.report()

@@ -85,3 +85,9 @@ def test_replicas_spread_over_nodes_unless_the_user_says_otherwise():
 def test_a_start_may_take_as_long_as_the_model_is_large(resolved, seconds):
     probe = added(resolved)["containers"][0]["startupProbe"]
     assert probe["failureThreshold"] * probe["periodSeconds"] == seconds
+
+
+@pytest.mark.parametrize(("grace", "drain"), [(None, 290), (600, 590), (30, 20), (5, 1)])
+def test_answers_end_before_the_kubelet_ends_them(grace, drain):
+    command = added(**({} if grace is None else {"terminationGracePeriodSeconds": grace}))["containers"][0]["command"]
+    assert command[command.index("--drain-seconds") + 1] == str(drain)

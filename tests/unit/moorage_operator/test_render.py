@@ -107,13 +107,17 @@ def test_credentials_reach_the_fetch_container_only():
 
 def test_what_the_resource_says_the_server_is_told():
     command = " ".join(containers("everything")[1]["command"])
-    assert "--context-length 4096 --quantization Int4 --scheduling-policy MLFQ --max-running 8 --port 8000" in command
+    assert (
+        "--context-length 4096 --quantization Int4 --scheduling-policy MLFQ --max-running 8 --drain-seconds 290 --port"
+        in command
+    )
 
 
 def test_the_resources_defaults_are_said_and_not_left_to_the_image():
     command = " ".join(containers("plain")[1]["command"])
     assert command == (
-        "moorage-runtime serve /model --served-name chat --scheduling-policy FCFS --max-running 64 --port 8000"
+        "moorage-runtime serve /model --served-name chat --scheduling-policy FCFS --max-running 64 "
+        "--drain-seconds 290 --port 8000"
     )
 
 

@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on loopback: model listing, files with ranges, a token, and a line that goes dead."""
+"""A small Hugging Face hub: model listing, files with ranges, a token, and a line that goes dead."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Hub:
     """`files`: path -> content, by repository. `stall_after`: bytes after which big answers stand still."""
 
-    def __init__(self):
+    def __init__(self, address=("127.0.0.1", 0)):
         self.repositories = {}
         self.token = None
         self.stall_after = None
@@ -17,7 +17,7 @@ class Hub:
         self.go_on = threading.Event()
         self.requests = []
         self.commit = "c" * 40
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(address, self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

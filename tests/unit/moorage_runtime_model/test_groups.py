@@ -144,7 +144,7 @@ def test_a_rank_with_another_model_is_refused_and_the_right_one_joins(
     leader = spawn(small_model, *FLOAT32, *address)
     wrong = {
         "another model": spawn_rank(write_model(rope_theta=1e6), *FLOAT32, *address, "--rank", "1"),
-        "asked for bfloat16": spawn_rank(small_model, *FLOAT32, "--dtype", "bfloat16", *address, "--rank", "1"),
+        "asked for native, bfloat16": spawn_rank(small_model, *FLOAT32, "--dtype", "bfloat16", *address, "--rank", "1"),
         "a group of 3 ranks": spawn_rank(small_model, *FLOAT32, *address, "--tensor-parallel", "3", "--rank", "1"),
     }
     for why, process in wrong.items():

@@ -27,6 +27,7 @@ def parse(arguments):
     parser.add_argument("max_waiting", type=int)
     parser.add_argument("--scheduling-policy")
     parser.add_argument("--request-timeout", type=float)
+    parser.add_argument("--drain-seconds", type=float)
     parser.add_argument("--stuck-seconds", type=float, default=60.0)
     parser.add_argument("--lost-factor", type=float, default=2.0)
     parser.add_argument("--body-seconds", type=float, default=BODY_SECONDS)
@@ -43,6 +44,7 @@ async def serve(asked, engine):
             served_name="echo",
             max_waiting=asked.max_waiting,
             request_timeout=asked.request_timeout,
+            drain_seconds=asked.drain_seconds,
             host="127.0.0.1",
             port=listener.getsockname()[1],
             max_body=1 << 20,

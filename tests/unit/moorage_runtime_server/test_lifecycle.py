@@ -116,6 +116,25 @@ async def test_sigterm_lets_streams_finish_and_takes_no_more(serve):
     assert (server.folder / "termination").read_text() == ""
 
 
+async def test_answers_that_run_longer_than_there_is_time_end_with_what_they_have(serve):
+    server = serve("--pace", "0.02", "--drain-seconds", "0.5")
+    async with aiohttp.ClientSession() as session:
+        body = completion("a" * 250, stream=True, max_tokens=250)
+        stream = await session.post(server.url + "/v1/completions", json=body)
+        whole = asyncio.ensure_future(session.post(server.url + "/v1/completions", json=body | {"stream": False}))
+        await read_some(stream)
+        await server.until(lambda: len(server.submitted()) == 2)
+        server.process.send_signal(signal.SIGTERM)
+        text = await stream.text()
+        choice = (await (await whole).json())["choices"][0]
+    assert text.endswith("data: [DONE]\n\n")
+    assert '"finish_reason":"length"' in text
+    assert '"stop_reason":"timeout"' in text
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("length", "timeout")
+    assert choice["text"].startswith("a")
+    assert server.wait() == 0
+
+
 def test_sigterm_does_not_wait_for_a_body_that_does_not_come(serve):
     server = serve()
     with socket.create_connection(("127.0.0.1", server.port)) as client:

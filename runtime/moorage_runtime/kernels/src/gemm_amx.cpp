@@ -10,9 +10,7 @@
 #include "gemm_amx.h"
 #include "gemm_avx512.h"
 #include "gemm_kinds.h"
-#include "gemm_paths.h"
 #include "gemm_tiles.h"
-#include "gemm_unroll.h"
 
 namespace moorage {
 
@@ -108,44 +106,27 @@ TileShapes shapes_for(int rows, int group) {
     return shapes;
 }
 
-// The activations of some rows of a block.
-struct Rows {
-    const int8_t* codes;
-    const float* scale;
-    const float* offset;
-    int apart;  // rows of the block
-};
-
-template <Quantisation kind>
-Rows rows_at(const Product& product, int row) {
-    const int k = product.matrix.k;
-    const Codes x = codes_of(block_at(product, i8_row_bytes(k), row), k);
-    const int first = row % kRowBlock;
-    return {x.codes + first * kGroup, x.scale + first, (kind.group == kGroup ? x.offset : x.offset16) + first, x.rows};
-}
-
 template <Quantisation kind, int tile>
-MOORAGE_INLINE void multiply_group(const Unpacked& weights, const Rows& x, int group) {
-    const int in_row = group * kind.group % kGroup;
+MOORAGE_INLINE void multiply_group(const Unpacked& weights, const CodeRows& x, int group) {
     tile_zero<tile>();
-    tile_load<4 + tile % 2>(x.codes + group * kind.group / kGroup * x.apart * kGroup + in_row, kGroup);
+    tile_load<4 + tile % 2>(in_group<kind>(x, group).codes, kGroup);
     tile_load<6 + tile % 2>(weights.codes + group * kind.group * kStrip, 64);
     tile_multiply_i8<tile, 4 + tile % 2, 6 + tile % 2>();
 }
 
 template <Quantisation kind, int rows>
-MOORAGE_INLINE void scale_group(const Unpacked& weights, const Rows& x, int group, const int32_t* products,
+MOORAGE_INLINE void scale_group(const Unpacked& weights, const CodeRows& x, int group, const int32_t* products,
                                 __m512 (&sums)[rows]) {
     const __m512 scales = _mm512_load_ps(weights.scales + group * kStrip);
-    const float* scale = x.scale + group * kind.group / kGroup * x.apart;
+    const CodeRows at = in_group<kind>(x, group);
     unrolled<rows>(MOORAGE_EACH(r) {
         const __m512 exact = _mm512_cvtepi32_ps(_mm512_load_si512(products + r * kStrip));
-        sums[r] = _mm512_fmadd_ps(_mm512_mul_ps(scales, _mm512_set1_ps(scale[r])), exact, sums[r]);
+        sums[r] = _mm512_fmadd_ps(_mm512_mul_ps(scales, _mm512_set1_ps(at.scale[r])), exact, sums[r]);
     });
     if constexpr (kind.minimum) {
         const __m512 minimums = _mm512_load_ps(weights.minimums + group * kStrip);
-        const float* offset = x.offset + group * x.apart;
-        unrolled<rows>(MOORAGE_EACH(r) { sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(offset[r]), sums[r]); });
+        unrolled<rows>(
+            MOORAGE_EACH(r) { sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(at.offset[r]), sums[r]); });
     }
 }
 
@@ -157,7 +138,7 @@ void multiply_rows(const Product& product, const Unpacked weights, int strip, in
     const uint8_t* next = strip_at(product, strip + 1);
     alignas(64) int32_t products[2][kProducts];
     const int groups = product.matrix.k / kind.group;
-    const Rows x = rows_at<kind>(product, row);
+    const CodeRows x = code_rows<kind>(product, row);
     const StripOut to = strip_out(product, strip);
     prefetch_rows(to, row, count);
     __m512 sums[rows];

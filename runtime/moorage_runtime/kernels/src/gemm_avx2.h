@@ -5,48 +5,21 @@
 #include <immintrin.h>
 
 #include "gemm_kinds.h"
-#include "gemm_paths.h"
-#include "gemm_unroll.h"
-#include "operand.h"
+#include "gemm_rows.h"
 
 namespace moorage {
 
 namespace {
 
 constexpr int kHalf = kStrip / 2;
-
-inline const uint8_t* strip_at(const Product& product, int strip) {
-    return product.matrix.data + static_cast<size_t>(strip) * product.matrix.strip_bytes;
-}
-
-inline RowBlock<const uint8_t> block_at(const Product& product, size_t row_bytes, int row) {
-    return row_block(product.operand, row_bytes, product.rows, row / kRowBlock);
-}
+constexpr int kMostRows = 4;  // computed together
 
 // One row's results of 16 outputs.
 inline void store_row(const Product& product, int strip, int row, __m256 low, __m256 high) {
     alignas(32) float sums[kStrip];
     _mm256_store_ps(sums, low);
     _mm256_store_ps(sums + kHalf, high);
-    const int first = strip * kStrip;
-    float* to = product.out + static_cast<size_t>(row) * product.ldo + first;
-    for (int lane = 0; lane < std::min(kStrip, product.matrix.n - first); ++lane) {
-        const float value = sums[lane] + (product.bias != nullptr ? product.bias[first + lane] : 0.0F);
-        to[lane] = product.add ? to[lane] + value : value;
-    }
-}
-
-// Cuts rows into runs of 4, 2 and 1 within a block, and calls f.template operator()<run>(first row).
-template <typename F>
-void for_row_runs(int begin, int end, F f) {
-    for (int row = begin; row < end;) {
-        const int left = std::min(end, (row / kRowBlock + 1) * kRowBlock) - row;
-        const int run = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        if (run == 4) f.template operator()<4>(row);
-        else if (run == 2) f.template operator()<2>(row);
-        else f.template operator()<1>(row);
-        row += run;
-    }
+    store_strip(product, strip, row, sums);
 }
 
 inline __m256 load_halves(const uint8_t* at) {
@@ -103,49 +76,27 @@ MOORAGE_INLINE __m256i add_dot(__m256i total, __m256i codes, __m256i x) {
 
 inline __m256i four_codes(const int8_t* at) { return _mm256_set1_epi32(*reinterpret_cast<const int32_t*>(at)); }
 
-// What a run of rows needs of its block.
-struct Rows {
-    const int8_t* codes;
-    const float *scale, *offset;
-    const int32_t* sum;
-    int apart;
-};
-
-template <Quantisation kind>
-Rows rows_at(const Product& product, int row) {
-    const int k = product.matrix.k;
-    const Codes x = codes_of(block_at(product, i8_row_bytes(k), row), k);
-    const int first = row % kRowBlock;
-    const bool whole = kind.group == kGroup;
-    return {x.codes + first * kGroup, x.scale + first, (whole ? x.offset : x.offset16) + first,
-            (whole ? x.sum : x.sum16) + first, x.rows};
-}
-
 template <Quantisation kind, int run>
-MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, int half, const Rows& x, int group,
+MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, int half, const CodeRows& x,
                               __m256 (&sums)[run]) {
     constexpr Chunk layout = chunk_of(kind);
     const uint8_t* codes = chunk + in_chunk * layout.code_bytes;
-    const int at32 = group * kind.group / kGroup * x.apart;
-    const int8_t* values = x.codes + at32 * kGroup + group * kind.group % kGroup;
-    const int32_t* sum = x.sum + group * x.apart;
     __m256i dots[run];
-    unrolled<run>(MOORAGE_EACH(r) { dots[r] = _mm256_set1_epi32(-kZero<kind> * sum[r]); });
+    unrolled<run>(MOORAGE_EACH(r) { dots[r] = _mm256_set1_epi32(-kZero<kind> * x.sum[r]); });
     unrolled<kind.group / 4>(MOORAGE_EACH(j) {
         const __m256i four = load_codes<kind>(codes, j, half);
         unrolled<run>(
-            MOORAGE_EACH(r) { dots[r] = add_dot<kind>(dots[r], four, four_codes(values + r * kGroup + j * 4)); });
+            MOORAGE_EACH(r) { dots[r] = add_dot<kind>(dots[r], four, four_codes(x.codes + r * kGroup + j * 4)); });
     });
     const __m256 scales = load_factors<kind>(chunk + layout.scales, chunk + layout.upper_scales, in_chunk, half);
     unrolled<run>(MOORAGE_EACH(r) {
-        const __m256 scale = _mm256_mul_ps(scales, _mm256_set1_ps(x.scale[at32 + r]));
+        const __m256 scale = _mm256_mul_ps(scales, _mm256_set1_ps(x.scale[r]));
         sums[r] = _mm256_fmadd_ps(scale, _mm256_cvtepi32_ps(dots[r]), sums[r]);
     });
     if constexpr (kind.minimum) {
-        const float* offset = x.offset + group * x.apart;
         const __m256 minimums =
             load_factors<kind>(chunk + layout.minimums, chunk + layout.upper_minimums, in_chunk, half);
-        unrolled<run>(MOORAGE_EACH(r) { sums[r] = _mm256_fmadd_ps(minimums, _mm256_set1_ps(offset[r]), sums[r]); });
+        unrolled<run>(MOORAGE_EACH(r) { sums[r] = _mm256_fmadd_ps(minimums, _mm256_set1_ps(x.offset[r]), sums[r]); });
     }
 }
 
@@ -153,15 +104,16 @@ template <Quantisation kind, int run>
 void quantised_run(const Product& product, int strip, int row) {
     constexpr Chunk layout = chunk_of(kind);
     const uint8_t* chunk = strip_at(product, strip);
-    const Rows x = rows_at<kind>(product, row);
+    const CodeRows x = code_rows<kind>(product, row);
     const int groups = product.matrix.k / kind.group;
     __m256 sums[2][run];
     unrolled<2 * run>(MOORAGE_EACH(i) { sums[i / run][i % run] = _mm256_setzero_ps(); });
     for (int group = 0; group < groups; group += layout.groups, chunk += layout.bytes) {
         const int count = std::min(layout.groups, groups - group);
         for (int i = 0; i < count; ++i) {
-            add_group<kind, run>(chunk, i, 0, x, group + i, sums[0]);
-            add_group<kind, run>(chunk, i, 1, x, group + i, sums[1]);
+            const CodeRows at = in_group<kind>(x, group + i);
+            add_group<kind, run>(chunk, i, 0, at, sums[0]);
+            add_group<kind, run>(chunk, i, 1, at, sums[1]);
         }
     }
     unrolled<run>(MOORAGE_EACH(r) { store_row(product, strip, row + r, sums[0][r], sums[1][r]); });
@@ -169,10 +121,8 @@ void quantised_run(const Product& product, int strip, int row) {
 
 void multiply_quantised(const Product& product) {
     for_kind(product.matrix.quantisation, [&]<Quantisation kind>() {
-        for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
-            for_row_runs(product.row_begin, product.row_end,
-                         [&]<int run>(int row) { quantised_run<kind, run>(product, strip, row); });
-        }
+        for_strips_and_runs<kMostRows>(
+            product, [&]<int run>(int strip, int row) { quantised_run<kind, run>(product, strip, row); });
     });
 }
 
@@ -181,17 +131,15 @@ inline __m256 load_weights(const uint16_t* at) { return load_halves(reinterpret_
 
 template <typename Weight, int run>
 void floats_run(const Product& product, int strip, int row) {
-    const int k = product.matrix.k;
-    const auto block = block_at(product, f32_row_bytes(k), row);
-    const float* x = reinterpret_cast<const float*>(block.data) + row % kRowBlock;
+    FloatRows x = float_rows(product, row);
     const auto* weights = reinterpret_cast<const Weight*>(strip_at(product, strip));
     __m256 sums[2][run];
     unrolled<2 * run>(MOORAGE_EACH(i) { sums[i / run][i % run] = _mm256_setzero_ps(); });
-    for (int i = 0; i < k; ++i, weights += kStrip, x += block.rows) {
+    for (int i = 0; i < product.matrix.k; ++i, weights += kStrip, x.values += x.apart) {
         const __m256 low = load_weights(weights);
         const __m256 high = load_weights(weights + kHalf);
         unrolled<run>(MOORAGE_EACH(r) {
-            const __m256 value = _mm256_set1_ps(x[r]);
+            const __m256 value = _mm256_set1_ps(x.values[r]);
             sums[0][r] = _mm256_fmadd_ps(low, value, sums[0][r]);
             sums[1][r] = _mm256_fmadd_ps(high, value, sums[1][r]);
         });
@@ -201,10 +149,8 @@ void floats_run(const Product& product, int strip, int row) {
 
 template <typename Weight>
 void multiply_floats(const Product& product) {
-    for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
-        for_row_runs(product.row_begin, product.row_end,
-                     [&]<int run>(int row) { floats_run<Weight, run>(product, strip, row); });
-    }
+    for_strips_and_runs<kMostRows>(product,
+                                   [&]<int run>(int strip, int row) { floats_run<Weight, run>(product, strip, row); });
 }
 
 inline __m256 first_of_pairs(__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); }
@@ -215,18 +161,16 @@ inline __m256 second_of_pairs(__m256i pairs) {
 
 template <int run>
 void bf16_run(const Product& product, int strip, int row) {
-    const int k = product.matrix.k;
-    const auto block = block_at(product, bf16_row_bytes(k), row);
-    const auto* x = reinterpret_cast<const int32_t*>(block.data) + row % kRowBlock * (kGroup / 2);
+    const PairRows x = pair_rows(product, row);
     const auto* weights = reinterpret_cast<const __m256i*>(strip_at(product, strip));
     __m256 sums[2][run];
     unrolled<2 * run>(MOORAGE_EACH(i) { sums[i / run][i % run] = _mm256_setzero_ps(); });
-    for (int pair = 0; pair < (k + 1) / 2; ++pair, weights += 2) {
-        const int32_t* values = x + pair / 16 * block.rows * 16 + pair % 16;
+    for (int pair = 0; pair < (product.matrix.k + 1) / 2; ++pair, weights += 2) {
+        const uint32_t* values = pair_at(x, pair);
         unrolled<2>(MOORAGE_EACH(half) {
             const __m256i both = _mm256_loadu_si256(weights + half);
             unrolled<run>(MOORAGE_EACH(r) {
-                const __m256i two = _mm256_set1_epi32(values[r * 16]);
+                const __m256i two = _mm256_set1_epi32(static_cast<int32_t>(values[r * kPairs]));
                 sums[half][r] = _mm256_fmadd_ps(first_of_pairs(both), first_of_pairs(two), sums[half][r]);
                 sums[half][r] = _mm256_fmadd_ps(second_of_pairs(both), second_of_pairs(two), sums[half][r]);
             });
@@ -236,9 +180,8 @@ void bf16_run(const Product& product, int strip, int row) {
 }
 
 void multiply_bf16(const Product& product) {
-    for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
-        for_row_runs(product.row_begin, product.row_end, [&]<int run>(int row) { bf16_run<run>(product, strip, row); });
-    }
+    for_strips_and_runs<kMostRows>(product,
+                                   [&]<int run>(int strip, int row) { bf16_run<run>(product, strip, row); });
 }
 
 }  // namespace

@@ -2,32 +2,12 @@
 // them.
 #include "gemm_avx512.h"
 #include "gemm_kinds.h"
-#include "gemm_unroll.h"
 
 namespace moorage {
 
 namespace {
 
-// Cuts rows into runs of 8, 4, 2 and 1 within a block, and calls f.template operator()<run>(first row).
-template <typename F>
-void for_row_runs(int begin, int end, F f) {
-    for (int row = begin; row < end;) {
-        const int left = std::min(end, (row / kRowBlock + 1) * kRowBlock) - row;
-        if (left >= 8) {
-            f.template operator()<8>(row);
-            row += 8;
-        } else if (left >= 4) {
-            f.template operator()<4>(row);
-            row += 4;
-        } else if (left >= 2) {
-            f.template operator()<2>(row);
-            row += 2;
-        } else {
-            f.template operator()<1>(row);
-            row += 1;
-        }
-    }
-}
+constexpr int kMostRows = 8;  // computed together
 
 // Codes of one group as unsigned bytes: register j holds inputs 4 j .. 4 j + 3 of each output.
 template <Quantisation kind>
@@ -57,41 +37,19 @@ MOORAGE_INLINE __m512i dot(const __m512i (&codes)[kind.group / 4], const int8_t*
     return total;
 }
 
-// What a run of rows needs of its block.
-struct Rows {
-    const int8_t* codes;
-    const float *scale, *offset;
-    const int32_t* sum;
-    int apart;
-};
-
-template <Quantisation kind>
-Rows rows_at(const Product& product, int row) {
-    const int k = product.matrix.k;
-    const Codes x = codes_of(block_at(product, i8_row_bytes(k), row), k);
-    const int first = row % kRowBlock;
-    const bool whole = kind.group == kGroup;
-    return {x.codes + first * kGroup, x.scale + first, (whole ? x.offset : x.offset16) + first,
-            (whole ? x.sum : x.sum16) + first, x.rows};
-}
-
 template <Quantisation kind, int run>
-MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const Rows& x, int group, __m512 (&sums)[run]) {
+MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const CodeRows& x, __m512 (&sums)[run]) {
     __m512i codes[kind.group / 4];
     load_codes<kind>(chunk + in_chunk * chunk_of(kind).code_bytes, codes);
     const __m512 scales = load_scales<kind>(chunk, in_chunk);
-    const int at32 = group * kind.group / kGroup * x.apart;
-    const int at = group * x.apart;
-    const int8_t* values = x.codes + at32 * kGroup + group * kind.group % kGroup;
     unrolled<run>(MOORAGE_EACH(r) {
-        const __m512 exact = _mm512_cvtepi32_ps(dot<kind>(codes, values + r * kGroup, x.sum[at + r]));
-        const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(x.scale[at32 + r]));
+        const __m512 exact = _mm512_cvtepi32_ps(dot<kind>(codes, x.codes + r * kGroup, x.sum[r]));
+        const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(x.scale[r]));
         sums[r] = _mm512_fmadd_ps(scale, exact, sums[r]);
     });
     if constexpr (kind.minimum) {
         const __m512 minimums = load_minimums<kind>(chunk, in_chunk);
-        unrolled<run>(
-            MOORAGE_EACH(r) { sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(x.offset[at + r]), sums[r]); });
+        unrolled<run>(MOORAGE_EACH(r) { sums[r] = _mm512_fmadd_ps(minimums, _mm512_set1_ps(x.offset[r]), sums[r]); });
     }
 }
 
@@ -99,14 +57,14 @@ template <Quantisation kind, int run>
 void quantised_run(const Product& product, int strip, int row) {
     constexpr Chunk layout = chunk_of(kind);
     const uint8_t* chunk = strip_at(product, strip);
-    const Rows x = rows_at<kind>(product, row);
+    const CodeRows x = code_rows<kind>(product, row);
     const int groups = product.matrix.k / kind.group;
     __m512 sums[run];
     unrolled<run>(MOORAGE_EACH(r) { sums[r] = _mm512_setzero_ps(); });
     for (int group = 0; group < groups; group += layout.groups, chunk += layout.bytes) {
         prefetch<layout.bytes>(chunk + kAhead);
         const int count = std::min(layout.groups, groups - group);
-        for (int i = 0; i < count; ++i) add_group<kind, run>(chunk, i, x, group + i, sums);
+        for (int i = 0; i < count; ++i) add_group<kind, run>(chunk, i, in_group<kind>(x, group + i), sums);
     }
     const StripOut to = strip_out(product, strip);
     unrolled<run>(MOORAGE_EACH(r) { store_row(to, row + r, sums[r]); });
@@ -114,10 +72,8 @@ void quantised_run(const Product& product, int strip, int row) {
 
 void multiply_quantised(const Product& product) {
     for_kind(product.matrix.quantisation, [&]<Quantisation kind>() {
-        for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
-            for_row_runs(product.row_begin, product.row_end,
-                         [&]<int run>(int row) { quantised_run<kind, run>(product, strip, row); });
-        }
+        for_strips_and_runs<kMostRows>(
+            product, [&]<int run>(int strip, int row) { quantised_run<kind, run>(product, strip, row); });
     });
 }
 
@@ -127,17 +83,16 @@ inline __m512 load_weights(const uint16_t* at) { return load_halves(reinterpret_
 // One row of one strip is one chain of additions; several strips at once hide its latency.
 template <typename Weight, int strips, int run>
 void floats_run(const Product& product, int strip, int row) {
-    const int k = product.matrix.k;
-    const auto block = block_at(product, f32_row_bytes(k), row);
-    const float* x = reinterpret_cast<const float*>(block.data) + row % kRowBlock;
+    FloatRows x = float_rows(product, row);
     const size_t apart = product.matrix.strip_bytes / sizeof(Weight);
     const auto* weights = reinterpret_cast<const Weight*>(strip_at(product, strip));
     __m512 sums[strips][run];
     unrolled<strips * run>(MOORAGE_EACH(i) { sums[i / run][i % run] = _mm512_setzero_ps(); });
-    for (int i = 0; i < k; ++i, weights += kStrip, x += block.rows) {
+    for (int i = 0; i < product.matrix.k; ++i, weights += kStrip, x.values += x.apart) {
         unrolled<strips>(MOORAGE_EACH(s) {
             const __m512 weight = load_weights(weights + static_cast<size_t>(s) * apart);
-            unrolled<run>(MOORAGE_EACH(r) { sums[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x[r]), sums[s][r]); });
+            unrolled<run>(
+                MOORAGE_EACH(r) { sums[s][r] = _mm512_fmadd_ps(weight, _mm512_set1_ps(x.values[r]), sums[s][r]); });
         });
     }
     unrolled<strips>(MOORAGE_EACH(s) {
@@ -151,32 +106,29 @@ void multiply_floats(const Product& product) {
     const int together = 2;
     int strip = product.strip_begin;
     for (; strip + together <= product.strip_end; strip += together) {
-        for_row_runs(product.row_begin, product.row_end,
-                     [&]<int run>(int row) { floats_run<Weight, together, run>(product, strip, row); });
+        for_row_runs<kMostRows>(product,
+                                [&]<int run>(int row) { floats_run<Weight, together, run>(product, strip, row); });
     }
     for (; strip < product.strip_end; ++strip) {
-        for_row_runs(product.row_begin, product.row_end,
-                     [&]<int run>(int row) { floats_run<Weight, 1, run>(product, strip, row); });
+        for_row_runs<kMostRows>(product, [&]<int run>(int row) { floats_run<Weight, 1, run>(product, strip, row); });
     }
 }
 
 // A product of two bfloat16 is exact in binary32, so this is bit-equal to a multiplication and an addition.
 template <int run>
 void bf16_run(const Product& product, int strip, int row) {
-    const int k = product.matrix.k;
-    const auto block = block_at(product, bf16_row_bytes(k), row);
-    const auto* x = reinterpret_cast<const uint32_t*>(block.data) + row % kRowBlock * (kGroup / 2);
+    const PairRows x = pair_rows(product, row);
     const uint8_t* weights = strip_at(product, strip);
     const __m512i high = _mm512_set1_epi32(static_cast<int32_t>(0xffff0000U));
     __m512 sums[run];
     unrolled<run>(MOORAGE_EACH(r) { sums[r] = _mm512_setzero_ps(); });
-    for (int pair = 0; pair < (k + 1) / 2; ++pair, weights += 64) {
+    for (int pair = 0; pair < (product.matrix.k + 1) / 2; ++pair, weights += 64) {
         const __m512i both = _mm512_loadu_si512(weights);
         const __m512 even = _mm512_castsi512_ps(_mm512_slli_epi32(both, 16));
         const __m512 odd = _mm512_castsi512_ps(_mm512_and_si512(both, high));
-        const uint32_t* values = x + pair / 16 * block.rows * 16 + pair % 16;
+        const uint32_t* values = pair_at(x, pair);
         unrolled<run>(MOORAGE_EACH(r) {
-            const __m512i two = _mm512_set1_epi32(static_cast<int32_t>(values[r * 16]));
+            const __m512i two = _mm512_set1_epi32(static_cast<int32_t>(values[r * kPairs]));
             sums[r] = _mm512_fmadd_ps(even, _mm512_castsi512_ps(_mm512_slli_epi32(two, 16)), sums[r]);
             sums[r] = _mm512_fmadd_ps(odd, _mm512_castsi512_ps(_mm512_and_si512(two, high)), sums[r]);
         });
@@ -186,9 +138,8 @@ void bf16_run(const Product& product, int strip, int row) {
 }
 
 void multiply_bf16(const Product& product) {
-    for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
-        for_row_runs(product.row_begin, product.row_end, [&]<int run>(int row) { bf16_run<run>(product, strip, row); });
-    }
+    for_strips_and_runs<kMostRows>(product,
+                                   [&]<int run>(int strip, int row) { bf16_run<run>(product, strip, row); });
 }
 
 }  // namespace

@@ -8,20 +8,11 @@
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 
-#include "gemm_paths.h"
-#include "operand.h"
+#include "gemm_rows.h"
 
 namespace moorage {
 
 namespace {
-
-inline const uint8_t* strip_at(const Product& product, int strip) {
-    return product.matrix.data + static_cast<size_t>(strip) * product.matrix.strip_bytes;
-}
-
-inline RowBlock<const uint8_t> block_at(const Product& product, size_t row_bytes, int row) {
-    return row_block(product.operand, row_bytes, product.rows, row / kRowBlock);
-}
 
 // Where one strip's results go.
 struct StripOut {

@@ -3,7 +3,6 @@
 #include "gemm_amx.h"
 #include "gemm_avx512.h"
 #include "gemm_tiles.h"
-#include "gemm_unroll.h"
 
 namespace moorage {
 
@@ -37,15 +36,10 @@ private:
     int second_ = 0;
 };
 
-// Some rows of a block of the operand.
-struct Rows {
-    const uint8_t* data;
-    size_t step;  // bytes from 32 inputs to the next
-};
-
-Rows rows_at(const Product& product, int row) {
-    const auto block = block_at(product, bf16_row_bytes(product.matrix.k), row);
-    return {block.data + row % kRowBlock * 64, static_cast<size_t>(block.rows) * 64};
+// Rows of a block, from one on: a tile of 32 inputs.
+template <int tile>
+MOORAGE_INLINE void load_rows(const PairRows& x, int step) {
+    tile_load<tile>(pair_at(x, step * kPairs), kPairs * sizeof(uint32_t));
 }
 
 template <int tile>
@@ -65,14 +59,14 @@ int steps_of(const Product& product) { return (product.matrix.k + kGroup - 1) / 
 // Rows of one block times up to 4 strips: their sums are independent, which hides the latency of a tile's product.
 template <int strips>
 void multiply_one_block(const Product& product, int strip, int row, int count) {
-    const Rows x = rows_at(product, row);
+    const PairRows x = pair_rows(product, row);
     const size_t apart = product.matrix.strip_bytes;
     const uint8_t* weights = strip_at(product, strip);
     const int steps = steps_of(product);
     prefetch(product, strip, strips, row, count);
     unrolled<strips>([](auto s) { tile_zero<s>(); });
     for (int step = 0; step < steps; ++step, weights += kTileBytes) {
-        tile_load<4>(x.data + static_cast<size_t>(step) * x.step, 64);
+        load_rows<4>(x, step);
         unrolled<strips>([&](auto s) __attribute__((always_inline)) {
             tile_load<6 + s % 2>(weights + s * apart, 64);
             tile_multiply_bf16<s, 4, 6 + s % 2>();
@@ -84,16 +78,16 @@ void multiply_one_block(const Product& product, int strip, int row, int count) {
 // A whole block and (part of) the next one, times one or two strips: each tile loaded is used twice.
 template <int strips>
 void multiply_two_blocks(const Product& product, int strip, int row, int second_count) {
-    const Rows first = rows_at(product, row);
-    const Rows second = rows_at(product, row + kRowBlock);
+    const PairRows first = pair_rows(product, row);
+    const PairRows second = pair_rows(product, row + kRowBlock);
     const size_t apart = product.matrix.strip_bytes;
     const uint8_t* weights = strip_at(product, strip);
     const int steps = steps_of(product);
     prefetch(product, strip, strips, row, kRowBlock + second_count);
     unrolled<2 * strips>([](auto sum) { tile_zero<sum>(); });
     for (int step = 0; step < steps; ++step, weights += kTileBytes) {
-        tile_load<4>(first.data + static_cast<size_t>(step) * first.step, 64);
-        tile_load<5>(second.data + static_cast<size_t>(step) * second.step, 64);
+        load_rows<4>(first, step);
+        load_rows<5>(second, step);
         unrolled<strips>([&](auto s) __attribute__((always_inline)) {
             tile_load<6 + s>(weights + s * apart, 64);
             tile_multiply_bf16<2 * s, 4, 6 + s>();

@@ -2,47 +2,22 @@
 #include <arm_neon.h>
 
 #include "gemm_kinds.h"
-#include "gemm_paths.h"
-#include "gemm_unroll.h"
-#include "operand.h"
+#include "gemm_rows.h"
 
 namespace moorage {
 
 namespace {
 
 constexpr int kQuarters = 4;
+constexpr int kMostRows = 2;  // computed together
 
 // One row's sums of a strip.
 using Sums = float32x4_t[kQuarters];
 
-const uint8_t* strip_at(const Product& product, int strip) {
-    return product.matrix.data + static_cast<size_t>(strip) * product.matrix.strip_bytes;
-}
-
-RowBlock<const uint8_t> block_at(const Product& product, size_t row_bytes, int row) {
-    return row_block(product.operand, row_bytes, product.rows, row / kRowBlock);
-}
-
 void store_row(const Product& product, int strip, int row, const Sums& sums) {
     float values[kStrip];
     for (int quarter = 0; quarter < kQuarters; ++quarter) vst1q_f32(values + quarter * 4, sums[quarter]);
-    const int first = strip * kStrip;
-    float* to = product.out + static_cast<size_t>(row) * product.ldo + first;
-    for (int lane = 0; lane < std::min(kStrip, product.matrix.n - first); ++lane) {
-        const float value = values[lane] + (product.bias != nullptr ? product.bias[first + lane] : 0.0F);
-        to[lane] = product.add ? to[lane] + value : value;
-    }
-}
-
-// Cuts rows into pairs and single ones within a block, and calls f.template operator()<run>(first row).
-template <typename F>
-void for_row_runs(const Product& product, F f) {
-    for (int row = product.row_begin; row < product.row_end;) {
-        const bool pair = row + 1 < product.row_end && (row + 1) % kRowBlock != 0;
-        if (pair) f.template operator()<2>(row);
-        else f.template operator()<1>(row);
-        row += pair ? 2 : 1;
-    }
+    store_strip(product, strip, row, values);
 }
 
 template <int run>
@@ -77,26 +52,17 @@ int8x16_t four_codes(const int8_t* at) {
     return vreinterpretq_s8_s32(vdupq_n_s32(*reinterpret_cast<const int32_t*>(at)));
 }
 
-// What a run of rows needs of its block.
-struct Rows {
-    const int8_t* codes;
-    const float *scale, *offset;
-    int apart;
-};
-
 template <Quantisation kind, int run>
-MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const Rows& x, int group, Sums (&sums)[run]) {
+MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const CodeRows& x, Sums (&sums)[run]) {
     constexpr Chunk layout = chunk_of(kind);
     const uint8_t* codes = chunk + in_chunk * layout.code_bytes;
-    const int at32 = group * kind.group / kGroup * x.apart;
-    const int8_t* values = x.codes + at32 * kGroup + group * kind.group % kGroup;
     int32x4_t dots[run][kQuarters];
     unrolled<run * kQuarters>(MOORAGE_EACH(i) { dots[i / kQuarters][i % kQuarters] = vdupq_n_s32(0); });
     unrolled<kind.group / 4>(MOORAGE_EACH(j) {
         unrolled<kQuarters>(MOORAGE_EACH(quarter) {
             const int8x16_t four = load_codes<kind>(codes, j, quarter);
             unrolled<run>(MOORAGE_EACH(r) {
-                dots[r][quarter] = vdotq_s32(dots[r][quarter], four, four_codes(values + r * kGroup + j * 4));
+                dots[r][quarter] = vdotq_s32(dots[r][quarter], four, four_codes(x.codes + r * kGroup + j * 4));
             });
         });
     });
@@ -104,15 +70,15 @@ MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const Rows& x,
         const float32x4_t scales =
             load_factors<kind>(chunk + layout.scales, chunk + layout.upper_scales, in_chunk, quarter);
         unrolled<run>(MOORAGE_EACH(r) {
-            const float32x4_t scale = vmulq_f32(scales, vdupq_n_f32(x.scale[at32 + r]));
+            const float32x4_t scale = vmulq_f32(scales, vdupq_n_f32(x.scale[r]));
             sums[r][quarter] = vfmaq_f32(sums[r][quarter], scale, vcvtq_f32_s32(dots[r][quarter]));
         });
         if constexpr (kind.minimum) {
-            const float* offset = x.offset + group * x.apart;
             const float32x4_t minimums =
                 load_factors<kind>(chunk + layout.minimums, chunk + layout.upper_minimums, in_chunk, quarter);
-            unrolled<run>(
-                MOORAGE_EACH(r) { sums[r][quarter] = vfmaq_f32(sums[r][quarter], minimums, vdupq_n_f32(offset[r])); });
+            unrolled<run>(MOORAGE_EACH(r) {
+                sums[r][quarter] = vfmaq_f32(sums[r][quarter], minimums, vdupq_n_f32(x.offset[r]));
+            });
         }
     });
 }
@@ -120,27 +86,22 @@ MOORAGE_INLINE void add_group(const uint8_t* chunk, int in_chunk, const Rows& x,
 template <Quantisation kind, int run>
 void quantised_run(const Product& product, int strip, int row) {
     constexpr Chunk layout = chunk_of(kind);
-    const int k = product.matrix.k;
-    const Codes block = codes_of(block_at(product, i8_row_bytes(k), row), k);
-    const int first = row % kRowBlock;
-    const float* offset = kind.group == kGroup ? block.offset : block.offset16;
-    const Rows x = {block.codes + first * kGroup, block.scale + first, offset + first, block.rows};
     const uint8_t* chunk = strip_at(product, strip);
-    const int groups = k / kind.group;
+    const CodeRows x = code_rows<kind>(product, row);
+    const int groups = product.matrix.k / kind.group;
     Sums sums[run];
     clear<run>(sums);
     for (int group = 0; group < groups; group += layout.groups, chunk += layout.bytes) {
         const int count = std::min(layout.groups, groups - group);
-        for (int i = 0; i < count; ++i) add_group<kind, run>(chunk, i, x, group + i, sums);
+        for (int i = 0; i < count; ++i) add_group<kind, run>(chunk, i, in_group<kind>(x, group + i), sums);
     }
     unrolled<run>(MOORAGE_EACH(r) { store_row(product, strip, row + r, sums[r]); });
 }
 
 void multiply_quantised(const Product& product) {
     for_kind(product.matrix.quantisation, [&]<Quantisation kind>() {
-        for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
-            for_row_runs(product, [&]<int run>(int row) { quantised_run<kind, run>(product, strip, row); });
-        }
+        for_strips_and_runs<kMostRows>(
+            product, [&]<int run>(int strip, int row) { quantised_run<kind, run>(product, strip, row); });
     });
 }
 
@@ -149,17 +110,16 @@ float32x4_t load_weights(const uint16_t* at) { return load_halves(reinterpret_ca
 
 template <typename Weight, int run>
 void floats_run(const Product& product, int strip, int row) {
-    const int k = product.matrix.k;
-    const auto block = block_at(product, f32_row_bytes(k), row);
-    const float* x = reinterpret_cast<const float*>(block.data) + row % kRowBlock;
+    FloatRows x = float_rows(product, row);
     const auto* weights = reinterpret_cast<const Weight*>(strip_at(product, strip));
     Sums sums[run];
     clear<run>(sums);
-    for (int i = 0; i < k; ++i, weights += kStrip, x += block.rows) {
+    for (int i = 0; i < product.matrix.k; ++i, weights += kStrip, x.values += x.apart) {
         unrolled<kQuarters>(MOORAGE_EACH(quarter) {
             const float32x4_t weight = load_weights(weights + quarter * 4);
-            unrolled<run>(
-                MOORAGE_EACH(r) { sums[r][quarter] = vfmaq_f32(sums[r][quarter], weight, vdupq_n_f32(x[r])); });
+            unrolled<run>(MOORAGE_EACH(r) {
+                sums[r][quarter] = vfmaq_f32(sums[r][quarter], weight, vdupq_n_f32(x.values[r]));
+            });
         });
     }
     unrolled<run>(MOORAGE_EACH(r) { store_row(product, strip, row + r, sums[r]); });
@@ -167,9 +127,8 @@ void floats_run(const Product& product, int strip, int row) {
 
 template <typename Weight>
 void multiply_floats(const Product& product) {
-    for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
-        for_row_runs(product, [&]<int run>(int row) { floats_run<Weight, run>(product, strip, row); });
-    }
+    for_strips_and_runs<kMostRows>(product,
+                                   [&]<int run>(int strip, int row) { floats_run<Weight, run>(product, strip, row); });
 }
 
 float32x4_t first_of_pairs(uint32x4_t pairs) { return vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)); }
@@ -180,18 +139,16 @@ float32x4_t second_of_pairs(uint32x4_t pairs) {
 
 template <int run>
 void bf16_run(const Product& product, int strip, int row) {
-    const int k = product.matrix.k;
-    const auto block = block_at(product, bf16_row_bytes(k), row);
-    const auto* x = reinterpret_cast<const uint32_t*>(block.data) + row % kRowBlock * (kGroup / 2);
+    const PairRows x = pair_rows(product, row);
     const auto* weights = reinterpret_cast<const uint32_t*>(strip_at(product, strip));
     Sums sums[run];
     clear<run>(sums);
-    for (int pair = 0; pair < (k + 1) / 2; ++pair, weights += kStrip) {
-        const uint32_t* values = x + pair / 16 * block.rows * 16 + pair % 16;
+    for (int pair = 0; pair < (product.matrix.k + 1) / 2; ++pair, weights += kStrip) {
+        const uint32_t* values = pair_at(x, pair);
         unrolled<kQuarters>(MOORAGE_EACH(quarter) {
             const uint32x4_t both = vld1q_u32(weights + quarter * 4);
             unrolled<run>(MOORAGE_EACH(r) {
-                const uint32x4_t two = vdupq_n_u32(values[r * 16]);
+                const uint32x4_t two = vdupq_n_u32(values[r * kPairs]);
                 float32x4_t& sum = sums[r][quarter];
                 sum = vfmaq_f32(sum, first_of_pairs(both), first_of_pairs(two));
                 sum = vfmaq_f32(sum, second_of_pairs(both), second_of_pairs(two));
@@ -202,9 +159,8 @@ void bf16_run(const Product& product, int strip, int row) {
 }
 
 void multiply_bf16(const Product& product) {
-    for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
-        for_row_runs(product, [&]<int run>(int row) { bf16_run<run>(product, strip, row); });
-    }
+    for_strips_and_runs<kMostRows>(product,
+                                   [&]<int run>(int strip, int row) { bf16_run<run>(product, strip, row); });
 }
 
 }  // namespace

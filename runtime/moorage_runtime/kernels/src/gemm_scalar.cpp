@@ -5,9 +5,8 @@
 #include <array>
 #include <cmath>
 
-#include "gemm_paths.h"
+#include "gemm_rows.h"
 #include "matrix_half.h"
-#include "operand.h"
 
 namespace moorage {
 
@@ -15,41 +14,23 @@ namespace {
 
 using Lanes = std::array<float, kStrip>;
 
-const uint8_t* strip_at(const Product& product, int strip) {
-    return product.matrix.data + static_cast<size_t>(strip) * product.matrix.strip_bytes;
-}
-
-void store(const Product& product, int row, int strip, const Lanes& sums) {
-    const int first = strip * kStrip;
-    float* out = product.out + static_cast<size_t>(row) * product.ldo + first;
-    for (int lane = 0; lane < std::min(kStrip, product.matrix.n - first); ++lane) {
-        const float value = sums[lane] + (product.bias != nullptr ? product.bias[first + lane] : 0.0F);
-        out[lane] = product.add ? out[lane] + value : value;
-    }
-}
-
 // Calls one row and strip's sum for all of the product.
 template <typename Sum>
 void for_each(const Product& product, Sum sum) {
     for (int strip = product.strip_begin; strip < product.strip_end; ++strip) {
         for (int row = product.row_begin; row < product.row_end; ++row) {
-            store(product, row, strip, sum(strip_at(product, strip), row));
+            store_strip(product, strip, row, sum(strip_at(product, strip), row).data());
         }
     }
 }
 
-RowBlock<const uint8_t> block_of(const Product& product, size_t row_bytes, int row) {
-    return row_block(product.operand, row_bytes, product.rows, row / kRowBlock);
-}
-
 template <typename Weight, float (*to_float)(Weight)>
 Lanes sum_floats(const Product& product, const uint8_t* strip, int row) {
-    const RowBlock<const uint8_t> block = block_of(product, f32_row_bytes(product.matrix.k), row);
-    const float* x = reinterpret_cast<const float*>(block.data) + row % kRowBlock;
+    FloatRows x = float_rows(product, row);
     const auto* weights = reinterpret_cast<const Weight*>(strip);
     Lanes sums{};
-    for (int k = 0; k < product.matrix.k; ++k, weights += kStrip, x += block.rows) {
-        for (int lane = 0; lane < kStrip; ++lane) sums[lane] += to_float(weights[lane]) * *x;
+    for (int k = 0; k < product.matrix.k; ++k, weights += kStrip, x.values += x.apart) {
+        for (int lane = 0; lane < kStrip; ++lane) sums[lane] += to_float(weights[lane]) * *x.values;
     }
     return sums;
 }
@@ -66,7 +47,7 @@ void multiply_f16(const Product& product) {
 }
 
 Lanes sum_bf16(const Product& product, const uint8_t* strip, int row) {
-    const RowBlock<const uint8_t> block = block_of(product, bf16_row_bytes(product.matrix.k), row);
+    const RowBlock<const uint8_t> block = block_at(product, bf16_row_bytes(product.matrix.k), row);
     const auto* x = reinterpret_cast<const uint16_t*>(block.data) + row % kRowBlock * kGroup;
     const auto* weights = reinterpret_cast<const uint16_t*>(strip);
     Lanes sums{};
@@ -113,7 +94,7 @@ Lanes sum_quantised(const Product& product, const uint8_t* strip, int row) {
     const Matrix& matrix = product.matrix;
     const Quantisation& kind = matrix.quantisation;
     const Chunk& chunk = matrix.chunk;
-    const Codes x = codes_of(block_of(product, i8_row_bytes(matrix.k), row), matrix.k);
+    const Codes x = codes_of(block_at(product, i8_row_bytes(matrix.k), row), matrix.k);
     const int row_in_block = row % kRowBlock;
     Lanes sums{};
     for (int group = 0; group < matrix.k / kind.group; ++group) {

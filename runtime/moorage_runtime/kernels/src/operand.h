@@ -2,9 +2,8 @@
 //
 //     F32    [k][rows of the block]
 //     BF16   [k / 32][rows][32], padded with zeros: 64 bytes per row, as a tile of AMX wants it
-//     I8     codes [k / 32][rows][32], then floats scale [k / 32][rows], floats offset [k / 32][rows] and [k /
-//     16][rows],
-//            integers sum [k / 32][rows] and [k / 16][rows]
+//     I8     codes [k / 32][rows][32], then floats scale [k / 32][rows],
+//            floats offset [k / 32][rows] and [k / 16][rows], integers sum [k / 32][rows] and [k / 16][rows]
 //
 // sum is that of a group's codes and offset is scale * sum: what a minimum or a zero point is multiplied by.
 #pragma once

@@ -24,6 +24,8 @@ class LawfulWorld(World):
         super().__init__(*args, **kwargs)
         self.clock = Clock()
         self.decided = {}
+        self.shares = {}
+        """(Revision, role) -> weight, as last reported."""
         self.put_aside = {}
         """Revision -> when it was told that it takes no part any more."""
 
@@ -41,6 +43,10 @@ class LawfulWorld(World):
         return {int(one["metadata"]["labels"]["moorage.dev/revision"]): one["spec"]["replicas"] for one in found}
 
     # Where the laws are looked at.
+
+    def lose_status(self):
+        super().lose_status()
+        self.shares = {}
 
     def wait(self, seconds):
         self.clock.spend(timedelta(seconds=seconds))
@@ -72,6 +78,7 @@ class LawfulWorld(World):
         super().check()
         self._weights_of_the_step()
         self._no_deadline_before_its_time()
+        self._nothing_moves_in_silence()
 
     def _roles_change(self, record):
         labels = record["metadata"]["labels"]
@@ -133,9 +140,11 @@ class LawfulWorld(World):
     def _kept_warm(self, before):
         """The one that was stable last keeps its replicas without requests for as long as spec says."""
         keep = self.rollout.get("keepWarm")
-        warm = {number: self.put_aside[number] for number, role in self.roles().items() if role == "warm"}
+        if keep is None or self.rollout.get("strategy") == "BlueGreen" or not self.wanted:
+            return
         unusable = self.deployment["spec"]["model"]["source"].startswith("ftp:")
-        if keep is None or self.rollout.get("strategy") == "BlueGreen" or not self.wanted or unusable or not warm:
+        warm = {number: self.put_aside[number] for number, role in self.roles().items() if role == "warm"}
+        if unusable or not warm:
             return
         number = max(warm, key=lambda one: warm[one])
         if self.now - warm[number] < seconds(keep.get("for", "30m")):
@@ -156,6 +165,15 @@ class LawfulWorld(World):
             steps = [0, *(step["weight"] for step in self.rollout.get("steps", ())), 100]
             step = min(rollout.get("step", 0), len(steps) - 1)
             assert weight in {0, *steps[max(0, step - 1) : step + 1]}, f"{weight} % in step {step} of {steps}"
+
+    def _nothing_moves_in_silence(self):
+        """While no gateway answers, those that had requests keep their shares."""
+        rows = self.status.get("revisions", ())
+        shares = {(row["number"], row["role"]): row["weight"] for row in rows if row["weight"]}
+        silent = self.gateways_installed and not any(gateway.answering for gateway in self.gateways)
+        if silent and self.shares.keys() <= {(row["number"], row["role"]) for row in rows}:
+            assert shares == self.shares or not self.shares, "requests were moved, and nobody could hear of it"
+        self.shares = shares
 
     def _no_deadline_before_its_time(self):
         """Time counts only while a further replica is awaited and nodes have room for it."""

@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -111,7 +111,7 @@ class Bench:
         before, began = await self._look(), time.monotonic()
         await change()
         asked = time.monotonic() - began
-        await self._fleet.until(accepted, _DEADLINE)
+        await self._while_it_runs(self._fleet.until(accepted, _DEADLINE))
         seconds = time.monotonic() - began
         await self._until_quiet()
         after = await self._look()
@@ -129,6 +129,17 @@ class Bench:
         )
         _say("    CPU-s: " + ", ".join(f"{program} {spent:.1f}" for program, spent in phase.cpu_s.items()))
         return phase
+
+    async def _while_it_runs(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something, unless the operator ends: it would be started again anywhere else, but its figures are lost."""
+        task = asyncio.create_task(work)
+        try:
+            while self._operator.pid and not task.done():
+                await asyncio.wait({task}, timeout=1)
+        except RuntimeError:
+            task.cancel()
+            raise
+        await task
 
     async def _restart(self) -> tuple[float, int]:
         """Seconds from the start of a new process until it has looked at every object, and what it wrote."""

@@ -163,7 +163,9 @@ class Fleet:
         params = {"watch": "1", "timeoutSeconds": str(_DAY)}
         while True:
             async with self._session.get(DEPLOYMENTS.path(None), params=params, timeout=_ENDLESS) as answer:
-                answer.raise_for_status()
+                if not answer.ok:
+                    await asyncio.sleep(0.5)
+                    continue
                 async for event in _events(answer):
                     if event["type"] == "ERROR":
                         raise RuntimeError(f"the watch: {event['object']}")

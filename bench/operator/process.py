@@ -17,6 +17,7 @@ from bench.runtime.processes import usage
 _WRITES: Final = frozenset({"POST", "PATCH", "DELETE"})
 """What it changes with; only its Lease is written by PUT."""
 _STOP_SECONDS: Final = 30
+_LAST_LINES: Final = 12
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Operator:
     """
 
     def __init__(self, folder: Path, profile: Path | None) -> None:
-        self._folder, self._profile = folder, profile
+        self._log, self._profile = folder / "operator.log", profile
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +53,7 @@ class Operator:
         module = (
             ["bench.operator.shipped"] if self._profile is None else ["bench.operator.profiled", str(self._profile)]
         )
-        with (self._folder / "operator.log").open("ab") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen([sys.executable, "-m", *module, *flags], stdout=log, stderr=log)
 
     def stop(self) -> None:
@@ -71,7 +72,8 @@ class Operator:
             RuntimeError: it does not run.
         """
         if self._process is None or self._process.poll() is not None:
-            raise RuntimeError(f"the operator has ended; see {self._folder / 'operator.log'}")
+            said = "\n".join(self._log.read_text().splitlines()[-_LAST_LINES:])
+            raise RuntimeError(f"the operator has ended; it said last:\n{said}")
         return self._process.pid
 
     @property

@@ -70,10 +70,16 @@ class Background:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def close(self):
-        self.run(asyncio.sleep(0.1))  # connections that were closed end in later turns of the loop
+        self.run(self._cut())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
+
+    async def _cut(self):
+        """End what connections are left; a closed one ends in a later turn of the loop only."""
+        for transport in tuple(self.loop._transports.values()):
+            transport.abort()
+        await asyncio.sleep(0.1)
 
 
 class RefusedError(Exception):

@@ -150,7 +150,7 @@ class Operator:
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def stop(self):
         if self.process is not None and self.process.poll() is None:

@@ -4,8 +4,6 @@ import asyncio
 import time
 from contextlib import contextmanager
 
-from tests.integration.world_kit import KeptUp
-
 OUTAGE_SECONDS = 60
 BEFORE, AFTER = {"image": "engine:1"}, {"image": "engine:2"}
 
@@ -18,13 +16,11 @@ class SlowFaults:
 
     def __init__(self, silent, cut_off):
         self.silent, self.cut_off, self.back = silent, cut_off, None
-        self.process = silent.operator.process
         silent.serves(engine=BEFORE)
         cut_off.serves(engine=BEFORE)
         silent.proxy.hold()
         self.fell_silent, self.edited = time.monotonic(), silent.apply(engine=AFTER)
         cut_off.proxy.begin_outage()
-        self.kept = KeptUp(cut_off.operator)
         self.edited_cut_off = cut_off.apply(engine=AFTER)
         self.end = cut_off.proxy.begin(self._end())
 
@@ -37,7 +33,6 @@ class SlowFaults:
                 yield faults
             finally:
                 faults.end.cancel()
-                faults.kept.close()
 
     async def _end(self):
         await asyncio.sleep(OUTAGE_SECONDS)  # how long it lasts is what it is about

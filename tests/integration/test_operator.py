@@ -305,31 +305,3 @@ def test_an_object_that_was_deleted_and_made_again_gets_children_of_its_own(oper
     records = team.get("controllerrevisions", "--selector=moorage.dev/deployment=chat")["items"]
     assert [record["metadata"]["ownerReferences"][0]["uid"] for record in records] == [uid]
     assert not before & {child["metadata"]["uid"] for child in team.get(CHILDREN)["items"]}
-
-
-@pytest.mark.parametrize("last", range(1, 9))
-def test_killed_after_any_write_of_a_creation_it_converges(make_operator, team, proxy, last):
-    operator = make_operator()
-    team.eventually(operator.leads, bool)
-    proxy.after = lambda _: operator.process.kill() if len(proxy.writes) == last else None
-    team.apply(replicas=2)
-
-    def look():
-        team.kubelet.ready()
-        return operator.process.poll(), team.reason()
-
-    # With two replicas there is a budget, too, so six writes; as many more as there are phases that last.
-    died, _ = team.eventually(look, lambda seen: seen[0] == -9 or (len(proxy.writes) < last and seen[1] == "Serving"))
-    assert died == -9 or last > 6
-    proxy.after = None
-    operator.stop()
-    team.eventually(make_operator().leads, bool)
-    status = team.becomes("Serving")
-    assert status["revision"] == {"stable": 1}
-    assert named(team.children()) == [
-        ("ControllerRevision", "chat-r1"),
-        ("Deployment", "chat-r1"),
-        ("PodDisruptionBudget", "chat"),
-        ("Service", "chat"),
-    ]
-    assert team.get("service", "chat")["spec"]["selector"]["moorage.dev/revision"] == "1"

@@ -277,7 +277,7 @@ def test_killed_after_every_single_write_a_canary_still_comes_to_its_end(make_op
         over = ready(status) == reason and status["revision"] == {"stable": stable}
         return over and workloads == [f"chat-r{stable}"]
 
-    team.eventually(look, is_over)
+    team.eventually(look, is_over, 400)
     proxy.after = None
     assert len(operators) > 5
     assert len(operators) >= len(proxy.writes) - begun, "each of them wrote once"

@@ -34,14 +34,27 @@ class World:
 
     def __exit__(self, *_):
         try:
-            self.operator.stop()
+            self.stop()
         finally:
             self.proxy.close()
             self.api("DELETE", f"/api/v1/namespaces/{self.namespace}")
 
     def start(self):
         self.operator.start()
-        eventually(self.operator.leads, bool)
+        self.kept = KeptUp(self.operator)
+        eventually(self.operator.leads, bool, 240)
+
+    def stop(self, how=Operator.stop):
+        self.kept.close()
+        how(self.operator)
+
+    def died(self):
+        """How the operator ended, without the times when it could not renew its lease on a machine that is too busy."""
+        ends = list(self.kept.ends)
+        for _ in range(self.operator.log().count("could not renew")):
+            if LEAD_LOST in ends:
+                ends.remove(LEAD_LOST)
+        return ends
 
     def manifest(self, name, spec):
         metadata = {"name": name, "namespace": self.namespace}
@@ -124,4 +137,4 @@ def cpu_seconds(process):
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-KILLED = -signal.SIGKILL
+KILLED, LEAD_LOST = -signal.SIGKILL, 1

@@ -11,7 +11,7 @@ from e2e.next_version import ARCHIVE, HISTORY_LIMIT, archive, write_next
 from e2e.stack import SYSTEM_NAMESPACE
 
 SYSTEM = f"--namespace={SYSTEM_NAMESPACE}"
-PATIENCE = ("--wait", "--timeout=3m")
+PATIENCE = ("--wait", "--timeout=10m")
 
 
 @pytest.fixture(scope="module")

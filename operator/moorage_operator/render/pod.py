@@ -36,7 +36,7 @@ POD_SECURITY: Final = {
     "automountServiceAccountToken": False,
     # Variables named after other Services of the namespace could change how the engine behaves.
     "enableServiceLinks": False,
-    # The first process of a namespace ignores SIGTERM until it has a handler. In a namespace of its own a container that is
+    # The first process of a namespace ignores SIGTERM until it has a handler. In one of its own a container that is
     # told to end while it fetches, or while Python starts, would keep its accelerators for the whole grace period.
     "shareProcessNamespace": True,
     "securityContext": {

@@ -54,12 +54,13 @@ class Inventory:
 
     async def _read(self) -> Nodes:
         try:
-            listed = [one async for page in self._client.pages(NODES) for one in page]
             taken: dict[str, Amounts] = {}
             async for page in self._client.pages(ALL_PODS, fieldSelector=_PLACED):
                 for node, amounts in used(page).items():
                     taken[node] = added(taken.get(node, {}), amounts)
+            # Page by page: of thousands of nodes, each with the list of its images, little is kept.
+            there = [node async for page in self._client.pages(NODES) for node in nodes(page, taken)]
         except ClusterError as error:
             log.warning("cannot tell which nodes have free accelerators: %s", error)
             return Nodes(unknown="which nodes have some free could not be read; the operator's log has more")
-        return Nodes(nodes(listed, taken))
+        return Nodes(tuple(there))

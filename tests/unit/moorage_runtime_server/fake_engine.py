@@ -122,7 +122,7 @@ def main():
     parser.add_argument("--context-length", type=int, default=512)
     parser.add_argument("--max-running", type=int, default=4)
     parser.add_argument("--fail", default="")
-    parser.add_argument("--start-after", type=float, default=0.0)
+    parser.add_argument("--start-with", type=Path, help="the file that the engine waits for")
     parser.add_argument("--tokens-per-step", type=int, default=1)
     parser.add_argument("--bad-choice", type=int)
     parser.add_argument("--nonsense-on-cancel", action="store_true")
@@ -147,7 +147,8 @@ def serve(engine, options):
     if options.fail:
         engine.send(m.Failed(options.fail, "There is too little memory for this model: it needs 2 GiB and has 1."))
         return 1
-    time.sleep(options.start_after)
+    while options.start_with is not None and not options.start_with.exists():
+        time.sleep(0.02)
     engine.send(
         m.Started(
             "fake", 260, options.context_length, 4096, options.max_running, [options.eos], "float32", 1, "none", 0, 0.1

@@ -112,12 +112,11 @@ async def test_many_at_once_do_not_fill_the_memory(serve, announced):
 
 
 async def test_a_body_that_does_not_come_makes_room_for_the_next(serve):
-    server, body = serve("--body-seconds", "0.5"), body_of(MIB)
-    async with sender(server, body) as slow, sender(server, body) as next_:
-        await slow.send(body[:1000])
-        sending = asyncio.ensure_future(next_.send(body))
+    server, whole, other = serve("--body-seconds", "2"), body_of(MIB), body_of(70_000)
+    async with sender(server, whole, asking(whole)) as slow, sender(server, other) as next_:
+        await continues(slow)
+        await next_.send(other)
         assert await slow.status() == 408
-        assert slow.answer["error"]["message"] == "The request's body did not arrive within 0.5 s."
+        assert slow.answer["error"]["message"] == "The request's body did not arrive within 2 s."
         assert (slow.answer["error"]["code"], await slow.reader.read()) == ("body_timeout", b"")
         assert await next_.status() == 200
-        await sending

@@ -242,11 +242,13 @@ async def test_telemetry_and_readiness(echo):
     assert isinstance(telemetry["gpu"]["available"], bool)
 
 
-async def test_before_the_engine_is_ready(serve):
-    server = serve("--start-after", "3", wait=False)
+async def test_before_the_engine_is_ready(serve, tmp_path):
+    start = tmp_path / "start"
+    server = serve("--start-with", str(start), wait=False)
     status, body = await server.get("/readyz")
     assert (status, json.loads(body)["reason"]) == (503, "LoadingWeights")
     status, _, answer = await server.post("/v1/completions", completion("a"))
     assert (status, answer["error"]["code"]) == (503, "LoadingWeights")
     assert (await server.get("/healthz"))[0] == 200
+    start.touch()
     await server.until(server.ready)

@@ -10,7 +10,7 @@ from pathlib import Path
 from moorage_runtime.engine.plan import Limits, Sampled, StepPlan
 from moorage_runtime.group.links import Links
 from moorage_runtime.model import native
-from moorage_runtime.model.part import Parts
+from moorage_runtime.model.division import Division
 from moorage_runtime.model.settings import Settings
 
 
@@ -19,10 +19,10 @@ class Ranks:
 
     def __init__(self, folder: Path, ranks: int, *, threads: int = 1, over: str = "memory", **asked) -> None:
         """`over`: memory or sockets, for the exchanges; `asked`: as in `Settings`."""
-        self.parts = Parts.open(Settings(folder, 4, **asked), ranks)
-        self.config = self.parts.config
+        self.division = Division.open(Settings(folder, 4, **asked), ranks)
+        self.config = self.division.config
         self.links = links_of(ranks, over)
-        self.models = [self.parts.load(links, threads, lambda _done: None) for links in self.links]
+        self.models = [self.division.load(links, threads, lambda _done: None) for links in self.links]
         self._pool = ThreadPoolExecutor(ranks)
         weakref.finalize(self, close, self._pool, self.links)
 
@@ -60,14 +60,14 @@ def links_of(ranks: int, over: str, controls: list[tuple[int, ...]] | None = Non
     streams: list[list[socket.socket | None]] = [[None] * ranks for _ in range(ranks)]
     for one, other in combinations(range(ranks), 2):
         streams[one][other], streams[other][one] = socket.socketpair()
-    return [Links(rank, ranks, ranks, controls[rank], -1, tuple(streams[rank])) for rank in range(ranks)]
+    return [Links(rank, ranks, ranks, controls[rank], None, tuple(streams[rank])) for rank in range(ranks)]
 
 
 def close(pool: ThreadPoolExecutor | None, links: list[Links]) -> None:
     """Give back what `links_of` made."""
     if pool is not None:
         pool.shutdown()
-    if links[0].memory >= 0:
+    if links[0].memory is not None:
         os.close(links[0].memory)
     for each in links:
         for stream in each.streams:

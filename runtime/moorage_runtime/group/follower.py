@@ -1,12 +1,16 @@
 """A follower's side of a group: it comes to the leader, then does what it is told until the leader ends."""
 
+import contextlib
 import socket
 import time
-from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
-from moorage_runtime.group.links import Links, connect_all
+from moorage_runtime.engine.errors import StartError
+from moorage_runtime.group.errors import GroupError
+from moorage_runtime.group.links import Links, Look, Streams, connect_all
 from moorage_runtime.group.meeting import JOIN_SECONDS
 from moorage_runtime.group.messages import (
     FromFollower,
@@ -23,10 +27,10 @@ from moorage_runtime.group.messages import (
 )
 from moorage_runtime.group.place import Address
 from moorage_runtime.group.wire import MOST, Wire, WireError, listen, readable
-from moorage_runtime.model.errors import GroupError, StartError
 
 SILENCE_SECONDS = 30.0
 """A leader that computes nothing says so every few seconds."""
+_ATTEMPT_SECONDS = 5.0
 _RETRY_SECONDS = 0.5
 _LOOK_SECONDS = 1.0
 _LONGEST_LOOK = 2.0
@@ -37,58 +41,75 @@ class RefusedError(GroupError):
 
 
 class Follower:
-    """The stream to the leader."""
+    """The stream to the leader, who is told of an exception that leaves the `with`."""
 
-    def __init__(self, wire: Wire, links: Links) -> None:
+    def __init__(self, wire: Wire, hello: Hello, join: Join, listener: socket.socket | None = None) -> None:
         self._wire = wire
-        self.links = links
+        self._hello = hello
+        self._join = join
+        self._listener = listener
 
     @classmethod
     def join(
-        cls,
-        leader: Address,
-        hello: Hello,
-        *,
-        local_ranks: int = 1,
-        memory: int | None = None,
-        look: Callable[[], None] = lambda: None,
-        seconds: float = JOIN_SECONDS,
+        cls, leader: Address, hello: Hello, *, streams: bool, look: Look = lambda: None, seconds: float = JOIN_SECONDS
     ) -> "Follower":
         """Come to the leader, and wait with it for the others.
 
         Args:
             leader: Where it listens, or will.
             hello: Who this is.
-            local_ranks: Ranks that share this one's pod.
-            memory: File descriptor of the memory that all ranks share; None: they open streams.
+            streams: Whether the others will open streams to this one, or it to them.
             look: Called again and again while waiting; may raise.
-            seconds: How long to wait for the leader.
+            seconds: How long to wait for the leader, and then with it for the others.
 
         Raises:
             GroupError: it does not come, or does not take this rank.
         """
-        with listen(None, 0) as listener:
-            hello = msgspec.structs.replace(hello, port=listener.getsockname()[1])
+        with contextlib.ExitStack() as opened:
+            listener = opened.enter_context(listen(None, 0)) if streams else None
+            if listener is not None:
+                hello = msgspec.structs.replace(hello, port=listener.getsockname()[1])
             wire, join = _meet(leader, hello, look, seconds)
-            join = msgspec.structs.replace(join, peers=[(leader.host, join.peers[0][1]), *join.peers[1:]])
-            streams = () if memory is not None or join.port else connect_all(hello.rank, join, listener)
-        links = Links(
-            rank=hello.rank,
-            ranks=hello.ranks,
-            local_ranks=local_ranks,
-            controls=(wire.fileno(), *[-1] * (hello.ranks - 1)),
-            memory=-1 if memory is None else memory,
-            streams=streams,
-            meeting=(leader.host, join.port),
-        )
-        return cls(wire, links)
+            opened.pop_all()
+        # The others know the leader by the address that each of them has found it by.
+        join = msgspec.structs.replace(join, peers=[(leader.host, join.peers[0][1]), *join.peers[1:]])
+        return cls(wire, hello, join, listener)
 
-    def fileno(self) -> int:
-        """For `poll`."""
-        return self._wire.fileno()
+    def links(self, look: Look, *, local_ranks: int = 1, memory: int | None = None) -> Links:
+        """What exchanges go through.
+
+        Args:
+            look: Called again and again while the others are connected to; may raise.
+            local_ranks: Ranks that share this one's pod.
+            memory: File descriptor of the memory that all ranks share.
+
+        Raises:
+            GroupError: one cannot be reached, or is gone.
+        """
+
+        def look_at_all() -> None:
+            look()
+            message = self._poll()
+            if message is not None:
+                raise GroupError(f"rank 0 has ended: {message.reason}" if isinstance(message, Stop) else _odd(message))
+
+        rank = self._hello.rank
+        streams: Streams = ()
+        if self._listener is not None:
+            streams = connect_all(rank, self._join, self._listener, look_at_all)
+            self._listener.close()
+        return Links(
+            rank=rank,
+            ranks=self._hello.ranks,
+            local_ranks=local_ranks,
+            controls=(self._wire.fileno(), *[-1] * (self._hello.ranks - 1)),
+            memory=memory,
+            streams=streams,
+            meeting=(self._join.peers[0][0], self._join.port),
+        )
 
     def send(self, message: FromFollower) -> None:
-        """Answer.
+        """Say something.
 
         Raises:
             GroupError: the leader is gone.
@@ -98,7 +119,7 @@ class Follower:
         except WireError as error:
             raise GroupError(f"rank 0 is gone ({error})") from error
 
-    def next(self, look: Callable[[], None], *, expects: bool) -> FromLeader:
+    def next(self, look: Look, *, expects: bool) -> FromLeader:
         """What to do next; pings are answered here.
 
         Args:
@@ -126,23 +147,27 @@ class Follower:
 
     def last_words(self, seconds: float) -> Stop | None:
         """What the leader said when it ended the group, if it has."""
-        try:
-            frame = self._wire.receive(seconds)
-            message = None if frame is None else decode_leader(frame)
-        except (WireError, msgspec.DecodeError):
-            return None
-        return message if isinstance(message, Stop) else None
+        deadline = time.monotonic() + seconds
+        with contextlib.suppress(WireError, msgspec.DecodeError):
+            while (frame := self._wire.receive(deadline - time.monotonic())) is not None:
+                if isinstance(message := decode_leader(frame), Stop):
+                    return message
+        return None
 
-    def say_why(self, error: StartError) -> None:
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         """Tell the leader why this rank ends; a leader that is gone need not know."""
-        try:
-            self._wire.send(encode(Problem(error.reason, str(error))))
-        except WireError:
-            return
-
-    def close(self) -> None:
-        """End the stream."""
+        with contextlib.suppress(WireError):
+            if isinstance(error, StartError):
+                self._wire.send(encode(Problem(error.reason, str(error))))
+            elif isinstance(error, Exception):
+                self._wire.send(encode(Problem("EngineFailed", f"{type(error).__name__}: {error}")))
         self._wire.close()
+        if self._listener is not None:
+            self._listener.close()
 
     def _poll(self) -> FromLeader | None:
         try:
@@ -154,12 +179,12 @@ class Follower:
             raise GroupError(f"rank 0 sent what is none of its messages: {error}") from error
 
 
-def _meet(leader: Address, hello: Hello, look: Callable[[], None], seconds: float) -> tuple[Wire, Join]:
+def _meet(leader: Address, hello: Hello, look: Look, seconds: float) -> tuple[Wire, Join]:
     """Ask until the leader answers: it may start later, or again."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return _ask(leader, hello, look)
+            return _ask(leader, hello, look, seconds)
         except (OSError, WireError, msgspec.DecodeError) as error:
             if time.monotonic() > deadline:
                 raise GroupError(f"rank 0 was not met at {leader} within {seconds:.0f} s: {error}") from error
@@ -167,25 +192,34 @@ def _meet(leader: Address, hello: Hello, look: Callable[[], None], seconds: floa
         time.sleep(_RETRY_SECONDS)
 
 
-def _ask(leader: Address, hello: Hello, look: Callable[[], None]) -> tuple[Wire, Join]:
-    wire = Wire(socket.create_connection((leader.host, leader.port), SILENCE_SECONDS))
+def _ask(leader: Address, hello: Hello, look: Look, seconds: float) -> tuple[Wire, Join]:
+    wire = Wire(socket.create_connection((leader.host, leader.port), _ATTEMPT_SECONDS))
     try:
         wire.most = MOST
         wire.send(encode(hello))
-        return wire, _answer(wire, hello.rank, look)
+        # A leader that waits for the others gives up after as long, and says so: this one waits longer.
+        return wire, _answer(wire, hello.rank, look, time.monotonic() + seconds + SILENCE_SECONDS)
     except BaseException:
         wire.close()
         raise
 
 
-def _answer(wire: Wire, rank: int, look: Callable[[], None]) -> Join:
+def _answer(wire: Wire, rank: int, look: Look, deadline: float) -> Join:
     while (frame := wire.receive(_LOOK_SECONDS)) is None:
         look()
+        if time.monotonic() > deadline:
+            raise GroupError(f"rank 0 has taken rank {rank} and then said nothing more")
     answer = decode_leader(frame)
+    if isinstance(answer, Refused) and answer.again:
+        raise WireError(f"it does not take rank {rank} yet: {answer.reason}")
     if isinstance(answer, Refused):
         raise RefusedError(f"rank 0 does not take rank {rank}: {answer.reason}")
     if isinstance(answer, Stop):
         raise GroupError(f"rank 0 has ended: {answer.reason}")
     if not isinstance(answer, Join):
-        raise WireError(f"rank 0 said {type(answer).__name__} instead of Join")
+        raise WireError(_odd(answer))
     return answer
+
+
+def _odd(message: FromLeader) -> str:
+    return f"rank 0 said {type(message).__name__} where it has no place"

@@ -7,13 +7,15 @@ The life of a follower's stream::
     (Probe | Run | Step | Measure -> Memory | Ping -> Pong)*
     Stop
 
-A follower that cannot go on says `Problem` and ends. Exchanges of numbers within a step go another way (`links`):
-nothing here is sent while a step is computed.
+A follower that cannot go on says `Problem` and ends; one whose pod was told to end says `Leaving`, and computes on
+until the leader has finished what runs. Exchanges of numbers within a step go another way (`links`): nothing here is
+sent while a step is computed.
 """
 
 import msgspec
 
 from moorage_runtime.engine.messages import FailureReason
+from moorage_runtime.group.fingerprint import Fingerprint
 
 PROTOCOL = 1
 
@@ -24,18 +26,21 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="moorage-rank"):
     protocol: int
     ranks: int
     rank: int
-    model: str
-    """See `moorage_runtime.group.fingerprint`."""
+    model: Fingerprint
     computing: str
-    """Options that all ranks must share, in words."""
+    """What all ranks must share, in words: who computes, in which type, and what is rounded."""
     port: int
-    """Where it takes streams of ranks above it."""
+    """Where it takes streams of ranks above it; 0: nowhere."""
+    because: str = ""
+    """Why it computes like that, where nobody asked for it."""
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
     """It is not taken."""
 
     reason: str
+    again: bool = False
+    """Whether it may be later on."""
 
 
 class Join(msgspec.Struct, frozen=True, array_like=True, tag="join"):
@@ -116,6 +121,10 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag="pong"):
     """Yes."""
 
 
+class Leaving(msgspec.Struct, frozen=True, array_like=True, tag="leaving"):
+    """This rank's pod was told to end."""
+
+
 class Problem(msgspec.Struct, frozen=True, array_like=True, tag="problem"):
     """Why a follower ends."""
 
@@ -131,7 +140,7 @@ class Stop(msgspec.Struct, frozen=True, array_like=True, tag="stop"):
 
 
 FromLeader = Refused | Join | Probe | Run | Step | Measure | Ping | Stop
-FromFollower = Hello | Loaded | Memory | Pong | Problem
+FromFollower = Hello | Loaded | Memory | Pong | Leaving | Problem
 
 encode = msgspec.msgpack.Encoder().encode
 decode_leader = msgspec.msgpack.Decoder(FromLeader).decode

@@ -79,17 +79,22 @@ def place_of(
         PlaceError: these do not go together.
     """
     pods = _number(environment, "LWS_GROUP_SIZE", 1) if pods is None else pods
+    if pods == 1 and not (rank is None and leader is None):
+        raise PlaceError(
+            "--rank and --leader-address are for ranks in several pods; say how many of both there are "
+            "(--tensor-parallel, --pods)"
+        )
     if pods < 1 or ranks % pods:
         raise PlaceError(f"{_counted(ranks, 'rank')} cannot be divided equally between {_counted(pods, 'pod')}")
     if ranks == 1:
         return None
     local = ranks // pods
-    first = _number(environment, "LWS_WORKER_INDEX", 0) * local if rank is None and pods > 1 else rank or 0
+    if pods == 1:
+        return Place(ranks, 0, ranks, Address(LOOPBACK, 0))
+    first = _number(environment, "LWS_WORKER_INDEX", 0) * local if rank is None else rank
     if first not in range(0, ranks, local):
         firsts = ", ".join(map(str, range(0, ranks, local)))
         raise PlaceError(f"rank {first} is not the first one of a pod: with {local} in each those are {firsts}")
-    if pods == 1:
-        return Place(ranks, 0, ranks, Address(LOOPBACK, 0))
     leader = leader or environment.get("LWS_LEADER_ADDRESS")
     if not leader:
         raise PlaceError("ranks in several pods need the leader's address: --leader-address, or LWS_LEADER_ADDRESS")

@@ -41,18 +41,19 @@ class Wire:
     def host(self) -> str:
         """The other end's."""
         try:
-            return str(self._socket.getpeername()[0])
+            # An IPv4 address as a listener for both kinds sees it is one that a machine without IPv6 cannot call.
+            return str(self._socket.getpeername()[0]).removeprefix("::ffff:")
         except OSError as error:
             raise WireError(f"the stream has ended ({error.strerror})") from error
 
-    def send(self, frame: bytes) -> None:
-        """Send one frame.
+    def send(self, frame: bytes, seconds: float = SEND_SECONDS) -> None:
+        """Send one frame, which is waited for so long at most.
 
         Raises:
             WireError: the stream has ended, or nobody takes it in time.
         """
         try:
-            self._socket.settimeout(SEND_SECONDS)
+            self._socket.settimeout(seconds)
             self._socket.sendall(_LENGTH.pack(len(frame)) + frame)
             self._socket.settimeout(0)
         except OSError as error:
@@ -84,6 +85,16 @@ class Wire:
             if left <= 0 or not readable([self], left):
                 return self.poll()
         return frame
+
+    def detach(self) -> socket.socket:
+        """The stream itself, for something else than frames.
+
+        Raises:
+            WireError: the other end has begun with that already.
+        """
+        if self._buffer:
+            raise WireError("more has come than was to come")
+        return self._socket
 
     def close(self) -> None:
         """End the stream."""

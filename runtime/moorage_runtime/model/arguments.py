@@ -1,7 +1,6 @@
 """The command line of an engine's process, and of the processes of further ranks that it starts."""
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,12 +9,12 @@ from typing import Any, get_args
 
 from moorage_runtime.engine import policy
 from moorage_runtime.group.place import Address, Place
+from moorage_runtime.group.siblings import Siblings
 from moorage_runtime.model.device import Device
 from moorage_runtime.model.quantized import Quantization
 from moorage_runtime.model.settings import Settings
 
 MODULE = "moorage_runtime.model.process"
-Sibling = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +45,21 @@ def parse(argv: list[str] | None) -> Asked:
     return Asked(settings, given["socket"], rank, place, given["memory_fd"], given)
 
 
-def start_siblings(asked: Asked, first: int, leader: Address, memory: int | None) -> list[Sibling]:
-    """The processes of this pod's other ranks. They end with this one."""
+def start_siblings(siblings: Siblings, asked: Asked, first: int, leader: Address, memory: int | None) -> None:
+    """Start the processes of this pod's other ranks. They end with this one.
+
+    Args:
+        siblings: Where they are kept.
+        asked: The command line of this process, of which theirs is made.
+        first: The rank of this process.
+        leader: Where they find rank 0.
+        memory: File descriptor of the memory that all ranks share.
+    """
     assert asked.place is not None  # noqa: S101 - for the type checker: only groups have siblings
     own = {"socket": None, "leader_address": leader, "memory_fd": memory}
-    kept = [] if memory is None else [memory]
-    siblings = []
     for rank in range(first + 1, first + asked.place.local_ranks):
         command = [sys.executable, "-m", MODULE, *_words({**asked.given, **own, "rank": rank})]
-        siblings.append(subprocess.Popen(command, pass_fds=kept))  # noqa: S603 - our own module
-    return siblings
+        siblings.start(rank, command, [] if memory is None else [memory])
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

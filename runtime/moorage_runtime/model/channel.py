@@ -1,13 +1,13 @@
 """The engine's end of the socket between it and the API process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
 import zmq
 
+from moorage_runtime.engine.errors import StartError
 from moorage_runtime.engine.messages import Command, Event, Failed, decode_commands, encode_events
-from moorage_runtime.model.errors import StartError
 
 _LINGER_MS = 2000
 _QUIET_MS = 250
@@ -22,14 +22,24 @@ class Channel:
         self._socket = self._context.socket(zmq.PAIR)
         self._socket.linger = _LINGER_MS
         self._socket.connect(address)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+
+    def watch(self, descriptors: Iterable[int]) -> None:
+        """File descriptors that end a wait for commands, too, when there is something to read."""
+        for descriptor in descriptors:
+            self._poller.register(descriptor, zmq.POLLIN)
 
     def send(self, event: Event) -> None:
         """One frame; waits while the other end has too many unread."""
         self._socket.send(encode_events([event]))
 
     def receive(self, *, wait: bool, tend: Callable[[], None] | None = None) -> list[Command]:
-        """Everything that has arrived; with `wait`, at least one frame, until which `tend` is called every second."""
-        while wait and tend is not None and not self._socket.poll(_TEND_MS):
+        """Everything that has arrived; with `wait`, at least one frame.
+
+        Until then `tend` is called every second, and when something is to be read of what is watched.
+        """
+        while wait and tend is not None and not self._has_arrived():
             tend()
         commands: list[Command] = decode_commands(self._socket.recv()) if wait else []
         while self._socket.poll(0):
@@ -52,3 +62,6 @@ class Channel:
             self.send(Failed("EngineFailed", f"{type(error).__name__}: {error}"))
         self._socket.close()
         self._context.term()
+
+    def _has_arrived(self) -> bool:
+        return any(found is self._socket for found, _ in self._poller.poll(_TEND_MS))

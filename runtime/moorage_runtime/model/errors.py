@@ -1,12 +1,6 @@
-"""Why an engine does not start, or ends: each error is one of the protocol's reasons and a sentence for people."""
+"""Why a model is not computed; see `moorage_runtime.engine.errors`."""
 
-from moorage_runtime.engine.messages import FailureReason
-
-
-class StartError(Exception):
-    """The engine cannot start, and nothing but another resource or another model will change that."""
-
-    reason: FailureReason = "EngineFailed"
+from moorage_runtime.engine.errors import StartError
 
 
 class UnsupportedModelError(StartError):
@@ -21,13 +15,5 @@ class InsufficientMemoryError(StartError):
     reason = "InsufficientMemory"
 
 
-class ExchangeError(Exception):
-    """A rank did not come to an exchange with the others, within a step."""
-
-
-class GroupError(StartError):
-    """The ranks of a group are not all there, or no longer: in the words of one of them, or as it is seen."""
-
-    def __init__(self, message: str, reason: FailureReason = "EngineFailed") -> None:
-        super().__init__(message)
-        self.reason = reason
+class ExchangeError(StartError):
+    """A rank did not come to an exchange with the others, or to the meeting before the first one."""

@@ -4,15 +4,21 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from moorage_runtime import resources
 from moorage_runtime.group.messages import Memory
 from moorage_runtime.model.loaded import KVBudget
 from moorage_runtime.model.memory import MemoryBudget
 
 
 def memory_of(budget: KVBudget, rank: int, local_ranks: int) -> Memory:
-    """What a rank tells the leader. Ranks of one pod share its memory; a GPU is its rank's alone."""
+    """What a rank tells the leader.
+
+    Ranks of one pod share its memory; a GPU is its rank's alone. What the ranks have in common, the slots of their
+    exchanges, is in all of them: the first rank of the pod tells of it.
+    """
     if isinstance(budget, MemoryBudget):
-        return Memory(f"pod {rank // local_ranks}", budget.limit, budget.engine, budget.block)
+        common = resources.shared_bytes() if rank % local_ranks else 0
+        return Memory(f"pod {rank // local_ranks}", budget.limit, budget.engine - common, budget.block)
     from moorage_runtime.model.torch_path.gpu import GpuBudget  # noqa: PLC0415 - torch takes seconds to load
 
     if not isinstance(budget, GpuBudget):

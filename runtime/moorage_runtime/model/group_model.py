@@ -63,5 +63,7 @@ class GroupRunner:
         self._leader.tell(Step(**arrays.to_bytes()))
         try:
             return self._own.compute(plan, arrays)
-        except (KernelsError, ExchangeError) as error:
+        except KernelsError as error:
             raise self._leader.broken(str(error)) from error
+        except ExchangeError as error:
+            raise self._leader.broken(str(error), vague=True) from error

@@ -15,6 +15,8 @@ EXCHANGE_SECONDS = 30
 """How long a rank waits for the others within a step."""
 MOST_ROWS = 4096
 """Rows of a step at most."""
+_VECTOR = 16
+"""Numbers to multiples of which the kernels pad a row (`padded` in `model.h`)."""
 _SPIN_NS = 200_000
 """How long a rank that waits keeps its processor: most exchanges are over by then."""
 
@@ -30,13 +32,14 @@ class NativeGroup:
 def group_of(links: Links, whole: ModelConfig, shares: Sequence[Share], threads: int) -> NativeGroup:
     """What a rank of that group computes with, `threads` threads each."""
     spins = threads * links.local_ranks <= resources.compute_threads()
+    row = -(-whole.hidden_size // _VECTOR) * _VECTOR
     options = GroupOptions(
         rank=links.rank,
         ranks=links.ranks,
-        capacity=max(MOST_ROWS * (whole.hidden_size + 16), shares[0].vocabulary.size, 2 * MOST_RUNNING),
+        capacity=max(MOST_ROWS * row, shares[0].vocabulary.size, 2 * MOST_RUNNING),
         timeout_ns=EXCHANGE_SECONDS * 10**9,
         spin_ns=_SPIN_NS if spins else 0,
-        memory=links.memory,
+        memory=-1 if links.memory is None else links.memory,
         sockets=_integers([-1 if stream is None else stream.fileno() for stream in links.streams]),
         controls=_integers(links.controls),
     )

@@ -22,12 +22,13 @@ from contextlib import nullcontext
 import msgspec
 
 from moorage_runtime.engine.core import Engine
-from moorage_runtime.engine.messages import Cancel, Command, Shutdown, Stats, Step, Submit
+from moorage_runtime.engine.errors import StartError
+from moorage_runtime.engine.messages import Cancel, Command, FollowerLeaves, Shutdown, Stats, Step, Submit
 from moorage_runtime.group.leader import Leader
 from moorage_runtime.group.place import Place
+from moorage_runtime.group.siblings import Siblings
 from moorage_runtime.model.arguments import Asked, parse, start_siblings
 from moorage_runtime.model.channel import Channel
-from moorage_runtime.model.errors import StartError
 from moorage_runtime.model.rank_process import RankProcess
 from moorage_runtime.model.start import start
 
@@ -53,13 +54,18 @@ class Rate:
 
 
 def serve(engine: Engine, channel: Channel, tend: Callable[[], None] | None = None) -> None:
-    """Commands in, a step, its outputs out, until told to stop; `tend` is called every second while there are none."""
+    """Commands in, a step, its outputs out, until told to stop.
+
+    Between steps `tend` is called, and while there is nothing to compute every second.
+    """
     rate = Rate()
     stopping = False
     while engine.has_work or not stopping:
         for command in channel.receive(wait=not engine.has_work, tend=tend):
             stopping |= _obey(engine, command)
         if engine.has_work:
+            if tend is not None:
+                tend()
             channel.send(_step(engine, rate))
             if not engine.has_work and (stopping or channel.is_quiet()):
                 engine.check()
@@ -119,13 +125,14 @@ def main(argv: list[str] | None = None) -> None:
     _die_with_parent()
     asked = parse(argv)
     try:
-        with Channel(asked.socket) if asked.socket else nullcontext() as channel:
+        # Siblings are waited for last: who waits for answers is told before that.
+        with Siblings() as siblings, Channel(asked.socket) if asked.socket else nullcontext() as channel:
             if asked.place is not None and asked.rank > 0:
-                RankProcess(asked, asked.place, channel).run()
+                RankProcess(asked, asked.place, channel, siblings).run()
             elif channel is None:
                 raise SystemExit("rank 0 needs --socket")
             elif asked.place is not None:
-                _lead(asked, asked.place, channel)
+                _lead(asked, asked.place, channel, siblings)
             else:
                 engine, started = start(asked.settings, channel.send)
                 channel.send(started)
@@ -136,13 +143,18 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(1) from None
 
 
-def _lead(asked: Asked, place: Place, channel: Channel) -> None:
-    with Leader(place) as leader:
-        memory = leader.memory if place.in_one_pod else None
-        leader.started(start_siblings(asked, 0, leader.address, memory))
+def _lead(asked: Asked, place: Place, channel: Channel, siblings: Siblings) -> None:
+    with Leader(place, siblings) as leader:
+        start_siblings(siblings, asked, 0, leader.address, leader.memory)
         engine, started = start(asked.settings, channel.send, leader)
         channel.send(started)
-        serve(engine, channel, leader.tend)
+        channel.watch(leader.filenos())
+
+        def tend() -> None:
+            for rank in leader.tend():
+                channel.send(FollowerLeaves(rank))
+
+        serve(engine, channel, tend)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,24 @@
 """A rank of a group that does not lead: it loads its part, and computes what the leader says until that ends."""
 
 import gc
+from contextlib import ExitStack
+from functools import partial
 
-from moorage_runtime.engine.messages import Joined, Loading, LoadingPhase, Shutdown
+from moorage_runtime.engine.messages import Joined, Leave, Loading, LoadingPhase, Shutdown
 from moorage_runtime.engine.plan import Limits
+from moorage_runtime.group.errors import GroupError
 from moorage_runtime.group.follower import Follower
-from moorage_runtime.group.messages import Loaded, Measure, Probe, Run, Step, Stop
+from moorage_runtime.group.messages import Leaving, Loaded, Measure, Probe, Run, Step, Stop
 from moorage_runtime.group.place import Place
+from moorage_runtime.group.siblings import Siblings
 from moorage_runtime.kernels.library import KernelsError
 from moorage_runtime.model import allocator
-from moorage_runtime.model.arguments import Asked, Sibling, start_siblings
+from moorage_runtime.model.arguments import Asked, start_siblings
 from moorage_runtime.model.channel import Channel
-from moorage_runtime.model.errors import ExchangeError, GroupError, StartError
+from moorage_runtime.model.division import Division
+from moorage_runtime.model.errors import ExchangeError
 from moorage_runtime.model.group_memory import memory_of
 from moorage_runtime.model.loaded import PartModel, PartRunner
-from moorage_runtime.model.part import Parts
 from moorage_runtime.model.start import threads_of
 from moorage_runtime.model.step_arrays import StepArrays
 
@@ -24,11 +28,11 @@ _LAST_WORDS_SECONDS = 1.0
 class RankProcess:
     """Its life. `channel` is that of the first rank of a pod, whose API process wants to know how it does."""
 
-    def __init__(self, asked: Asked, place: Place, channel: Channel | None) -> None:
+    def __init__(self, asked: Asked, place: Place, channel: Channel | None, siblings: Siblings) -> None:
         self._asked = asked
         self._place = place
         self._channel = channel
-        self._siblings: list[Sibling] = []
+        self._siblings = siblings
 
     def run(self) -> None:
         """Until the leader says that it is over.
@@ -37,36 +41,35 @@ class RankProcess:
             StartError: this rank cannot take part, or the group is broken.
         """
         allocator.keep_memory()
-        parts = Parts.open(self._asked.settings, self._place.ranks)
-        if self._channel is not None:
-            self._siblings = start_siblings(self._asked, self._asked.rank, self._place.leader, memory=None)
-            self._say("WaitingForRanks", f"rank {self._asked.rank} looks for rank 0 at {self._place.leader}")
-        hello = parts.hello(self._asked.rank)
-        follower = Follower.join(
-            self._place.leader,
-            hello,
-            local_ranks=self._place.local_ranks,
-            memory=self._asked.memory,
-            look=self._look,
-        )
-        try:
-            self._follow(parts, follower)
-        except StartError as error:
-            follower.say_why(error)
-            raise
-        finally:
-            follower.close()
+        with ExitStack() as group:
+            follower, model = self._join(group)
+            allocator.trim()
+            follower.send(Loaded(model.weight_bytes))
+            self._follow(follower, model)
 
-    def _follow(self, parts: Parts, follower: Follower) -> None:
-        threads = threads_of(self._asked.settings, self._place)
+    def _join(self, group: ExitStack) -> tuple[Follower, PartModel]:
+        """Meet the others and load: the division, and with it the mapped files, ends with this frame."""
+        division = Division.open(self._asked.settings, self._place.ranks, self._place.local_ranks)
+        if division.because:
+            self._say("LoadingWeights", f"computing with torch: {division.because}")
+        if self._channel is not None:
+            start_siblings(self._siblings, self._asked, self._asked.rank, self._place.leader, memory=None)
+        self._say("WaitingForRanks", f"rank {self._asked.rank} looks for rank 0 at {self._place.leader}")
+        streams = self._asked.memory is None and not division.by_torch
+        hello = division.hello(self._asked.rank)
+        follower = group.enter_context(Follower.join(self._place.leader, hello, streams=streams, look=self._look))
+        look = partial(self._look, follower)
+        links = follower.links(look, local_ranks=self._place.local_ranks, memory=self._asked.memory)
         self._say("LoadingWeights", "loading weights")
-        model = parts.load(follower.links, threads, lambda _done: None)
-        allocator.trim()
-        follower.send(Loaded(model.weight_bytes))
+        threads = threads_of(self._asked.settings, self._place)
+        return follower, division.load(links, threads, lambda _done: look())
+
+    def _follow(self, follower: Follower, model: PartModel) -> None:
         self._say("WarmingUp", "waiting for the leader")
+        look = partial(self._look, follower)
         runner: PartRunner | None = None
         computes = False
-        while not isinstance(message := follower.next(self._look, expects=computes), Stop):
+        while not isinstance(message := follower.next(look, expects=computes), Stop):
             match message:
                 case Probe() | Run():
                     runner = None  # its memory is free before the next one takes its own
@@ -85,9 +88,7 @@ class RankProcess:
             return model.probe(message.blocks, message.layers)
         gc.collect()
         gc.freeze()  # as the leader does: no collection need visit what lives as long as the process
-        if self._channel is not None:
-            self._channel.send(Joined(self._asked.rank, self._place.ranks))
-        return model.runner(
+        runner = model.runner(
             Limits(
                 context_length=message.context_length,
                 vocab_size=message.vocab_size,
@@ -96,22 +97,29 @@ class RankProcess:
                 token_budget=message.token_budget,
             )
         )
+        if self._channel is not None:
+            self._channel.send(Joined(self._asked.rank, self._place.ranks))
+        return runner
 
     def _say(self, phase: LoadingPhase, message: str) -> None:
         if self._channel is not None:
             self._channel.send(Loading(phase, 0.0, message))
 
-    def _look(self) -> None:
-        """End when this pod is told to and does not want to wait for the leader, or when another rank of it has ended.
+    def _look(self, follower: Follower | None = None) -> None:
+        """Notice what happens in this pod while something else is waited for.
 
         Raises:
-            GroupError: one has.
+            GroupError: another rank of it has ended, or the leader is gone.
+            SystemExit: it was told to end, and does not wait for the leader.
         """
-        for rank, sibling in enumerate(self._siblings, self._asked.rank + 1):
-            if code := sibling.poll():
+        for rank, code in self._siblings.ended().items():
+            if code:  # 0: the leader has said that it is over, and this rank hears it presently
                 raise GroupError(f"rank {rank} ended with exit code {code}")
-        if self._channel is not None and any(isinstance(each, Shutdown) for each in self._channel.receive(wait=False)):
-            raise SystemExit(0)
+        for command in () if self._channel is None else self._channel.receive(wait=False):
+            if isinstance(command, Shutdown):
+                raise SystemExit(0)
+            if isinstance(command, Leave) and follower is not None:
+                follower.send(Leaving())
 
 
 def _compute(runner: PartRunner | None, step: Step, follower: Follower) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from moorage_runtime import resources
 from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
 from moorage_runtime.engine.core import Engine
+from moorage_runtime.engine.errors import StartError
 from moorage_runtime.engine.messages import Loading, LoadingPhase, SamplingParams, Started, Submit
 from moorage_runtime.engine.plan import Limits
 from moorage_runtime.group.leader import Leader
@@ -15,11 +16,11 @@ from moorage_runtime.model import allocator, native
 from moorage_runtime.model.checkpoint import Checkpoint, open_checkpoint
 from moorage_runtime.model.config import ModelConfig
 from moorage_runtime.model.device import Device, device_of
-from moorage_runtime.model.errors import InsufficientMemoryError, StartError
+from moorage_runtime.model.division import Division
+from moorage_runtime.model.errors import ExchangeError, InsufficientMemoryError
 from moorage_runtime.model.group_model import GroupModel
 from moorage_runtime.model.loaded import LoadedModel
 from moorage_runtime.model.measure import largest_step, token_budget
-from moorage_runtime.model.part import Parts
 from moorage_runtime.model.settings import Settings
 
 Report = Callable[[Loading], None]
@@ -81,13 +82,23 @@ def _load(settings: Settings, threads: int, report: Report) -> LoadedModel:
 
 def _load_part(settings: Settings, threads: int, report: Report, leader: Leader) -> LoadedModel:
     """The first rank's part, while the others load theirs."""
-    parts = Parts.open(settings, leader.place.ranks)
+    division = Division.open(settings, leader.place.ranks, leader.place.local_ranks)
+    if division.because:
+        _say(report, "LoadingWeights", 0.0, f"computing with torch: {division.because}")
     links = leader.gather(
-        parts.hello(rank=0), lambda who: _say(report, "WaitingForRanks", 0.0, who), torch=parts.by_torch
+        division.hello(rank=0), lambda who: _say(report, "WaitingForRanks", 0.0, who), torch=division.by_torch
     )
-    own = parts.load(links, threads, lambda done: _say(report, "LoadingWeights", done, "loading weights"))
+
+    def progress(done: float) -> None:
+        leader.look()
+        _say(report, "LoadingWeights", done, "loading weights")
+
+    try:
+        own = division.load(links, threads, progress)
+    except ExchangeError as error:
+        raise leader.broken(str(error), vague=True) from error
     _say(report, "LoadingWeights", 1.0, "waiting for the other ranks' weights")
-    return GroupModel(own, parts.config, leader)
+    return GroupModel(own, division.config, leader)
 
 
 def _load_with_torch(

@@ -15,6 +15,18 @@ _NUMBER = "i"
 
 
 @dataclass(frozen=True, slots=True)
+class ToldChunk(Chunk):
+    """A chunk of a sequence whose past only the rank that plans knows: `sequence` has no tokens at all."""
+
+    told: list[int]
+
+    @property
+    def tokens(self) -> list[int]:
+        """See `Chunk`."""
+        return self.told
+
+
+@dataclass(frozen=True, slots=True)
 class StepArrays:
     """See `moorage::StepInput` in `kernels/src/session.h`."""
 
@@ -62,13 +74,13 @@ class StepArrays:
         """Each array in this machine's order of bytes."""
         return {field.name: getattr(self, field.name).tobytes() for field in fields(self)}
 
-    def chunks(self) -> tuple[Chunk, ...]:
-        """The chunks again, of sequences that know only what is computed now."""
+    def chunks(self) -> tuple[ToldChunk, ...]:
+        """The chunks again."""
         samples, row, made = set(self.samples), 0, []
         for index, (start, count, offset) in enumerate(zip(self.starts, self.counts, self.offsets, strict=True)):
             sequence = Sequence(
                 id=str(index),
-                tokens=[0] * start + self.tokens[row : row + count].tolist(),
+                tokens=[],
                 prompt_length=0,
                 max_length=0,
                 sampling=SamplingParams(),
@@ -76,8 +88,9 @@ class StepArrays:
                 order=(0, 0),
                 blocks=self.tables[offset : offset + blocks_for(start + count)].tolist(),
             )
+            told = self.tokens[row : row + count].tolist()
             row += count
-            made.append(Chunk(sequence, start, count, samples=row - 1 in samples))
+            made.append(ToldChunk(sequence, start, count, samples=row - 1 in samples, told=told))
         return tuple(made)
 
     def input(self, best: "array[int]") -> StepInput:

@@ -14,7 +14,7 @@ from moorage_runtime.engine.plan import Limits, StepPlan
 from moorage_runtime.kernels.library import KernelsError
 from moorage_runtime.model import native, native_group
 from moorage_runtime.model.checkpoint import open_checkpoint
-from moorage_runtime.model.part import Parts
+from moorage_runtime.model.division import Division
 from moorage_runtime.model.settings import Settings
 from tests.ranks import Ranks, close, links_of
 
@@ -111,7 +111,7 @@ def test_every_rank_has_the_same_numbers_between_layers(kit, group, tmp_path):
     chunks = tuple(feed.whole(index) for index in range(len(LENGTHS)))
     runner.execute(StepPlan(chunks, ()))
     rows = runner._session.logits[: len(chunks)]
-    for rank, share in enumerate(runner.ranks.parts.shares):
+    for rank, share in enumerate(runner.ranks.division.shares):
         part = runner.runners[rank]._session.logits[: len(chunks), : share.vocabulary.size]
         assert np.array_equal(rows[:, share.vocabulary.first : share.vocabulary.end], part)
 
@@ -121,7 +121,7 @@ def test_only_rows_that_are_drawn_from_are_gathered(kit, group, tmp_path):
     feed = kit.Feed([9, 20, 30])
     feed.sequences[1].sampling = DRAWN
     runner.execute(StepPlan(tuple(feed.whole(index) for index in range(3)), ()))
-    end = runner.ranks.parts.shares[0].vocabulary.end
+    end = runner.ranks.division.shares[0].vocabulary.end
     beyond = runner._session.logits[:3, end:]
     assert [bool(row.any()) for row in beyond] == [False, True, False]
 
@@ -133,7 +133,7 @@ def test_greedy_tokens_are_the_best_of_all_parts_and_the_lowest_of_equal_ones(ki
 
     folder = kit.write_model(tmp_path, "mistral", spoil=same_rows)
     one, several = alone_on(folder, "float32"), group(folder, 3, dtype="float32")
-    assert several.ranks.parts.shares[0].vocabulary.end <= 200
+    assert several.ranks.division.shares[0].vocabulary.end <= 200
     seen = set()
     for seed in range(30):
         feed = kit.Feed([3 + seed], seed)
@@ -145,7 +145,7 @@ def test_greedy_tokens_are_the_best_of_all_parts_and_the_lowest_of_equal_ones(ki
             seen.add(found.token_id)
     assert 7 in seen
     assert 200 not in seen
-    assert max(seen) > several.ranks.parts.shares[0].vocabulary.end, "no answer came from another rank's part"
+    assert max(seen) > several.ranks.division.shares[0].vocabulary.end, "no answer came from another rank's part"
 
 
 @pytest.mark.parametrize("token", [3, 150], ids=["first rank's", "another's"])
@@ -177,9 +177,9 @@ def test_a_rank_that_does_not_come_is_named(kit, group, tmp_path, monkeypatch, o
 @pytest.mark.parametrize("over", ["memory", "sockets"])
 def test_a_rank_whose_control_stream_ends_is_gone_at_once(kit, tmp_path, over):
     ours, theirs = socket.socketpair()
-    parts = Parts.open(Settings(kit.write_model(tmp_path, "llama"), 4), 3)
+    division = Division.open(Settings(kit.write_model(tmp_path, "llama"), 4), 3)
     links = links_of(3, over, [(-1, -1, ours.fileno()), (-1, -1, -1), (-1, -1, -1)])
-    runner = parts.load(links[0], 1, lambda _done: None).runner(Limits(**LIMITS))
+    runner = division.load(links[0], 1, lambda _done: None).runner(Limits(**LIMITS))
     closing = threading.Thread(target=theirs.close)
     closing.start()
     with pytest.raises(KernelsError, match="rank 2 is gone"):
@@ -204,9 +204,9 @@ def test_a_rank_that_computes_another_step_is_noticed(kit, group, tmp_path):
 
 def test_a_session_larger_than_its_groups_slots_is_refused(kit, tmp_path, monkeypatch):
     monkeypatch.setattr(native_group, "MOST_ROWS", 16)
-    parts = Parts.open(Settings(kit.write_model(tmp_path, "llama"), 4), 2)
+    division = Division.open(Settings(kit.write_model(tmp_path, "llama"), 4), 2)
     links = links_of(2, "memory")
-    model = parts.load(links[0], 1, lambda _done: None)
+    model = division.load(links[0], 1, lambda _done: None)
     with pytest.raises(KernelsError, match="slots are smaller than a step"):
         model.runner(Limits(**{**LIMITS, "token_budget": 4096}))
     close(None, links)

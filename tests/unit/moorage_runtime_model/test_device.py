@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from moorage_runtime.engine.errors import StartError
 from moorage_runtime.model import device
 from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.device import device_of
-from moorage_runtime.model.errors import InsufficientMemoryError, StartError
+from moorage_runtime.model.errors import InsufficientMemoryError
 from moorage_runtime.model.torch_path import gpu
 from moorage_runtime.model.torch_path.load import load, paged_kernel
 

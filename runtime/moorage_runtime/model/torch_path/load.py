@@ -116,12 +116,11 @@ def load(
         part: With it the checkpoint is one rank's part of a model.
 
     Raises:
-        GroupError: another rank does not come.
+        ExchangeError: another rank does not come.
         InsufficientMemoryError: they do not fit.
         UnsupportedModelError: a tensor is missing or of an unknown type.
     """
-    # Ranks of one pod have a GPU each.
-    device = torch.device(f"cuda:{part.links.rank % part.links.local_ranks}" if part and where == "cuda" else where)
+    device = _device_of(where, part)
     dtype = dtype_of(device, asked)
     if device.type == "cpu":
         sharing = part.links.local_ranks if part else 1
@@ -136,6 +135,15 @@ def load(
     if part is not None:
         ranks = Ranks(ProcessGroup(part.links, part.shares, device), part.shares[part.links.rank].vocabulary.first)
     return TorchModel(Llama(checkpoint, dtype, progress, device, ranks), stored, kernel)
+
+
+def _device_of(where: Device, part: Part | None) -> torch.device:
+    """Ranks of one pod have a GPU each. It becomes the one that streams, graphs and Triton take without being told."""
+    if part is None or where == "cpu":
+        return torch.device(where)
+    device = torch.device(where, part.links.rank % part.links.local_ranks)
+    torch.cuda.set_device(device)
+    return device
 
 
 def paged_kernel(device: torch.device, head_dim: int, dtype: torch.dtype) -> Kernel | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from moorage_runtime.group.links import Links
-from moorage_runtime.model.errors import ExchangeError, GroupError
+from moorage_runtime.model.errors import ExchangeError
 from moorage_runtime.model.native_group import EXCHANGE_SECONDS
 from moorage_runtime.model.shares import Share
 from moorage_runtime.model.torch_path.linear import Linear
@@ -49,7 +49,7 @@ class ProcessGroup:
         """Meet the others.
 
         Raises:
-            GroupError: one does not come.
+            ExchangeError: one does not come.
         """
         self._rank = links.rank
         self._widths = [share.vocabulary.size for share in shares]
@@ -71,7 +71,7 @@ class ProcessGroup:
                 timeout=timedelta(seconds=EXCHANGE_SECONDS),
             )
         except RuntimeError as error:
-            raise GroupError(f"rank {links.rank} cannot meet the others: {error}") from error
+            raise ExchangeError(f"the ranks did not meet: {_first_line(error)}") from error
 
     def total(self, part: Tensor) -> Tensor:
         """See `Exchanges`."""
@@ -133,4 +133,9 @@ def _exchanged(exchange: Callable[[], object]) -> None:
     try:
         exchange()
     except RuntimeError as error:
-        raise ExchangeError(f"an exchange between the ranks failed: {str(error).splitlines()[0]}") from error
+        raise ExchangeError(f"an exchange between the ranks failed: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """Torch adds what it was doing in C++."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,10 +1,11 @@
-"""A rank's part of a model: which it is, what all ranks must agree on, and its loading."""
+"""A model divided between ranks: which part is whose, what all must agree on, and the loading of one's own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from moorage_runtime import resources
+from moorage_runtime.engine.errors import StartError
 from moorage_runtime.group.fingerprint import fingerprint
 from moorage_runtime.group.links import Links
 from moorage_runtime.group.messages import PROTOCOL, Hello
@@ -19,31 +20,45 @@ from moorage_runtime.model.sharded import part_of
 from moorage_runtime.model.shares import Share, blocks_of, shares_of
 from moorage_runtime.model.weights import packed_bytes
 
-Path = Literal["native", "torch-cpu", "torch-cuda"]
+Backend = Literal["native", "torch-cpu", "torch-cuda"]
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """A model and how it is divided."""
+class Division:
+    """A model and who gets which part of it.
+
+    It keeps the files mapped, so it is not to live longer than loading does: pages that were read count as this
+    process's memory.
+    """
 
     settings: Settings
     whole: Checkpoint
     shares: tuple[Share, ...]
-    path: Path
+    backend: Backend
     """Who computes. All ranks take the same, because they do not exchange numbers in the same way."""
+    because: str
+    """Why it is torch on a processor, which nobody asks for; else empty."""
 
     @classmethod
-    def open(cls, settings: Settings, ranks: int) -> "Parts":
-        """Open it; nothing is loaded yet.
+    def open(cls, settings: Settings, ranks: int, local_ranks: int = 1) -> "Division":
+        """Open a model; nothing is loaded yet.
+
+        Args:
+            settings: What is asked for.
+            ranks: Of the whole group.
+            local_ranks: Of them in this pod.
 
         Raises:
-            UnsupportedModelError: it cannot be computed, or not be divided between so many ranks.
+            StartError: this pod has fewer GPUs than ranks.
+            UnsupportedModelError: the model cannot be computed, or not be divided between so many ranks.
         """
         whole = open_checkpoint(settings.model, settings.quantization)
-        device = device_of(settings.device)
-        native_computes = device == "cpu" and native.refusal(whole.config, settings.dtype) is None
-        path: Path = "native" if native_computes else "torch-cpu" if device == "cpu" else "torch-cuda"
-        return cls(settings, whole, shares_of(whole.config, ranks, blocks_of(whole)), path)
+        shares = shares_of(whole.config, ranks, blocks_of(whole))
+        if device_of(settings.device) == "cuda":
+            _check_gpus(local_ranks)
+            return cls(settings, whole, shares, "torch-cuda", "")
+        refusal = native.refusal(whole.config, settings.dtype)
+        return cls(settings, whole, shares, "torch-cpu" if refusal else "native", refusal or "")
 
     @property
     def config(self) -> ModelConfig:
@@ -53,18 +68,20 @@ class Parts:
     @property
     def by_torch(self) -> bool:
         """Whether torch computes, and exchanges."""
-        return self.path != "native"
+        return self.backend != "native"
 
     def hello(self, rank: int) -> Hello:
         """What a rank says of itself, its port aside."""
         quantization = self.settings.quantization or "no quantisation"
-        computing = f"{self.path}, {self._dtype()}, {quantization}"
-        return Hello(PROTOCOL, len(self.shares), rank, fingerprint(self.settings.model), computing, port=0)
+        computing = f"{self.backend}, {self._dtype()}, {quantization}"
+        model = fingerprint(self.settings.model)
+        return Hello(PROTOCOL, len(self.shares), rank, model, computing, port=0, because=self.because)
 
     def load(self, links: Links, threads: int, progress: Callable[[float], None]) -> PartModel:
         """Load the part of `links.rank`.
 
         Raises:
+            ExchangeError: another rank does not come, where torch meets them.
             InsufficientMemoryError: the parts of this pod's ranks do not fit.
             UnsupportedModelError: a tensor is missing or of an unknown type.
         """
@@ -87,7 +104,7 @@ class Parts:
         return load(part, self._device(), self.settings.dtype, progress, Part(links, self.shares))
 
     def _device(self) -> Device:
-        return "cuda" if self.path == "torch-cuda" else "cpu"
+        return "cuda" if self.backend == "torch-cuda" else "cpu"
 
     def _dtype(self) -> str:
         """What is computed in; the machine has a say where torch computes."""
@@ -98,3 +115,14 @@ class Parts:
         from moorage_runtime.model.torch_path.load import dtype_of  # noqa: PLC0415 - as torch
 
         return str(dtype_of(torch.device(self._device()), self.settings.dtype)).removeprefix("torch.")
+
+
+def _check_gpus(local_ranks: int) -> None:
+    """Before the ranks meet: one without a GPU would end while the others wait for it."""
+    import torch  # noqa: PLC0415 - as above
+
+    if (gpus := torch.cuda.device_count()) < local_ranks:
+        raise StartError(
+            f"{local_ranks} ranks of this pod need a GPU each, and it has {gpus}; give it as many, or divide the ranks "
+            "between more pods"
+        )

@@ -161,7 +161,20 @@ def test_a_pod_that_lost_its_leader_says_so(two_pods):
     assert leader.said()[0] == 1
 
 
-def test_options_that_do_not_go_together_are_wrong_arguments(pods):
-    pod = pods("--tensor-parallel", "3", LWS_GROUP_SIZE="2", LWS_WORKER_INDEX="0")
-    assert pod.process.wait(DEADLINE) == 2
-    assert "3 ranks cannot be divided equally between 2 pods" in pod.log.read_text()
+def test_a_follower_that_has_not_joined_ends_at_once(pods):
+    names = {"LWS_GROUP_SIZE": "2", "LWS_WORKER_INDEX": "1", "LWS_LEADER_ADDRESS": f"127.0.0.1:{free_port()}"}
+    pod = pods("--tensor-parallel", "2", **names)
+    pod.until("/readyz", lambda status, body: (status, body["reason"]) == (503, "WaitingForRanks"))
+    pod.process.send_signal(signal.SIGTERM)
+    assert pod.said() == (0, None)
+
+
+def test_a_follower_that_is_told_to_end_lets_its_leader_finish(two_pods):
+    """As where a node is drained: nobody has told the leader's pod anything."""
+    leader, follower = two_pods
+    with leader.stream() as open_stream:
+        follower.process.send_signal(signal.SIGTERM)
+        leader.until("/readyz", lambda status, body: (status, body["reason"]) == (503, "Draining"))
+        rest = open_stream.read().decode()
+    assert rest.strip().endswith("data: [DONE]")
+    assert (leader.said(), follower.said()) == ((0, None), (0, None))

@@ -49,7 +49,7 @@ def test_ranks_answer_as_one_does_and_end_together(spawn, narrow_heads, unit):
     asked = [Submit(str(index), [index + 3] * 9, 20, SamplingParams(temperature=0.0)) for index in range(4)]
     alone, engine = (
         spawn(narrow_heads, *FLOAT32),
-        spawn(narrow_heads, *FLOAT32, "--tensor-parallel", "2", "--local-ranks", "2"),
+        spawn(narrow_heads, *FLOAT32, "--tensor-parallel", "3", "--local-ranks", "3"),
     )
     answers = []
     for each in (alone, engine):
@@ -58,13 +58,12 @@ def test_ranks_answer_as_one_does_and_end_together(spawn, narrow_heads, unit):
         each.send(*asked)
         answers.append(each.answers(4)[0])
     assert answers[0] == answers[1]
-    (follower,) = unit[0].children(engine.process.pid)
+    ranks = unit[0].children(engine.process.pid)
     engine.send(*(Submit(f"long{index}", [1 + index], 200, SamplingParams(temperature=0.0)) for index in range(40)))
     engine.until(Step)
-    os.kill(follower, signal.SIGKILL)
-    failed = engine.until(Failed)
-    assert failed.reason == "EngineFailed"
-    assert "rank" in failed.message
+    os.kill(ranks[0], signal.SIGKILL)
+    assert engine.until(Failed) == Failed("EngineFailed", "rank 1 is gone")
     assert engine.exit_code() == 1
+    unit[0].until_ended(ranks)
     alone.send(Shutdown())
     assert alone.exit_code() == 0

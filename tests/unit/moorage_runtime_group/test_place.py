@@ -4,6 +4,7 @@ import pytest
 
 from moorage_runtime.group.place import DEFAULT_PORT, Address, Place, PlaceError, place_of
 
+ALONE = "--rank and --leader-address are for ranks in several pods"
 LEADER = Address("chat-0.chat", DEFAULT_PORT)
 
 
@@ -36,7 +37,11 @@ def test_flags_go_before_variables(asked, place):
         ((1, None, None, None, lws(2, 0)), "1 rank cannot be divided equally between 2 pods"),
         ((4, 2, 1, "a", {}), "rank 1 is not the first one of a pod: with 2 in each those are 0, 2"),
         ((2, 2, 2, "a", {}), "rank 2 is not the first one of a pod: with 1 in each those are 0, 1"),
-        ((2, None, 1, None, {}), "rank 1 is not the first one of a pod: with 2 in each those are 0"),
+        ((2, None, 1, None, {}), ALONE),
+        ((1, None, 1, "chat-0.chat", {}), ALONE),
+        ((1, None, None, "chat-0.chat", {}), ALONE),
+        ((2, 1, None, "chat-0.chat", {}), ALONE),
+        ((2, 1, 0, None, {}), ALONE),
         ((2, 2, 1, None, {}), "ranks in several pods need the leader's address"),
         ((2, None, None, None, lws(2, "one")), "LWS_WORKER_INDEX is 'one'; it must be a whole number"),
         ((2, None, None, None, lws(2, 1, "host:port")), "'host:port' is no HOST or HOST:PORT"),

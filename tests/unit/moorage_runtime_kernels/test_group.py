@@ -61,6 +61,17 @@ def test_logits_are_those_of_one_rank(kit, group, tmp_path, name, ranks, over): 
         assert np.abs(found[key] - row).max() < 1e-4 * np.abs(row).max()
 
 
+@pytest.mark.parametrize("hidden", [72, 90])
+@pytest.mark.parametrize("over", ["memory", "sockets"])
+def test_rows_that_are_no_whole_vectors_are_added_to_their_ends(kit, group, tmp_path, hidden, over):
+    folder = kit.write_model(tmp_path, "llama", hidden=hidden)
+    feed = drawn_feed(kit)
+    expected = whole(kit, alone_on(folder, "float32"), feed)
+    found = whole(kit, group(folder, 3, dtype="float32", over=over), feed)
+    for key, row in expected.items():
+        assert np.abs(found[key] - row).max() < 1e-4 * np.abs(row).max()
+
+
 @pytest.mark.parametrize(("dtype", "quantization"), [("bfloat16", None), (None, "Int8"), (None, "Int4")])
 def test_other_types_are_near(kit, group, tmp_path, dtype, quantization):
     folder = kit.write_model(tmp_path, "mistral")

@@ -1,6 +1,7 @@
 """Engines' processes through their sockets, as the API process uses them."""
 
 import os
+import select
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import zmq
 
 from moorage_runtime.engine.messages import Step, decode_events, encode_commands
 
-DEADLINE_S = 120
+DEADLINE_S = 300
 
 
 class EngineProcess:
@@ -75,16 +76,12 @@ def children(pid):
 
 def until_ended(pids):
     """Wait until none of them runs any longer."""
-    deadline = time.monotonic() + DEADLINE_S
-    while left := [pid for pid in pids if _runs(pid)]:
-        assert time.monotonic() < deadline, f"processes {left} outlived what they belong to"
-        os.sched_yield()
-
-
-def _runs(pid):
-    """A zombie that nobody has collected yet does not."""
-    status = Path(f"/proc/{pid}/stat")
-    try:
-        return status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            assert select.select([descriptor], [], [], DEADLINE_S)[0], f"process {pid} outlived what it belongs to"
+        finally:
+            os.close(descriptor)

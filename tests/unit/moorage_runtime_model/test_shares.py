@@ -15,6 +15,8 @@ from moorage_runtime.model.errors import UnsupportedModelError
 from moorage_runtime.model.sharded import part_of
 from moorage_runtime.model.shares import Blocks, Span, blocks_of, shares_of
 from moorage_runtime.model.weights import floats_of
+from tests.gguf_models import random_blocks as packer
+from tests.gguf_models import write_gguf
 
 SMOLLM2 = ModelConfig("llama", 49152, 576, 1536, 30, 9, 3, 64, 1e-5, Rope(1e5), 8192, True, (2,))  # noqa: FBT003 - tied
 
@@ -122,6 +124,23 @@ def test_the_parts_of_a_checkpoint_are_the_whole(write_model, quantization):
             assert torch.equal(part.tensor(name), torch.from_numpy(floats_of(each)).to(part.tensor(name).dtype))
     for part in parts:
         assert np.array_equal(floats_of(part.stored("model.norm.weight")), floats_of(whole.stored("model.norm.weight")))
+
+
+@pytest.mark.parametrize("name", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q5_1"])
+def test_quantised_blocks_are_cut_between_and_never_through(write_model, tmp_path, name):
+    """Two blocks of 256 in each row that is cut, so that each rank has one."""
+    path = write_gguf(
+        tmp_path / "model.gguf", open_checkpoint(write_model(wide=True, wide_heads=128)), pack=packer(name)
+    )
+    whole = open_checkpoint(path)
+    shares = shares_of(whole.config, 2, blocks_of(whole))
+    assert spans(shares, "heads") == [(0, 2), (2, 4)]
+    parts = [part_of(whole, share) for share in shares]
+    for matrix, axis in (("self_attn.o_proj", 1), ("mlp.down_proj", 1), ("self_attn.k_proj", 0), ("mlp.up_proj", 0)):
+        tensor = f"model.layers.1.{matrix}.weight"
+        stored = [part.stored(tensor) for part in parts]
+        assert {each.format for each in stored} == {name}
+        assert np.array_equal(joined(stored, axis), floats_of(whole.stored(tensor)))
 
 
 def test_a_span_counts_in_smaller_units():

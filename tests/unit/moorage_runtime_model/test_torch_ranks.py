@@ -102,6 +102,7 @@ def test_a_step_told_as_arrays_is_the_same_step():
         for told, chunk in zip(arrays_of(plan).chunks(), plan.chunks, strict=True):
             assert (told.start, told.count, told.samples) == (chunk.start, chunk.count, chunk.samples)
             end = chunk.start + chunk.count
-            assert told.sequence.tokens[chunk.start : end] == chunk.sequence.tokens[chunk.start : end]
+            assert told.tokens == chunk.tokens == chunk.sequence.tokens[chunk.start : end]
+            assert not told.sequence.tokens, "the past is nothing that followers are told"
             used = -(-end // 16)
             assert told.sequence.blocks[:used] == chunk.sequence.blocks[:used]

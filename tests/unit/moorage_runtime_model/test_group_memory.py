@@ -4,11 +4,14 @@ import pytest
 
 from moorage_runtime import resources
 from moorage_runtime.engine.blocks import BLOCK_TOKENS
-from moorage_runtime.group.messages import Memory
+from moorage_runtime.group.messages import Loaded, Measure, Memory
+from moorage_runtime.group.place import Address, Place
 from moorage_runtime.model.errors import InsufficientMemoryError
 from moorage_runtime.model.group_memory import GroupBudget, memory_of
+from moorage_runtime.model.group_model import GroupModel
 from moorage_runtime.model.memory import API_PROCESS_BYTES, MemoryBudget
 from moorage_runtime.model.torch_path.gpu import GpuBudget
+from tests.ranks import Ranks
 
 MIB = 2**20
 MANY = 10**6
@@ -67,3 +70,35 @@ def test_what_the_ranks_of_a_pod_have_in_common_counts_once(monkeypatch, number,
 
 def test_what_a_gpu_tells_is_its_own():
     assert memory_of(GpuBudget(total=9, free=5, block=2), 3, 4) == Memory("", 9, 5, 2)
+
+
+class Told:
+    """A leader of ranks that are threads of this process: what it would be told over its streams."""
+
+    def __init__(self, models, local_ranks):
+        self.place = Place(len(models), 0, local_ranks, Address("leader", 1))
+        self._models = models
+
+    def tell(self, message):
+        assert message == Measure()
+
+    def hear(self, kind, _seconds=0.0):
+        others = enumerate(self._models[1:], 1)
+        if kind is Loaded:
+            return [Loaded(model.weight_bytes) for _, model in others]
+        return [memory_of(model.budget(), number, self.place.local_ranks) for number, model in others]
+
+
+@pytest.mark.parametrize("local", [3, 1])
+def test_a_group_measures_what_all_its_ranks_leave(monkeypatch, small_model, local):
+    """Three ranks in a pod, or in pods of their own: two hold a copy of the first KV head, one has the second."""
+    ranks = Ranks(small_model, 3, dtype="float32")
+    resident = 100 * MIB
+    limit = local * resident + API_PROCESS_BYTES + 10 * MIB
+    monkeypatch.setattr(resources, "memory_limit", lambda: limit)
+    monkeypatch.setattr(resources, "resident_bytes", lambda: resident)
+    monkeypatch.setattr(resources, "shared_bytes", lambda: 0)
+    model = GroupModel(ranks.models[0], ranks.config, Told(ranks.models, local))
+    assert model.weight_bytes == sum(each.weight_bytes for each in ranks.models)
+    block = ranks.config.layers * BLOCK_TOKENS * 2 * ranks.config.head_dim * 4  # keys and values of one KV head
+    assert model.budget().kv_blocks(BLOCK_TOKENS, MANY) == int(10 * MIB * 0.9) // (local * block)

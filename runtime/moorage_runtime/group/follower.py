@@ -71,8 +71,6 @@ class Follower:
                 hello = msgspec.structs.replace(hello, port=listener.getsockname()[1])
             wire, join = _meet(leader, hello, look, seconds)
             opened.pop_all()
-        # The others know the leader by the address that each of them has found it by.
-        join = msgspec.structs.replace(join, peers=[(leader.host, join.peers[0][1]), *join.peers[1:]])
         return cls(wire, hello, join, listener)
 
     def links(self, look: Look, *, local_ranks: int = 1, memory: int | None = None) -> Links:
@@ -198,7 +196,9 @@ def _ask(leader: Address, hello: Hello, look: Look, seconds: float) -> tuple[Wir
         wire.most = MOST
         wire.send(encode(hello))
         # A leader that waits for the others gives up after as long, and says so: this one waits longer.
-        return wire, _answer(wire, hello.rank, look, time.monotonic() + seconds + SILENCE_SECONDS)
+        join = _answer(wire, hello.rank, look, time.monotonic() + seconds + SILENCE_SECONDS)
+        # It knows where the others are, and they where it is itself.
+        return wire, msgspec.structs.replace(join, peers=[(wire.host, join.peers[0][1]), *join.peers[1:]])
     except BaseException:
         wire.close()
         raise

@@ -28,6 +28,8 @@ class LawfulWorld(World):
         """(Revision, role) -> weight, as last reported."""
         self.put_aside = {}
         """Revision -> when it was told that it takes no part any more."""
+        self.before = {}
+        """Revision -> role, when the plan was made that is being followed."""
 
     @property
     def rollout(self):
@@ -53,6 +55,7 @@ class LawfulWorld(World):
         super().wait(seconds)
 
     def decide(self):
+        self.before = self.roles()
         decided = super().decide()
         self.decided = decided.status or {}
         return decided
@@ -64,6 +67,7 @@ class LawfulWorld(World):
             self._whole_until_promotion(manifest)
         if live and manifest["kind"] == "ControllerRevision":
             self._roles_change(manifest)
+            self._nothing_is_proven_at_zero(manifest)
         return super()._apply(manifest, live=live)
 
     def _control(self):
@@ -94,6 +98,15 @@ class LawfulWorld(World):
         """The candidate that is rolled out by this plan; None where none is."""
         pointers = self.decided.get("revision", {})
         return pointers.get("candidate") if pointers.get("stable") is not None else None
+
+    def _nothing_is_proven_at_zero(self, record):
+        """Without replicas none that was on trial, or was given up, takes the place of the one that serves."""
+        labels = record["metadata"]["labels"]
+        if self.wanted or labels["moorage.dev/role"] != "stable":
+            return
+        serves = self.status.get("revision", {}).get("stable") or "stable" in self.before.values()
+        number = int(labels["moorage.dev/revision"])
+        assert not serves or self.before.get(number) not in ("candidate", "failed"), f"r{number} is not proven"
 
     def _no_growth_while_it_stands(self, manifest):
         """Paused, without gateways, before a gate, after a failure: a RollingUpdate adds no replica."""
@@ -152,7 +165,7 @@ class LawfulWorld(World):
             assert has >= min(had, keep.get("replicas", 1)), f"r{number} is to be kept warm"
 
     def _weights_of_the_step(self):
-        """A candidate has nothing, or exactly what its step or the one before it says."""
+        """A candidate has nothing, or exactly what its step or an earlier one says: steps may be skipped."""
         rollout, candidate = self.status.get("rollout", {}), self.status["revision"].get("candidate")
         if candidate is None or self.status["revision"].get("stable") is None:
             return
@@ -164,7 +177,7 @@ class LawfulWorld(World):
         elif rollout.get("strategy") == "Canary":
             steps = [0, *(step["weight"] for step in self.rollout.get("steps", ())), 100]
             step = min(rollout.get("step", 0), len(steps) - 1)
-            assert weight in {0, *steps[max(0, step - 1) : step + 1]}, f"{weight} % in step {step} of {steps}"
+            assert weight in steps[: step + 1], f"{weight} % in step {step} of {steps}"
 
     def _nothing_moves_in_silence(self):
         """While no gateway answers, those that had requests keep their shares."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
 from moorage_operator.plan.figures import Gateway, RevisionFigures
+from moorage_operator.plan.nodes import Nodes, nodes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
@@ -19,6 +20,11 @@ STUCK = "engine:stuck"
 FULL = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
 KINDS = ("ControllerRevision", "Deployment", "Service", "PodDisruptionBudget")
+GPUS = {"nvidia.com/gpu": "8", "amd.com/gpu": "8"}
+LISTED = (
+    {"metadata": {"name": "gpus", "labels": {"nvidia.com/gpu.memory": "81559"}}, "status": {"allocatable": GPUS}},
+    {"metadata": {"name": "cpus", "labels": {}}, "status": {"allocatable": {}}},
+)
 
 
 def text(moment):
@@ -126,6 +132,8 @@ class World:
         self.room, self.short, self.count, self.events = 100, False, 0, []
         self.requests = 100
         self.scheduler_says = FULL
+        self.listing = Nodes(nodes(LISTED, {}))
+        """What nodes have; None: it is being read."""
         self.lagging = set()
         """Gateways that hear of nothing for a while, and answer all the same."""
 
@@ -223,6 +231,7 @@ class World:
             self.now,
             gateways=gateways,
             accelerators_short=self.short,
+            nodes=self.listing if any(pod.unschedulable for pod in self.pods) else None,
         )
 
     @staticmethod

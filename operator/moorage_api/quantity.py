@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, WithJsonSchema
 from moorage_api.rules import Matches
 
 MAX_QUANTITY_LENGTH: Final = 32
+GIB: Final = 2**30
+"""Bytes."""
 
 _UNITS: Final = {
     "": Decimal(1),

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from moorage_api.llmdeployment import Spec
+from moorage_api.quantity import GIB
 from moorage_cli.errors import CommandError
 
 _BYTES: Final = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
 _ROUNDED: Final = {"Int8": 34 / 32, "Int4": 20 / 32}
 """Bytes of a weight in a group of 32: 32 numbers and a scale; for `Int4` an offset as well."""
 _KV_BYTES: Final = 2
-_GIB: Final = 2**30
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,10 @@ def memory_lines(shape: Shape, spec: Spec, device_gib: float | None) -> list[str
     )
     if device_gib is None:
         return [f"about {_gib(least)}: {needs}"]
-    if least > device_gib * _GIB:
+    if least > device_gib * GIB:
         return [f"about {_gib(least)} of {device_gib:g} GiB, so it does not fit: {needs}"]
     return [f"about {_gib(least)} of {device_gib:g} GiB at least: {needs}"]
 
 
 def _gib(size: float) -> str:
-    return f"{size / _GIB:.1f} GiB"
+    return f"{size / GIB:.1f} GiB"

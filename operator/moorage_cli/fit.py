@@ -2,11 +2,9 @@
 
 from collections.abc import Iterable
 
+from moorage_api.quantity import GIB
 from moorage_operator.manifest import Manifest
-from moorage_operator.plan.nodes import Node, asked, lacking, misfit, room
-
-_NAMED = 5
-"""Nodes that are named at most."""
+from moorage_operator.plan.nodes import NAMED, Node, asked, lacking, misfit, room
 
 
 def fit_lines(needed: int, spec: Manifest, nodes: Iterable[Node]) -> list[str]:
@@ -19,12 +17,12 @@ def fit_lines(needed: int, spec: Manifest, nodes: Iterable[Node]) -> list[str]:
     wanted = f"room for {needed} {'replica' if needed == 1 else 'replicas'} is needed at once"
     if fitting >= needed:
         having = [f"{name} has room for {count}" for name, count in _most(rooms) if count]
-        return [f"it fits: {wanted}; {', '.join(having[:_NAMED])}{_and_more(having)}"]
+        return [f"it fits: {wanted}; {', '.join(having[:NAMED])}{_and_more(having)}"]
     lines = [f"it does not fit: {wanted}, and there is room for {fitting}"]
     short = [f"  {_why(node, spec, rooms[node.name])}" for node in there]
     if not there:
         return [*lines, "  there are no nodes; a cluster autoscaler would have to bring some"]
-    return [*lines, *short[:_NAMED], *([f"  {_and_more(short).strip()}"] if len(short) > _NAMED else [])]
+    return [*lines, *short[:NAMED], *([f"  {_and_more(short).strip()}"] if len(short) > NAMED else [])]
 
 
 def _most(rooms: dict[str, int]) -> list[tuple[str, int]]:
@@ -32,7 +30,7 @@ def _most(rooms: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _and_more(named: list[str]) -> str:
-    return f" and {len(named) - _NAMED} more nodes" if len(named) > _NAMED else ""
+    return f" and {len(named) - NAMED} more nodes" if len(named) > NAMED else ""
 
 
 def _why(node: Node, spec: Manifest, fitting: int) -> str:
@@ -56,5 +54,5 @@ def amount(resource: str, value: object) -> str:
     """An amount as people read it."""
     number = max(0.0, float(str(value)))
     if resource in {"memory", "ephemeral-storage"}:
-        return f"{number / 2**30:.1f} GiB of {resource}"
+        return f"{number / GIB:.1f} GiB of {resource}"
     return f"{number:g} {resource}"

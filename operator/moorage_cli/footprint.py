@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from moorage_api import names
-from moorage_api.quantity import quantity_value
+from moorage_api.quantity import GIB, quantity_value
 from moorage_api.reading import parse
 from moorage_cli.cluster import Cluster, KubectlError
 from moorage_cli.errors import CommandError
@@ -15,14 +15,13 @@ from moorage_cli.estimate import Shape, memory_lines
 from moorage_cli.fit import fit_lines
 from moorage_cli.prices import CONFIG_MAP, KEY, Prices, cost, cost_line, read_prices
 from moorage_operator.manifest import Manifest, dig, kind_of
-from moorage_operator.plan.nodes import Node, misfit, nodes, used
+from moorage_operator.plan.nodes import PLACED, Node, misfit, nodes, used
 
 if TYPE_CHECKING:
     from moorage_api.llmdeployment import Accelerator, Spec
     from moorage_cli.rehearsal import Rehearsed
 
-_GIB: Final = 2**30
-_PLACED: Final = "--field-selector=spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+_PLACED: Final = f"--field-selector={PLACED}"
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,9 @@ def _memory_of_a_replica(spec: "Spec", pod: Manifest, around: Surroundings) -> f
         if there:
             return min(there) / 1024
         smallest = spec.accelerator.min_memory
-        return None if smallest is None else float(quantity_value(smallest)) / _GIB
+        return None if smallest is None else float(quantity_value(smallest)) / GIB
     limit = spec.resources.limits.memory if spec.resources is not None and spec.resources.limits is not None else None
-    return None if limit is None else float(quantity_value(limit)) / _GIB
+    return None if limit is None else float(quantity_value(limit)) / GIB
 
 
 def _room(needed: int, pod: Manifest, around: Surroundings) -> list[str]:

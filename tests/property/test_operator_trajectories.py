@@ -3,14 +3,13 @@
 `World` checks at every write that the promised replicas stay; here is where the ways end: at what spec asks for.
 """
 
-from contextlib import suppress
 from datetime import timedelta
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rollout_laws import LawfulWorld
-from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, STUCK
+from tests.rollout_world import CRASHING, FAILING, FULL, GOOD, OTHER, SLOW, STUCK
 
 TRAJECTORIES = 2000
 GATES = [{"metric": "ErrorRate", "max": "5%", "minRequests": 50}]
@@ -30,21 +29,51 @@ STRATEGIES = st.sampled_from(
         {"strategy": "BlueGreen", "autoRollback": False, "gates": GATES},
     )
 )
+IMAGES = st.sampled_from((GOOD, OTHER, OTHER, CRASHING, SLOW, FAILING, STUCK))
+ACTIONS = st.sampled_from(("promote", "abort", "pause", "resume", "retry", "restart"))
+SAYINGS = st.sampled_from(
+    (
+        FULL,
+        "0/2 nodes are available: 2 Insufficient amd.com/gpu.",
+        "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't match Pod's node affinity/selector.",
+        "0/2 nodes are available: 2 node(s) had volume node affinity conflict.",
+    )
+)
+GIVEN = st.sampled_from((None, {"count": 1, "minMemory": "40Gi"}, {"resource": "amd.com/gpu", "count": 9}))
+PLACES = st.sampled_from(
+    (
+        [{"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["40Gi"]}],
+        [{"key": "zone", "operator": "Beside", "values": None}, "anywhere"],
+        None,
+    )
+)
 EVENTS = st.one_of(
     st.tuples(st.just("step"), st.integers(0, 4)),
     *[st.tuples(st.just(name)) for name in ("run", "start", "serve", "sync")],
     *[st.tuples(st.just("ticks"), st.integers(1, 5))] * 4,
     st.tuples(st.just("sync"), st.integers(0, 1)),
     st.tuples(st.just("fail"), st.integers(0, 5)),
-    *[st.tuples(st.just("edit"), st.sampled_from((GOOD, OTHER, OTHER, CRASHING, SLOW, FAILING, STUCK)))] * 2,
+    *[st.tuples(st.just("edit"), IMAGES)] * 2,
     st.tuples(st.just("scale"), st.integers(0, 4)),
     st.tuples(st.just("strategy"), STRATEGIES),
     st.tuples(st.just("wait"), st.sampled_from((1, 6, 70, 1000))),
-    st.tuples(st.just("act"), st.sampled_from(("promote", "abort", "pause", "resume", "retry", "restart"))),
+    st.tuples(st.just("act"), ACTIONS),
     st.tuples(st.just("back"), st.integers(1, 4)),
     st.tuples(st.just("forward")),
     st.tuples(st.just("spoil")),
-    st.tuples(st.just("nodes"), st.integers(1, 6)),
+    st.tuples(st.just("nodes"), st.integers(1, 6), SAYINGS),
+    st.tuples(st.just("accelerate"), GIVEN),
+    st.tuples(st.just("place"), PLACES),
+    st.tuples(
+        st.just("at_zero"),
+        st.one_of(
+            st.tuples(st.just("strategy"), STRATEGIES),
+            st.tuples(st.just("act"), ACTIONS),
+            st.tuples(st.just("edit"), IMAGES),
+            st.tuples(st.just("back"), st.integers(1, 4)),
+            st.tuples(st.just("lose_status")),
+        ),
+    ),
     st.tuples(st.just("silence"), st.integers(0, 1), st.booleans()),
     st.tuples(st.just("lag"), st.integers(0, 1)),
     st.tuples(st.just("restart_gateway"), st.integers(0, 1)),
@@ -71,12 +100,30 @@ class Trajectory(LawfulWorld):
     def spoil(self):
         self.spec(model={"source": "ftp://nowhere"})
 
-    def nodes(self, room):
-        self.room = room
+    def nodes(self, room, says):
+        self.room, self.scheduler_says = room, says
+
+    def accelerate(self, given):
+        self.spec(accelerator=given)
+
+    def place(self, expressions):
+        required = {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
+        affinity = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
+        self.spec(podTemplate={"spec": {"affinity": affinity}})
+
+    def at_zero(self, event):
+        """Something happens in a night without replicas."""
+        replicas = self.wanted
+        self.scale(0)
+        self.ticks(2)
+        name, *arguments = event
+        getattr(self, name)(*arguments)
+        self.ticks(2)
+        self.scale(replicas)
 
     def act(self, verb):
-        with suppress(StopIteration):
-            super().act(verb, nonce=str(self.count))
+        given_up = next((number for number, role in self.roles().items() if role == "failed"), None)
+        super().act(verb, given_up if verb == "retry" else None, nonce=str(self.count))
 
     def silence(self, which, answering):
         super().silence(which, answering=answering)
@@ -98,7 +145,12 @@ class Trajectory(LawfulWorld):
         self.deployment = {**self.deployment, "metadata": metadata}
         rollout = {**self.deployment["spec"].get("rollout", {}), "paused": False}
         self.spec(
-            model={"source": "python://model==1"}, rollbackTo=None, rollout=rollout, engine={"image": "engine:new"}
+            model={"source": "python://model==1"},
+            engine={"image": "engine:new"},
+            accelerator=None,
+            podTemplate=None,
+            rollout=rollout,
+            rollbackTo=None,
         )
 
 

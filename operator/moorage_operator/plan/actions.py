@@ -17,6 +17,9 @@ from moorage_operator.render.record import Role, Standing
 
 VERBS: Final = ("promote", "abort", "pause", "resume", "retry", "restart")
 _FORM: Final = re.compile(rf"({'|'.join(VERBS)})/r([1-9][0-9]{{0,8}})(?:/[A-Za-z0-9._-]{{1,64}})?")
+_STEERING: Final = {"pause": "paused", "resume": "", "promote": "promote"}
+_STEERING_BACK: Final = {"pause": "back-paused", "resume": "back"}
+"""Where nothing has to be proven there is nothing to skip, and a pause makes no trial of it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def _steered(verb: str, standing: Standing, now: datetime) -> Standing:
     """What a person says about a rollout that is under way."""
     if verb == "abort":
         return given_up(standing, Reason.ABORTED, "A person aborted the rollout", now)
-    steering = {"pause": "paused", "resume": "", "promote": "promote"}
+    steering = _STEERING_BACK if standing.goes_back else _STEERING
     return replace(standing, steering=steering.get(verb, standing.steering))
 
 

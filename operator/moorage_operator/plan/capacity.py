@@ -13,7 +13,7 @@ from moorage_api.rollout import Rollout
 from moorage_operator.plan.pods import Replica
 
 PATIENCE: Final = timedelta(seconds=60)
-"""How long a pod may find all nodes full before one of the stable revision gives way."""
+"""How long a pod may be without a node, and find all full at last, before one of the stable revision gives way."""
 _TWO: Final = 2
 
 
@@ -45,15 +45,15 @@ def _part(share: str, wanted: int, *, up: bool = False) -> int:
     return -(-hundredths // 100) if up else hundredths // 100
 
 
-def is_auto(rollout: Rollout) -> bool:
-    """Whether the choice is the operator's."""
-    return rollout.strategy == "RollingUpdate" and rollout.max_surge is None and rollout.max_unavailable is None
+def is_auto(rollout: Rollout, strategy: str) -> bool:
+    """Whether the choice is the operator's; `strategy` is the one that is followed now, which may not be spec's."""
+    return strategy == "RollingUpdate" and rollout.max_surge is None and rollout.max_unavailable is None
 
 
-def must_drain(rollout: Rollout, wanted: int, routable: int, candidate: Iterable[Replica], now: datetime) -> bool:
+def must_drain(wanted: int, routable: int, candidate: Iterable[Replica], now: datetime) -> bool:
     """Whether a replica of the stable revision has to give way for one of the candidate."""
     left = patience(candidate, now)
-    return is_auto(rollout) and min(wanted, routable) >= _TWO and left is not None and left <= timedelta()
+    return min(wanted, routable) >= _TWO and left is not None and left <= timedelta()
 
 
 def patience(replicas: Iterable[Replica], now: datetime) -> timedelta | None:

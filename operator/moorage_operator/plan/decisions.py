@@ -9,29 +9,28 @@ from typing import Any, Final
 
 from moorage_api.status import Decision, RevisionStatus, Status
 from moorage_operator.manifest import dig
-from moorage_operator.plan.remembered import remembered
+from moorage_operator.plan.remembered import Row, all_remembered
 from moorage_operator.plan.snapshot import Event
 
 REMEMBERED: Final = 10
-_Rows = dict[int, dict[str, Any]]
+_Rows = dict[int, Row]
 
 
 def decisions(before: Any, after: Status, now: datetime) -> tuple[Decision, ...]:
     """The last ten decisions, those that make `after` out of `before` (the raw status) among them."""
     now = now.replace(microsecond=0)
-    read = (remembered(Decision, one) for one in before.get("decisions", ()))
-    told = tuple(one for one in read if one is not None)
+    told = all_remembered(Decision, before.get("decisions"))
     if "revisions" not in before:
         return told
-    rows: _Rows = {one["number"]: one for one in before["revisions"]}
+    rows: _Rows = {row.number: row for row in all_remembered(Row, before["revisions"])}
     new = (*_turns(before, after, now), *_weights(rows, after, now), *_scales(rows, after, now))
     return (*told, *new)[-REMEMBERED:]
 
 
 def announcements(before: Any, after: tuple[Decision, ...]) -> tuple[Event, ...]:
     """An Event for each decision that is new and that people want to find later."""
-    known = {(one["time"], one["kind"], one["to"]) for one in before or ()}
-    new = (one for one in after if (one.to_api()["time"], one.kind, one.to) not in known)
+    known = {(one.time, one.kind, one.to) for one in all_remembered(Decision, before)}
+    new = (one for one in after if (one.time, one.kind, one.to) not in known)
     return tuple(event for one in new if (event := _event(one)) is not None)
 
 
@@ -62,14 +61,14 @@ def _turns(before: Any, after: Status, now: datetime) -> Iterable[Decision]:
 
 
 def _weights(before: _Rows, after: Status, now: datetime) -> Iterable[Decision]:
-    was = {number: row.get("weight", 0) for number, row in before.items() if row.get("weight")}
+    was = {number: row.weight for number, row in before.items() if row.weight}
     shall = {row.number: row.weight for row in after.revisions if row.weight}
     if was and shall and was != shall:
         yield Decision(time=now, kind="Weight", from_=_shares(was), to=_shares(shall), reason=_why(was, after))
 
 
 def _scales(before: _Rows, after: Status, now: datetime) -> Iterable[Decision]:
-    was = {number: row.get("replicas", 0) for number, row in before.items()}
+    was = {number: row.replicas for number, row in before.items()}
     for row in after.revisions:
         if row.number in was and was[row.number] != row.replicas:
             reason = f"{row.role}, {_ready(row)}"

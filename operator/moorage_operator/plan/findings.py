@@ -158,12 +158,12 @@ def _as_it_should_be(found: Situation) -> bool:
 
 def _for_accelerators(trouble: Trouble, found: Situation) -> Trouble:
     """A pod without a node for its accelerators waits for a GPU: a person does something else then than for memory."""
-    resource = found.has_accelerator
-    if trouble.reason is not Reason.UNSCHEDULABLE or not resource or found.target is None:
+    given = found.target.accelerators if found.target is not None else None
+    if trouble.reason is not Reason.UNSCHEDULABLE or found.target is None or given is None:
         return trouble
-    if resource not in trouble.detail and "node affinity" not in trouble.detail:
+    if not given.lacked(trouble.detail):
         return trouble
-    who_has = needs(found.target.template["spec"], resource, found.nodes)
+    who_has = needs(found.target.template["spec"], given, found.nodes)
     return Trouble(Reason.WAITING_FOR_GPU, f"{who_has}. {trouble.detail}" if who_has else trouble.detail)
 
 

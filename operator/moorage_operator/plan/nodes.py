@@ -4,13 +4,14 @@ The scheduler decides where pods go. This is for people, who want to know why on
 have one: resources, labels and taints are judged as the scheduler does; pod affinity and volumes are left to it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from moorage_api.quantity import quantity_value
-from moorage_operator.manifest import Manifest, dig, name_of
+from moorage_operator.manifest import MAPS, Manifest, dig, name_of
 from moorage_operator.render.accelerator import MEMORY_LABEL, PRODUCT_LABEL
 
 Amounts: TypeAlias = Mapping[str, Decimal]
@@ -20,6 +21,13 @@ _OVER: Final = frozenset({"Failed", "Succeeded"})
 _REPELLING: Final = frozenset({"NoSchedule", "NoExecute"})
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _NOTHING: Final = Decimal(0)
+_INTEGER: Final = re.compile("[+-]?[0-9]{1,18}")
+"""Any of 64 bits that a person would write."""
+
+NAMED: Final = 4
+"""Nodes that a message names at most."""
+PLACED: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
+"""The pods that `used` looks at, as a field selector: what has no node, or has ended, need not be read."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,10 @@ class Nodes:
 
     there: tuple[Node, ...] = ()
     unknown: str = ""
+
+    def would_run(self, spec: Manifest) -> bool:
+        """Whether one of them would run such a pod if it were empty; True where nothing speaks against it."""
+        return not self.there or any(not misfit(one, spec) for one in self.there)
 
 
 def nodes(listed: Iterable[Manifest], used: Mapping[str, Amounts]) -> tuple[Node, ...]:
@@ -167,31 +179,45 @@ def _tolerates(toleration: Manifest, taint: Manifest) -> bool:
 def _selected(node: Node, spec: Manifest) -> bool:
     wanted = (spec.get("nodeSelector") or {}).items()
     terms = dig(spec, "affinity", "nodeAffinity", _REQUIRED, "nodeSelectorTerms")
-    return wanted <= node.labels.items() and (terms is None or any(_matches(node, term) for term in terms))
+    return wanted <= node.labels.items() and (terms is None or any(_matches(node, term) for term in _maps(terms)))
 
 
 def _matches(node: Node, term: Manifest) -> bool:
     """A term without any expression selects no node."""
-    by_label, by_field = term.get("matchExpressions") or (), term.get("matchFields") or ()
+    by_label, by_field = _maps(term.get("matchExpressions")), _maps(term.get("matchFields"))
     named = {"metadata.name": node.name}
     holds = (*(_holds(node.labels, one) for one in by_label), *(_holds(named, one) for one in by_field))
     return bool(holds) and all(holds)
 
 
+def _maps(raw: object) -> tuple[Manifest, ...]:
+    """What a person wrote there may be anything: of a spec that was never applied, no API server has seen it."""
+    return tuple(one for one in raw if isinstance(one, MAPS)) if isinstance(raw, list | tuple) else ()
+
+
 def _holds(labels: Mapping[str, str], expression: Manifest) -> bool:
-    """Source: https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#operators."""
-    value = labels.get(expression["key"])
-    values: Sequence[str] = expression.get("values") or ()
+    """Source: https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#operators.
+
+    What cannot be read selects no node, as in the scheduler.
+    """
+    value = labels.get(str(expression.get("key")))
+    raw = expression.get("values")
+    values = tuple(map(str, raw)) if isinstance(raw, list | tuple) else ()
     judged: dict[str, Callable[[], bool]] = {
         "In": lambda: value in values,
         "NotIn": lambda: value not in values,
         "Exists": lambda: value is not None,
         "DoesNotExist": lambda: value is None,
-        "Gt": lambda: _is_number(value) and int(value or 0) > int(values[0]),
-        "Lt": lambda: _is_number(value) and int(value or 0) < int(values[0]),
+        "Gt": lambda: _exceeds(value, *values),
+        "Lt": lambda: _exceeds(*values, value),
     }
-    return judged[expression["operator"]]()
+    return judged.get(str(expression.get("operator")), lambda: False)()
 
 
-def _is_number(value: str | None) -> bool:
-    return value is not None and value.isdecimal()
+def _exceeds(*numbers: str | None) -> bool:
+    """Whether the first of two whole numbers is greater; not where they are no such, or not two."""
+    match numbers:
+        case (str(one), str(other)) if _INTEGER.fullmatch(one) and _INTEGER.fullmatch(other):
+            return int(one) > int(other)
+        case _:
+            return False

@@ -31,6 +31,6 @@ def _lasting(status: Manifest) -> tuple[list[Manifest], Manifest]:
 
 
 def _condition(one: Manifest) -> Manifest:
-    reason = one["reason"]
-    message = "" if reason in _TELLING else one["message"]
+    reason = one.get("reason")
+    message = "" if reason in _TELLING else one.get("message")
     return {**one, "reason": "" if reason in _START else reason, "message": message}

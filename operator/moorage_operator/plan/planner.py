@@ -1,6 +1,7 @@
 """plan(snapshot) -> Plan: everything the operator decides about one deployment, without I/O and without a clock."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from moorage_operator.manifest import Manifest, dig, is_deleting, kind_of, name_of, revision_of, uid_of
@@ -32,13 +33,11 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
         return Plan()  # the owner references do the rest
     found = situation(snapshot, context)
     verdict = judge(found)
+    if foreign := snapshot.foreign():
+        return _waiting(snapshot, found, verdict, foreign, context)
     found = judged(found, verdict)
     shares = _shares(found, verdict)
-    decided = Judged(found, verdict, shares)
-    foreign = snapshot.foreign()
-    if foreign:
-        return _waiting(snapshot, decided, foreign, context)
-    told = report(snapshot, decided, snapshot.refused, context)
+    told = report(snapshot, Judged(found, verdict, shares), snapshot.refused, context)
     return Plan(
         applies=tuple(_applies(found, verdict, shares, context)),
         deletes=tuple(_deletes(snapshot, found, shares)),
@@ -48,13 +47,17 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
     )
 
 
-def _waiting(snapshot: Snapshot, decided: Judged, foreign: tuple[Manifest, ...], context: Context) -> Plan:
-    """Names that we need belong to others: touch nothing."""
+def _waiting(
+    snapshot: Snapshot, found: Situation, verdict: Verdict, foreign: tuple[Manifest, ...], context: Context
+) -> Plan:
+    """Names that we need belong to others: touch nothing, nor the requests, which move by what the status says."""
     strangers = tuple(one for one in foreign if not _is_namesake(one, snapshot.deployment))
     first = (strangers or foreign)[0]
     words = f"{kind_of(first)} {name_of(first)} exists and belongs to somebody else"
     refused = f"{words}; remove it, or give this object another name" if strangers else ""
-    told = report(snapshot, decided, refused, context)
+    course = replace(verdict.course, frozen=True, silent=True)
+    still = Verdict(course=course, said=verdict.said, status=found.before)
+    told = report(snapshot, Judged(found, still, _shares(found, still)), refused, context)
     wait = TAKEN_WAIT if strangers else NAMESAKE_WAIT
     return Plan(status=told.status, events=told.events, requeue_after=wait, in_the_way=strangers)
 

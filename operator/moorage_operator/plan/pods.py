@@ -62,7 +62,8 @@ class Replica:
     unschedulable_since: datetime | None = None
     """Since when no node takes it."""
     crowded_since: datetime | None = None
-    """Since when nodes would take it, were they not full: where a replica gives way on one, it finds its place."""
+    """The same, where the scheduler finds nodes full: one that takes it once a replica there gives way may be among
+    them, unless it asks for more than any has. (It does not say since when they are full.)"""
 
     @property
     def crashes(self) -> bool:
@@ -97,7 +98,7 @@ def _replica(pod: Manifest) -> Replica:
         uid=uid_of(pod),
         restarts=sum(container_of(pod, name).get("restartCount", 0) for name in _CONTAINERS),
         unschedulable_since=unschedulable_since,
-        crowded_since=unschedulable_since if _FULL.search(_scheduler_said(pod)) else None,
+        crowded_since=unschedulable_since if _FULL.search(scheduler_said(pod)) else None,
     )
 
 
@@ -115,12 +116,13 @@ def said_of(pod: Manifest) -> Manifest | None:
 def _unschedulable_since(pod: Manifest) -> datetime | None:
     scheduled = condition_of(pod, "PodScheduled")
     since = scheduled.get("lastTransitionTime")  # the API server keeps it as null where it was not said
-    if scheduled.get("reason") != "Unschedulable" or since is None or _MISSING_CLAIM.search(_scheduler_said(pod)):
+    if scheduled.get("reason") != "Unschedulable" or since is None or _MISSING_CLAIM.search(scheduler_said(pod)):
         return None  # a claim that is missing is no lack of room: waiting for nodes brings it no nearer
     return from_text(since)
 
 
-def _scheduler_said(pod: Manifest) -> str:
+def scheduler_said(pod: Manifest) -> str:
+    """Why a pod has no node yet, in the scheduler's words; empty where it said nothing."""
     return str(condition_of(pod, "PodScheduled").get("message", ""))
 
 
@@ -182,8 +184,10 @@ def _terminated(container: Manifest, known: tuple[Reason, ...], otherwise: Reaso
     """Why a container ended, from its last end; it stays true while the container is tried again."""
     for state in ("state", "lastState"):
         end = dig(container, state, "terminated")
-        if end is None or (end.get("exitCode") == 0 and otherwise is Reason.FETCH_FAILED):
+        if end is None:
             continue
+        if end.get("exitCode") == 0 and otherwise is Reason.FETCH_FAILED:
+            return  # it has done its work, however many tries that took
         if end.get("reason") == "OOMKilled":
             limit = f"Container {container['name']} was killed at its memory limit"
             yield Trouble(Reason.OUT_OF_MEMORY, limit)
@@ -211,6 +215,5 @@ def _said(message: str) -> dict[str, Any]:
 
 
 def _digest(pod: Manifest) -> str | None:
-    end = dig(container_of(pod, names.FETCH_CONTAINER), "state", "terminated", default={})
-    digest = _said(end.get("message", "")).get("digest")
+    digest = (said_of(pod) or {}).get("digest")
     return digest if isinstance(digest, str) else None

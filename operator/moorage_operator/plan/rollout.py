@@ -17,6 +17,7 @@ from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.situation import Situation, strategy
 from moorage_operator.plan.steps import Stage, stages
 from moorage_operator.plan.times import from_text
+from moorage_operator.render.record import Role
 
 NO_GATEWAYS = "A canary needs a gateway, which gives each revision its exact share; this installation has none"
 
@@ -93,11 +94,25 @@ def judge(found: Situation) -> Verdict:
     if candidate is None:
         return Verdict(course=course, drains=drains, wakes=_patience(found))
     crew = found.crew(candidate.number)
-    if stable is None or (not found.wanted and found.before.began is None):
+    if stable is None or _came_at_zero(found, candidate):
         return Verdict(course=course, promote=crew.ready >= min(found.wanted, 1))
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
     return _verdict(rollout, _beat(rollout))
+
+
+def _came_at_zero(found: Situation, candidate: Revision) -> bool:
+    """Whether spec came to ask for the candidate while it asks for no replicas: there is nothing to roll out then.
+
+    The records tell, not the status, which may be lost: one that is recorded as a candidate was on trial when the last
+    replica went, and one that was given up is not proven by being asked for again.
+    """
+    back, recorded = candidate.standing.goes_back, candidate.recorded
+    if found.wanted or candidate.standing.paused or (found.rollout.paused and not back):
+        return False
+    if recorded is None:
+        return True
+    return recorded.role not in {Role.CANDIDATE, Role.FAILED} and (back or not recorded.reason)
 
 
 def _beat(rollout: _Rollout) -> _Beat:
@@ -126,7 +141,7 @@ def _halt(rollout: _Rollout) -> Finding | None:
         return Finding(Reason.GATEWAY_UNREACHABLE, found.routing.silent)
     if found.routing.gateways is None and strategy(found) == "Canary" and not rollout.hastened:
         return Finding(Reason.GATEWAY_UNREACHABLE, NO_GATEWAYS)
-    if rollout.candidate.standing.steering == "paused":
+    if rollout.candidate.standing.paused:
         return Finding(Reason.PAUSED, f"A person paused it (resume/r{rollout.candidate.number} lets it go on)")
     if found.rollout.paused and not rollout.hastened:
         return Finding(Reason.PAUSED, "spec.rollout.paused is true")
@@ -147,7 +162,14 @@ def _weight(rollout: _Rollout, index: int) -> int:
     """The share of requests of stage `index`, or of the one before until it is set."""
     if rollout.before.step_since is not None:
         return rollout.stages[index - 1].weight
-    return rollout.stages[index - 2].weight if index > 1 else 0
+    return _weight_before(rollout, index)
+
+
+def _weight_before(rollout: _Rollout, index: int) -> int:
+    """The share until that of stage `index` is set: where stages were skipped, what is there may not carry more."""
+    if rollout.hastened:
+        return rollout.crew.weight
+    return min(rollout.stages[index - 2].weight, rollout.crew.weight) if index > 1 else 0
 
 
 # A RollingUpdate: each replica of the candidate that is routable is a step.
@@ -188,10 +210,7 @@ def _staged(rollout: _Rollout) -> _Beat:
         Reason.ROLLING_OUT,
         f"step {index} of {len(rollout.stages)}: {rollout.crew.reached} of {stage.size} replicas are routable",
     )
-    before = rollout.stages[index - 2].weight if index > 1 else 0
-    if rollout.hastened:
-        before = rollout.crew.weight  # stages were skipped, and what is there may not carry the weight of the last one
-    return _Beat(said, replace(course, weight=before), index, running=True)
+    return _Beat(said, replace(course, weight=_weight_before(rollout, index)), index, running=True)
 
 
 def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
@@ -224,8 +243,8 @@ def _needed_next(rollout: _Rollout, index: int) -> str:
     more = rollout.stages[index].size - rollout.stages[index - 1].size if index < len(rollout.stages) else 0
     if more <= 0:
         return ""
-    resource = rollout.found.has_accelerator
-    of = f" with {rollout.found.accelerators} x {resource} each" if resource else ""
+    given = rollout.candidate.accelerators
+    of = f" with {given.count} x {given.resource} each" if given is not None else ""
     return f"; the next step needs room for {more} more {'replica' if more == 1 else 'replicas'}{of}"
 
 
@@ -348,13 +367,27 @@ def _drains(found: Situation) -> bool:
         return False
     if target.standing.drains:
         return True
+    if not capacity.is_auto(found.rollout, strategy(found)):
+        return False
     ready = sum(1 for one in found.replicas if one.ready)
-    return capacity.must_drain(found.rollout, found.wanted, ready, found.of(target.number), found.now)
+    return capacity.must_drain(found.wanted, ready, found.of(target.number), found.now) and _has_a_place(found, target)
+
+
+def _has_a_place(found: Situation, target: Revision) -> bool:
+    """Whether a node would take a replica of the target if others gave way there; no for as long as that is looked up.
+
+    What asks for more than any node has would find no place, and the deployment would be one replica short for good.
+    """
+    if found.nodes is not None:
+        return found.nodes.would_run(target.template["spec"])
+    given = target.accelerators
+    troubles = (one.trouble for one in found.of(target.number))
+    return given is None or not any(one is not None and given.lacked(one.detail) for one in troubles)
 
 
 def _patience(found: Situation) -> tuple[float, ...]:
     """Seconds until a replica without a node has waited long enough."""
-    if found.target is None or not capacity.is_auto(found.rollout):
+    if found.target is None or not capacity.is_auto(found.rollout, strategy(found)):
         return ()
     left = capacity.patience(found.of(found.target.number), found.now)
     return (left.total_seconds(),) if left is not None and left.total_seconds() > 0 else ()

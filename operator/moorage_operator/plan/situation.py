@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
+from moorage_api import names
 from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
 from moorage_api.rollout import Rollout
@@ -15,7 +16,7 @@ from moorage_operator.plan.actions import Action
 from moorage_operator.plan.divide import Crew
 from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.pods import Replica, replicas
-from moorage_operator.plan.remembered import remembered
+from moorage_operator.plan.remembered import Row, all_remembered, remembered
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.snapshot import Snapshot
@@ -46,11 +47,8 @@ class Situation:
     misunderstood: str
     """What is wrong with the action that a person asked for; empty when nothing is."""
     action: Action | None
-    has_accelerator: str
-    """The accelerators' resource; empty without any."""
-    accelerators: int
-    """How many each replica gets."""
     accelerators_short: bool
+    """Whether somebody of the namespace waits for some: then nothing is kept warm."""
     nodes: Nodes | None
     """What nodes have, where somebody waits for it."""
     revisions: tuple[Revision, ...]
@@ -168,7 +166,6 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
     asked = Target(stable)
     if deployment is not None:
         asked = target(snapshot, deployment.spec, recorded, workloads, context)
-    accelerator = deployment.spec.accelerator if deployment is not None else None
     wish, misunderstood = actions.wish(snapshot.deployment)
     found = Situation(
         owner=Owner.of(snapshot.deployment),
@@ -180,8 +177,6 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         missing=asked.missing,
         misunderstood=misunderstood,
         action=wish,
-        has_accelerator=accelerator.resource if accelerator is not None else "",
-        accelerators=accelerator.count if accelerator is not None else 0,
         accelerators_short=snapshot.accelerators_short,
         nodes=snapshot.nodes,
         revisions=recorded if asked.revision is None else updated(recorded, asked.revision),
@@ -195,7 +190,8 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         before=RolloutStatus(),
     )
     found = _acted(_tried(found, goes_back=asked.goes_back))
-    return replace(found, before=_before(snapshot, found))
+    misunderstood = found.misunderstood or _concerns_nothing(snapshot, found)
+    return replace(found, misunderstood=misunderstood, before=_before(snapshot, found))
 
 
 def _tried(found: Situation, *, goes_back: bool) -> Situation:
@@ -218,6 +214,17 @@ def _acted(found: Situation) -> Situation:
     return found.with_revision(replace(revision, standing=standing))
 
 
+def _concerns_nothing(snapshot: Snapshot, found: Situation) -> str:
+    """That there is no such revision as a person named; what was acted upon may have been forgotten since."""
+    action = found.action
+    if action is None or found.revision(action.number) is not None:
+        return ""
+    if snapshot.reported("rollout", "lastAction") == action.text:
+        return ""
+    known = ", ".join(str(one.number) for one in found.revisions) or "none"
+    return f"The annotation {names.ACTION_ANNOTATION} names revision {action.number}; there are {known}."
+
+
 def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
     reported = snapshot.reported("rollout")
     if found.candidate is None or snapshot.reported("revision", "candidate") != found.candidate.number:
@@ -230,7 +237,7 @@ def _before(snapshot: Snapshot, found: Situation) -> RolloutStatus:
 
 def strategy(found: Situation) -> str:
     """The strategy of this rollout: going back to what has served before needs no steps."""
-    back = found.candidate is not None and found.candidate.standing.steering == "back"
+    back = found.candidate is not None and found.candidate.standing.goes_back
     return "RollingUpdate" if back else found.rollout.strategy
 
 
@@ -255,5 +262,4 @@ def _wanted(raw: Manifest, workloads: dict[int, Manifest], stable: Revision | No
 
 
 def _weights(snapshot: Snapshot) -> dict[int, int]:
-    reported: Any = snapshot.reported("revisions") or ()
-    return {one["number"]: one["weight"] for one in reported if "number" in one and "weight" in one}
+    return {row.number: row.weight for row in all_remembered(Row, snapshot.reported("revisions"))}

@@ -21,13 +21,13 @@ from moorage_operator.plan.decisions import announcements, decisions
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.findings import finding, not_found
+from moorage_operator.plan.remembered import Row, all_remembered
 from moorage_operator.plan.rollout import Verdict
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.snapshot import Event, Snapshot
 from moorage_operator.plan.standings import standing
 from moorage_operator.plan.startup import startup
 from moorage_operator.plan.telemetry import Health, Measured, health, measured
-from moorage_operator.plan.times import from_text
 from moorage_operator.render.context import Context
 
 _MOVING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING, Reason.RESOLVING_SOURCE})
@@ -60,14 +60,14 @@ class _Clock:
 
     generation: int
     now: datetime
-    before: dict[str, Manifest]
+    before: dict[str, Condition]
 
     def condition(self, kind: ConditionType, *, status: bool | None, why: Finding) -> Condition:
         value = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[status]
         before = self.before.get(kind)
         since = self.now.replace(microsecond=0)
-        if before is not None and before.get("status") == value and "lastTransitionTime" in before:
-            since = from_text(before["lastTransitionTime"])
+        if before is not None and before.status is value:
+            since = before.last_transition_time
         return Condition(
             type=kind,
             status=value,
@@ -82,7 +82,8 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
     """The whole status, and the events about what is new in it."""
     found, verdict, shares = judged.found, judged.verdict, judged.shares
     head = finding(found, verdict, refused)
-    serving = sum(1 for one in found.replicas if one.ready)
+    with_requests = {share.number for share in shares if share.weight}
+    serving = sum(1 for one in found.replicas if one.ready and one.revision in with_requests)
     figures = measured(found.routing, dig(snapshot.deployment, "status", default={}), found.now)
     clock = _clock(snapshot)
     gpus = _gpus(found, clock)
@@ -109,13 +110,13 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
     )
     decided = decisions(dig(snapshot.deployment, "status", default={}), status, found.now)
     status = status.model_copy(update={"decisions": decided})
-    events = (*announcements(snapshot.reported("decisions"), decided), *_events(snapshot, head))
+    events = (*announcements(snapshot.reported("decisions"), decided), *_events(clock, head))
     return Told(status.to_api(), events, _wakes(figures, gpus))
 
 
 def _clock(snapshot: Snapshot) -> _Clock:
-    reported: Any = snapshot.reported("conditions") or ()
-    return _Clock(_generation(snapshot), snapshot.now, {one["type"]: one for one in reported})
+    reported = all_remembered(Condition, snapshot.reported("conditions"))
+    return _Clock(_generation(snapshot), snapshot.now, {one.type: one for one in reported})
 
 
 def _wakes(*damped: Measured | Health | None) -> tuple[float, ...]:
@@ -124,7 +125,7 @@ def _wakes(*damped: Measured | Health | None) -> tuple[float, ...]:
 
 def _gpus(found: Situation, clock: _Clock) -> Health | None:
     """The health of the GPUs; None without any."""
-    if not found.has_accelerator:
+    if found.target is None or found.target.accelerators is None:
         return None
     before = clock.before.get(ConditionType.GPU_HEALTHY)
     return health(found.routing, _without_accelerators(found), before, found.now)
@@ -163,7 +164,7 @@ def _conditions(
 
 def _without_accelerators(found: Situation) -> frozenset[str]:
     """Replicas whose revision asks for none, such as those that are about to be replaced by others that do."""
-    revisions = {one.number for one in found.revisions if dig(one.data, "spec", "accelerator") is None}
+    revisions = {one.number for one in found.revisions if one.accelerators is None}
     return frozenset(one.uid for one in found.replicas if one.revision in revisions)
 
 
@@ -200,8 +201,7 @@ def _rollout(snapshot: Snapshot, found: Situation, verdict: Verdict) -> RolloutS
 
 
 def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) -> tuple[RevisionStatus, ...]:
-    reported: Any = snapshot.reported("revisions") or ()
-    digests = {one.get("number"): one.get("modelDigest") for one in reported}
+    digests = {row.number: row.model_digest for row in all_remembered(Row, snapshot.reported("revisions"))}
     there = {share.number: share for share in shares if share.replicas is not None}
     if found.given_up is not None:
         there.setdefault(found.given_up.number, Share(found.given_up.number, 0, 0, "", retired=True))
@@ -231,12 +231,12 @@ def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) 
     return tuple(rows)
 
 
-def _events(snapshot: Snapshot, head: Finding) -> tuple[Event, ...]:
+def _events(clock: _Clock, head: Finding) -> tuple[Event, ...]:
     """A warning when something is wrong that was not wrong, in this way, before."""
     if head.reason in _MOVING or head.reason in _GOOD or head.reason in {Reason.PAUSED, Reason.ROLLED_BACK}:
         return ()  # that it went back is a decision, and told as one
-    reported: Any = snapshot.reported("conditions") or ()
-    if any(one["type"] == ConditionType.READY and one["reason"] == head.reason for one in reported):
+    before = clock.before.get(ConditionType.READY)
+    if before is not None and before.reason == head.reason:
         return ()
     return (Event("Warning", head.reason, head.message),)
 

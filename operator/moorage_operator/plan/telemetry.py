@@ -8,13 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from moorage_api.conditions import ConditionStatus, Reason
-from moorage_api.status import Gpu, Traffic
-from moorage_operator.manifest import Manifest
+from moorage_api.status import Condition, Gpu, Traffic
 from moorage_operator.plan.figures import Device, PodFigures
 from moorage_operator.plan.finding import Finding
-from moorage_operator.plan.remembered import remembered
+from moorage_operator.plan.remembered import remembered, remembered_moment
 from moorage_operator.plan.routable import Routing
-from moorage_operator.plan.times import from_text
 
 INTERVAL: Final = timedelta(seconds=60)
 _POINTS: Final = 5
@@ -36,7 +34,8 @@ def measured(routing: Routing, before: Any, now: datetime) -> Measured:
     """The figures to report; `before` is the whole status that was last written."""
     pods = _pods(routing)
     gpu, traffic = _gpu(pods), _traffic(pods)
-    was = Measured(remembered(Gpu, before.get("gpu")), remembered(Traffic, before.get("traffic")), _time(before))
+    at = remembered_moment(before.get("measured"))
+    was = Measured(remembered(Gpu, before.get("gpu")), remembered(Traffic, before.get("traffic")), at)
     if not _differs(was.gpu, gpu) and not _differs(was.traffic, traffic):
         return was
     left = (was.at + INTERVAL - now).total_seconds() if was.at is not None else 0.0
@@ -54,17 +53,18 @@ class Health:
     wake: float | None = None
 
 
-def health(routing: Routing, without: frozenset[str], before: Manifest | None, now: datetime) -> Health:
+def health(routing: Routing, without: frozenset[str], before: Condition | None, now: datetime) -> Health:
     """The health of the GPUs; `without` are the uids of replicas that are to have none.
 
-    A failure is told at once. That all are well again is told a minute later than `before`, the condition that was last
-    written, told of it: a GPU that comes and goes is not well, and must not be written about at each turn.
+    A failure is told at once. That all are well again, or that nobody knows any more, is told a minute later than
+    `before`, the condition that was last written, told of it: a GPU that comes and goes is not well, and must not be
+    written about at each turn; nor must one whose replica is now in the gateways' figures and now is not.
     """
-    found, was = _health(routing, without), before or {}
-    if not found.well or was.get("status") != ConditionStatus.FALSE or "lastTransitionTime" not in was:
+    found = _health(routing, without)
+    if found.well is False or before is None or before.status is not ConditionStatus.FALSE:
         return found
-    left = (from_text(was["lastTransitionTime"]) + INTERVAL - now).total_seconds()
-    why = Finding(Reason.GPU_UNHEALTHY, str(was.get("message", "")))
+    left = (before.last_transition_time + INTERVAL - now).total_seconds()
+    why = Finding(Reason.GPU_UNHEALTHY, before.message)
     return Health(well=False, why=why, wake=left) if left > 0 else found
 
 
@@ -124,7 +124,3 @@ def _differs(before: Gpu | Traffic | None, now: Gpu | Traffic | None) -> bool:
 
 def _step(name: str, before: int) -> float:
     return _POINTS if name in _PERCENTAGES else max(1.0, _PART * before)
-
-
-def _time(before: Any) -> datetime | None:
-    return from_text(before["measured"]) if before.get("measured") else None

@@ -7,7 +7,7 @@ are put together; what else the user names replaces our choice.
 from typing import Any, Final
 
 from moorage_api.pod_template import PodSpec, PodTemplate
-from moorage_operator.manifest import Manifest, dig
+from moorage_operator.manifest import MAPS, Manifest, dig
 
 _PLAIN: Final = (
     "nodeSelector",
@@ -49,12 +49,23 @@ def _spec(pod: Manifest, added: PodSpec) -> dict[str, Any]:
 
 
 def _affinity(ours: Manifest, theirs: Manifest) -> dict[str, Any]:
-    """Theirs; where both want something of nodes, each of their alternatives gets our terms as well."""
+    """Theirs; where both want something of nodes, each of their alternatives gets our terms as well.
+
+    What has not the form of a pod's stays as it is: the API server will say what is wrong with it.
+    """
     wanted = dig(ours, "nodeAffinity", _REQUIRED, "nodeSelectorTerms", default=())
     if not wanted:
         return {**ours, **theirs}
-    expressions = wanted[0]["matchExpressions"]
-    alternatives = dig(theirs, "nodeAffinity", _REQUIRED, "nodeSelectorTerms", default=({},))
-    terms = [{**one, "matchExpressions": [*one.get("matchExpressions", ()), *expressions]} for one in alternatives]
-    node = {**dig(theirs, "nodeAffinity", default={}), _REQUIRED: {"nodeSelectorTerms": terms}}
-    return {**theirs, "nodeAffinity": node}
+    node = theirs.get("nodeAffinity") or {}
+    alternatives = dig(node, _REQUIRED, "nodeSelectorTerms", default=({},))
+    if not isinstance(node, MAPS) or not isinstance(alternatives, list | tuple):
+        return dict(theirs)
+    terms = [_both(one, wanted[0]["matchExpressions"]) for one in alternatives]
+    return {**theirs, "nodeAffinity": {**node, _REQUIRED: {"nodeSelectorTerms": terms}}}
+
+
+def _both(term: Any, expressions: list[Manifest]) -> Any:
+    theirs = dig(term, "matchExpressions", default=())
+    if not isinstance(term, MAPS) or not isinstance(theirs, list | tuple):
+        return term
+    return {**term, "matchExpressions": [*theirs, *expressions]}

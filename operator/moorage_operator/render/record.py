@@ -49,11 +49,22 @@ class Standing:
     acted: str = ""
     """The last value of the action annotation that was acted upon for this revision."""
     steering: str = ""
-    """What a person last said about its rollout: `paused`, `promote`, or nothing."""
+    """What a person last said about its rollout: `paused`, `promote`, or nothing; `back` and `back-paused` where a
+    revision that has served before is gone back to."""
     restarted: str = ""
     """The last restart that a person asked for; a part of its pods' annotations."""
     drains: bool = False
     """Its replicas found no room beside those of the stable revision, which gives up one for each."""
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether it is rolled out to go back to it, so that nothing has to be proven."""
+        return self.steering in {"back", "back-paused"}
+
+    @property
+    def paused(self) -> bool:
+        """Whether a person stopped its rollout."""
+        return self.steering in {"paused", "back-paused"}
 
     def annotations(self) -> dict[str, str]:
         """As the record carries them."""

@@ -8,14 +8,13 @@ from typing import Final
 from moorage_operator.cluster.client import Client, ClusterError
 from moorage_operator.cluster.resources import ALL_PODS, NODES
 from moorage_operator.manifest import Key
-from moorage_operator.plan.nodes import Amounts, Nodes, added, nodes, used
+from moorage_operator.plan.nodes import PLACED, Amounts, Nodes, added, nodes, used
 
 log = logging.getLogger(__name__)
 
 INTERVAL: Final = 60.0
 """Seconds between two readings."""
 ONE_NAMESPACE: Final = Nodes(unknown="nodes are not looked at, since this installation may see one namespace only")
-_PLACED: Final = "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"
 
 
 class Inventory:
@@ -55,7 +54,7 @@ class Inventory:
     async def _read(self) -> Nodes:
         try:
             taken: dict[str, Amounts] = {}
-            async for page in self._client.pages(ALL_PODS, fieldSelector=_PLACED):
+            async for page in self._client.pages(ALL_PODS, fieldSelector=PLACED):
                 for node, amounts in used(page).items():
                     taken[node] = added(taken.get(node, {}), amounts)
             # Page by page: of thousands of nodes, each with the list of its images, little is kept.

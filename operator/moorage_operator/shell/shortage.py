@@ -2,7 +2,10 @@
 
 from moorage_api import names
 from moorage_operator.cluster.store import Store
-from moorage_operator.manifest import Key, Manifest, dig, key_of
+from moorage_operator.manifest import Key, Manifest, dig, key_of, revision_of
+from moorage_operator.plan.accelerators import Accelerators
+from moorage_operator.plan.pods import scheduler_said
+from moorage_operator.render.context import Owner
 
 
 def keeps_warm(deployment: Manifest | None) -> bool:
@@ -12,29 +15,24 @@ def keeps_warm(deployment: Manifest | None) -> bool:
 
 def is_short(store: Store, namespace: str) -> bool:
     """Whether a pod of any LLMDeployment of the namespace waits for accelerators."""
-    return any(_lacks_accelerators(pod, _owner(store, key_of(pod))) for pod in store.unplaced(namespace))
+    return any(_lacks_accelerators(store, pod) for pod in store.unplaced(namespace))
 
 
 def waits(store: Store, key: Key) -> bool:
     """Whether a pod of that deployment waits for accelerators."""
-    return any(_lacks_accelerators(pod, _owner(store, key)) for pod in store.unplaced_of(key))
+    return any(_lacks_accelerators(store, pod) for pod in store.unplaced_of(key))
 
 
 def keepers(store: Store, namespace: str) -> tuple[Key, ...]:
     """The deployments of the namespace that keep replicas warm, and give them up while it is short."""
     keys = (key for key in store.deployments() if key.namespace == namespace)
-    return tuple(key for key in keys if keeps_warm(_owner(store, key)))
+    return tuple(key for key in keys if keeps_warm(store.get(names.KIND, key.namespace, key.name)))
 
 
-def _owner(store: Store, key: Key) -> Manifest | None:
-    return store.get(names.KIND, key.namespace, key.name)
-
-
-def _lacks_accelerators(pod: Manifest, owner: Manifest | None) -> bool:
-    """Whether the scheduler names the accelerators, or the nodes that have them, as what is missing."""
-    accelerator = dig(owner, "spec", "accelerator")
-    if accelerator is None:
-        return False
-    conditions = dig(pod, "status", "conditions", default=())
-    words = next((str(one.get("message", "")) for one in conditions if one["type"] == "PodScheduled"), "")
-    return str(accelerator.get("resource")) in words or "node affinity" in words
+def _lacks_accelerators(store: Store, pod: Manifest) -> bool:
+    """Whether the scheduler names those that the pod's own revision is given as what is missing."""
+    key = key_of(pod)
+    owner = Owner(key.name, key.namespace, uid="")
+    record = store.get("ControllerRevision", key.namespace, owner.revision_name(revision_of(pod)))
+    given = Accelerators.of(dig(record, "data"))
+    return given is not None and given.lacked(scheduler_said(pod))

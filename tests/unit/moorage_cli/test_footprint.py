@@ -61,7 +61,7 @@ def test_why_there_is_no_room():
         "  a: has 8.0 GiB of memory free; a replica asks for 12.0 GiB of memory"
     )
     many = fit(99, pod(gpu="1"), *[node(f"n{i}", 1) for i in range(9)])
-    assert many[-1] == "  and 4 more nodes"
+    assert many[-1] == "  and 5 more nodes"
     assert fit(1, pod(gpu="1"))[1] == "  there are no nodes; a cluster autoscaler would have to bring some"
 
 

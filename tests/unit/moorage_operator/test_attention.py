@@ -8,7 +8,7 @@ from moorage_operator.cluster.store import Store
 from moorage_operator.manifest import Key
 from moorage_operator.plan.figures import Gateway, PodFigures
 from moorage_operator.shell.attention import Attention
-from moorage_operator.shell.shortage import is_short, keepers
+from moorage_operator.shell.shortage import is_short, keepers, waits
 from moorage_operator.shell.views import News
 
 CHAT = Key("team", "chat")
@@ -102,8 +102,17 @@ def unplaced(make, version, words="0/3 nodes are available: 3 Insufficient nvidi
     return pod
 
 
+def recorded(make, number=1, **spec):
+    """The record of a revision."""
+    made = make.running(make.deployment(**spec)).children["ControllerRevision"][0]
+    labels = {**made["metadata"]["labels"], "moorage.dev/revision": str(number)}
+    metadata = {**made["metadata"], "name": f"chat-r{number}", "labels": labels, "resourceVersion": "1"}
+    return {**made, "metadata": metadata}
+
+
 def test_a_pod_without_a_node_makes_its_namespace_short_until_it_has_one(make, scene):
-    scene.know(AT_REST, accelerator={"resource": "nvidia.com/gpu"}, rollout={"keepWarm": {"replicas": 1}})
+    scene.know(AT_REST, rollout={"keepWarm": {"replicas": 1}})
+    scene.store.put(recorded(make, accelerator={"count": 1}))
     assert not is_short(scene.store, "team")
     scene.store.put(unplaced(make, 2))
     assert is_short(scene.store, "team")
@@ -117,3 +126,26 @@ def test_a_pod_without_a_node_makes_its_namespace_short_until_it_has_one(make, s
     scene.store.put(unplaced(make, 6))
     scene.store.remove(unplaced(make, 7))
     assert scene.store.unplaced("team") == ()
+
+
+def test_a_pod_waits_for_what_its_own_revision_is_given(make, scene):
+    """Whatever spec asks for by now: with `rollbackTo`, and while older replicas are replaced, that is another one."""
+    scene.know(AT_REST, accelerator={"count": 1})
+    elsewhere = "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
+    scene.store.put(recorded(make))
+    scene.store.put(unplaced(make, 2, words=elsewhere))
+    assert not waits(scene.store, CHAT)
+    scene.store.put(recorded(make, 2, accelerator={"count": 1}))
+    pod = unplaced(make, 3, words=elsewhere)
+    scene.store.put({**pod, "metadata": {**pod["metadata"], "name": "q", "labels": labels(2)}})
+    assert waits(scene.store, CHAT)
+
+
+def test_a_claim_that_is_far_from_the_nodes_makes_nothing_warm_give_way(make, scene):
+    scene.store.put(recorded(make, accelerator={"count": 1}))
+    scene.store.put(unplaced(make, 2, words="0/3 nodes are available: 3 node(s) had volume node affinity conflict."))
+    assert not is_short(scene.store, "team")
+
+
+def labels(revision):
+    return {"moorage.dev/deployment": "chat", "moorage.dev/revision": str(revision)}

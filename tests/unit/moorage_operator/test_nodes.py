@@ -5,12 +5,14 @@ from decimal import Decimal
 import pytest
 
 from moorage_api.llmdeployment import Spec
+from moorage_operator.plan.accelerators import Accelerators
 from moorage_operator.plan.nodes import Nodes, asked, lacking, misfit, nodes, room, used
 from moorage_operator.plan.shortage import needs
 from moorage_operator.render.accelerator import placement
 
 GPU = "nvidia.com/gpu"
 H100 = "NVIDIA-H100-80GB-HBM3"
+MEMORY = "nvidia.com/gpu.memory"
 
 
 def listed(name="n", *, gpus=0, product=None, memory=None, taints=(), **labels):
@@ -112,12 +114,26 @@ def test_taints_and_tolerations(toleration, fits):
         ({"operator": "Exists"}, True),
         ({"operator": "DoesNotExist"}, False),
         ({"operator": "Gt", "values": ["0"]}, False),
+        ({"operator": "Lt", "values": ["9"]}, False),
+        ({"key": MEMORY, "operator": "Gt", "values": ["81558"]}, True),
+        ({"key": MEMORY, "operator": "Gt", "values": ["81559"]}, False),
+        ({"key": MEMORY, "operator": "Gt", "values": ["-1"]}, True),
+        ({"key": MEMORY, "operator": "Lt", "values": ["81560"]}, True),
+        ({"key": MEMORY, "operator": "Lt", "values": ["81559"]}, False),
+        ({"key": MEMORY, "operator": "Gt", "values": ["40Gi"]}, False),
+        ({"key": MEMORY, "operator": "Lt", "values": ["40Gi"]}, False),
+        ({"key": MEMORY, "operator": "Gt", "values": ["1", "2"]}, False),
+        ({"key": MEMORY, "operator": "Gt"}, False),
+        ({"key": MEMORY, "operator": "Gt", "values": ["9" * 5000]}, False),
+        ({"key": "none", "operator": "Gt", "values": ["1"]}, False),
+        ({"operator": "Beside", "values": ["a"]}, False),
+        ({}, False),
     ],
 )
 def test_what_a_person_asks_of_a_node(expression, fits):
     term = {"matchExpressions": [{"key": "zone", **expression}]}
     wanted = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{}, term]}}
-    assert (misfit(node(zone="a"), {"affinity": {"nodeAffinity": wanted}}) == "") is fits
+    assert (misfit(node(zone="a", memory=81559), {"affinity": {"nodeAffinity": wanted}}) == "") is fits
 
 
 def test_how_many_fit():
@@ -156,4 +172,4 @@ def test_how_many_fit():
     ],
 )
 def test_what_is_said_to_who_waits_for_accelerators(spec, there, said):
-    assert needs(spec, GPU, there).endswith(said)
+    assert needs(spec, Accelerators(GPU, int(asked(spec)[GPU])), there).endswith(said)

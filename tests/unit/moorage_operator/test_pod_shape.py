@@ -70,6 +70,26 @@ def test_what_accelerators_ask_of_nodes_holds_in_each_of_the_users_alternatives(
     assert added(affinity={"podAntiAffinity": anti})["affinity"] == {"podAntiAffinity": anti}
 
 
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "anywhere",
+        {REQUIRED: {"nodeSelectorTerms": "a"}},
+        {REQUIRED: {"nodeSelectorTerms": [None, "a", {"matchExpressions": "a"}]}},
+    ],
+)
+def test_what_is_no_affinity_is_left_to_the_api_server(theirs):
+    assert added(accelerator=GPU, affinity={"nodeAffinity": theirs})["affinity"]["nodeAffinity"] == theirs
+
+
+@pytest.mark.parametrize(
+    "theirs", [None, {REQUIRED: None}, {REQUIRED: {"nodeSelectorTerms": [{"matchExpressions": None}]}}]
+)
+def test_an_affinity_that_is_left_empty_asks_for_nothing(theirs):
+    affinity = added(accelerator=GPU, affinity={"nodeAffinity": theirs})["affinity"]
+    assert affinity["nodeAffinity"][REQUIRED]["nodeSelectorTerms"] == [{"matchExpressions": [PRODUCT]}]
+
+
 def test_replicas_spread_over_nodes_unless_the_user_says_otherwise():
     assert added()["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "ScheduleAnyway"
     own = {"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}

@@ -1,7 +1,10 @@
 """What each strategy does, step by step, and what stops it, ends it or turns it back."""
 
+from dataclasses import replace
+
 import pytest
 
+from moorage_operator.plan.nodes import Nodes, nodes
 from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, World
 
 CANARY = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "30s"}, {"weight": 60}]}
@@ -109,6 +112,40 @@ def test_nothing_gives_way_for_a_replica_that_no_node_would_take_if_it_were_empt
     assert made.requeue_after is None or made.requeue_after > 60
 
 
+def test_nothing_gives_way_for_a_replica_that_asks_for_more_than_any_node_has():
+    made = gpu(replicas=2)
+    made.room = 2
+    made.spec(accelerator={"count": 16})
+    for _ in range(10):
+        made.tick(50)
+    assert made.there() == {1: 2, 2: 1}
+    assert made.ready == ("False", "WaitingForGPU")
+    assert "Needs 16 x nvidia.com/gpu on one node; no node would do" in made.message
+    assert all("moorage.dev/drains" not in one["metadata"]["annotations"] for one in made._records())
+    made.listing = replace(made.listing, there=nodes([listed("new", "16")], {}))
+    made.run()
+    assert made.there() == {1: 1, 2: 1}, "now there is a place for it"
+    made.settle()
+    assert made.there() == {2: 2}
+
+
+def listed(name, count):
+    return {"metadata": {"name": name}, "status": {"allocatable": {"nvidia.com/gpu": count}}}
+
+
+def test_nothing_gives_way_before_it_is_known_what_nodes_have():
+    made = gpu(replicas=2)
+    made.room, made.listing = 2, None
+    made.edit(OTHER)
+    for _ in range(3):
+        made.tick(50)
+    assert made.there() == {1: 2, 2: 1}
+    made.listing = Nodes(unknown="nodes may not be listed")
+    made.run()
+    assert made.there() == {1: 1, 2: 1}
+    made.settle()
+
+
 def test_a_claim_that_is_missing_is_no_lack_of_room_and_the_deadline_names_it():
     made = world(replicas=1, rollout={"progressDeadline": "2m"})
     made.room, made.scheduler_says = 1, 'persistentvolumeclaim "models" not found.'
@@ -151,6 +188,23 @@ def test_going_back_without_room_drains_too():
     made.until(lambda: made.there().get(2) == 2)
     made.room = len(made.pods)
     made.edit(GOOD)
+    made.settle()
+    assert made.there() == {1: 2}
+
+
+def test_going_back_drains_without_room_whatever_the_strategy_of_new_revisions():
+    made = gpu(replicas=2, rollout=CANARY)
+    made.edit(OTHER)
+    made.settle()
+    made.room = 2
+    made.spec(rollbackTo={"revision": 1})
+    made.tick(20)
+    made.tick(20)
+    assert made.there() == {1: 1, 2: 2}
+    assert made.requeue_after <= 40, "it looks again when the minute is over"
+    made.wait(41)
+    made.run()
+    assert made.there() == {1: 1, 2: 1}
     made.settle()
     assert made.there() == {1: 2}
 
@@ -349,6 +403,95 @@ def test_an_edit_at_zero_needs_no_rollout():
     made.edit(OTHER)
     made.tick(10)
     assert (made.status["revision"], made.there()) == ({"stable": 2}, {})
+
+
+ASLEEP = {"stable": 1, "candidate": 2}
+
+
+def at_zero(made):
+    made.spec(replicas=0)
+    for _ in range(3):
+        made.tick(10)
+
+
+def test_another_strategy_at_zero_proves_nothing():
+    made = world(rollout=CANARY)
+    made.edit(FAILING)
+    made.until(lambda: made.weights.get(2) == 10)
+    at_zero(made)
+    made.spec(rollout={"strategy": "BlueGreen", "gates": [ERRORS]})
+    made.tick(10)
+    assert made.status["revision"] == ASLEEP
+    made.spec(replicas=3)
+    made.until(lambda: made.ready[1] == "RolledBack")
+    assert made.weights[1] == 100
+
+
+def test_a_lost_status_at_zero_proves_nothing():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    at_zero(made)
+    made.lose_status()
+    for _ in range(3):
+        made.tick(10)
+    assert made.status["revision"] == ASLEEP
+    assert made.ready == ("True", "ScaledToZero")
+    made.spec(replicas=3)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.settle()
+    assert made.weights == {2: 100}
+
+
+@pytest.mark.parametrize("again", ["retry", "edit"])
+def test_what_was_given_up_and_is_tried_again_at_zero_is_on_trial_when_there_are_replicas(again):
+    made = world()
+    made.edit(CRASHING)
+    made.until(lambda: made.ready[1] == "RolledBack")
+    at_zero(made)
+    if again == "retry":
+        made.act("retry", 2)
+    else:
+        made.edit(GOOD)
+        made.tick(10)
+        made.edit(CRASHING)
+    for _ in range(3):
+        made.tick(10)
+    assert made.status["revision"] == ASLEEP
+    assert not [event for event in made.events if event.reason == "Promoted"]
+    made.spec(replicas=3)
+    made.until(lambda: made.ready[1] == "RolledBack")
+    assert made.weights[1] == 100
+
+
+def test_while_rollouts_are_paused_a_spec_that_comes_at_zero_waits():
+    made = world(rollout={"paused": True})
+    at_zero(made)
+    made.edit(OTHER)
+    for _ in range(3):
+        made.tick(10)
+    assert made.status["revision"] == ASLEEP
+    made.roll(paused=False)
+    made.tick(10)
+    assert made.status["revision"] == ASLEEP, "with the first replicas it begins"
+    made.spec(replicas=3)
+    made.settle()
+    assert made.there() == {2: 3}
+
+
+@pytest.mark.parametrize(("how", "rollout"), [("edit", {}), ("rollbackTo", {}), ("rollbackTo", {"paused": True})])
+def test_what_has_served_serves_again_at_once_at_zero(how, rollout):
+    made = world()
+    made.edit(OTHER)
+    made.settle()
+    made.spec(rollout=rollout)
+    at_zero(made)
+    if how == "edit":
+        made.edit(GOOD)
+    else:
+        made.spec(rollbackTo={"revision": 1})
+    made.tick(10)
+    assert made.status["revision"] == {"stable": 1}
 
 
 # BlueGreen
@@ -683,6 +826,41 @@ def test_a_status_in_the_words_of_another_version_is_made_anew():
     assert made.status["revision"] == {"stable": 2}
 
 
+def test_while_somebody_else_has_a_name_that_is_needed_not_even_requests_move():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    ours = made.objects["Service", "chat"]
+    made.objects["Service", "chat"] = {**ours, "metadata": {**ours["metadata"], "ownerReferences": []}}
+    before = made.weights, made.there()
+    for _ in range(5):
+        made.tick(100)
+    assert (made.weights, made.there()) == before
+    assert made.ready == ("False", "WorkloadRefused")
+    made.objects["Service", "chat"] = ours
+    made.settle()
+    assert made.there() == {2: 3}
+
+
+def test_a_status_that_is_damaged_is_made_anew():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    damage = {
+        "conditions": [{"type": "Ready"}, {"status": "True"}, "Ready", None],
+        "revisions": [{"weight": 10}, {"number": "two", "weight": 90}, 7],
+        "decisions": [{"kind": "Promote"}, "nothing"],
+        "measured": "yesterday",
+        "startup": 5,
+    }
+    made.deployment = {**made.deployment, "status": {**made.status, **damage}}
+    made.run()
+    assert made.weights == {1: 90, 2: 10}
+    assert made.ready == ("False", "RollingOut")
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
+
+
 def test_a_lost_status_begins_a_canary_at_its_first_step_with_everything_on_stable():
     made = world(rollout=CANARY)
     made.edit(OTHER)
@@ -721,6 +899,22 @@ def test_promote_in_a_step_leaves_its_weight_until_the_rest_is_there():
     made.run()
     assert made.there() == {1: 10, 2: 10}
     assert made.weights == {1: 90, 2: 10}, "one replica cannot carry more"
+    made.settle()
+    assert made.there() == {2: 10}
+
+
+def test_a_pause_after_promote_moves_no_requests_and_neither_does_its_end():
+    made = world(replicas=10, rollout=CANARY)
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 10)
+    made.act("promote", 2)
+    made.run()
+    made.act("pause", 2)
+    made.run()
+    assert (made.ready[1], made.weights) == ("Paused", {1: 90, 2: 10})
+    made.act("resume", 2)
+    made.run()
+    assert made.weights == {1: 90, 2: 10}, "one replica still cannot carry more"
     made.settle()
     assert made.there() == {2: 10}
 
@@ -795,6 +989,28 @@ def test_an_action_that_is_not_understood_is_told(text):
     assert "rollout" not in made.status
 
 
+def test_an_action_on_a_revision_that_there_is_not_is_told_until_there_is_one():
+    made = world(rollout=CANARY)
+    made.act("pause", 2)
+    made.run()
+    assert made.status["conditions"][0]["status"] == "True"
+    assert "The annotation moorage.dev/action names revision 2; there are 1." in made.status["conditions"][0]["message"]
+    made.edit(OTHER)
+    made.run()
+    assert made.ready == ("Unknown", "Paused")
+    assert made.status["conditions"][0]["message"] == "spec was understood."
+
+
+def test_what_was_acted_upon_may_be_forgotten():
+    made = world(rollout={"revisionHistoryLimit": 1})
+    made.act("restart", 1)
+    made.run()
+    made.edit(OTHER)
+    made.settle()
+    assert 1 not in made.roles()
+    assert made.status["conditions"][0]["message"] == "spec was understood."
+
+
 # Going back
 
 
@@ -811,6 +1027,17 @@ def test_going_back_to_a_warm_revision_moves_the_requests_at_once():
     assert made.weights[1] == 100
     assert made.status["revision"] == {"stable": 1}
     assert made.objects["Deployment", "chat-r1"]["spec"]["template"] == template
+
+
+def test_what_is_kept_warm_has_no_requests_and_makes_nothing_available():
+    made = world(rollout={"keepWarm": {"replicas": 1}})
+    made.edit(OTHER)
+    made.settle()
+    assert made.there() == {1: 1, 2: 3}
+    for pod in made.pods:
+        pod.ready = pod.revision == 1
+    made.run()
+    assert (made.weights, made.condition("Available")) == ({1: 0, 2: 100}, "False")
 
 
 def test_going_back_to_a_partly_warm_revision_moves_what_it_can_carry():
@@ -857,6 +1084,27 @@ def test_rollback_to_a_cold_revision_needs_no_gates_and_removing_it_goes_forward
     made.run()
     assert made.status["revision"] == {"stable": 1, "candidate": 2}
     assert made.status["rollout"]["strategy"] == "Canary"
+
+
+@pytest.mark.parametrize("verb", ["pause", "promote"])
+def test_what_a_person_says_on_the_way_back_makes_no_trial_of_it(verb):
+    made = world(rollout={**CANARY, "gates": [ERRORS]})
+    made.edit(OTHER)
+    made.settle()
+    made.spec(rollbackTo={"revision": 1})
+    made.tick(traffic=False)
+    made.act(verb, 1)
+    made.run()
+    there = made.there()
+    if verb == "pause":
+        assert made.ready == ("Unknown", "Paused")
+        made.tick(100, traffic=False)
+        assert made.there() == there
+        made.act("resume", 1)
+    made.run()
+    assert made.status["rollout"]["strategy"] == "RollingUpdate"
+    made.until(lambda: made.weights.get(1) == 100, traffic=False)
+    assert made.status["revision"] == {"stable": 1}
 
 
 def test_a_revision_that_is_not_remembered_is_refused_and_what_serves_goes_on():

@@ -1,5 +1,6 @@
 """What a person reads in one line, for everything that can be the matter."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -97,6 +98,17 @@ def test_what_the_fetch_container_says(make, ready_condition, reason):
     found = ready_condition(make.running(make.deployment(), make.on_node(fetch=ended)))
     assert found["reason"] == reason
     assert found["message"].startswith("no such model org/model. ")
+
+
+@pytest.mark.parametrize("tries", [1, 5])
+def test_a_fetch_that_failed_at_first_and_then_came_through_is_no_trouble_any_more(make, ready_condition, tries):
+    failed = {"terminated": {"exitCode": 1, "reason": "Error", "message": "connection reset"}}
+    fetched = {"terminated": {"exitCode": 0, "message": json.dumps({"digest": "sha256:0"})}}
+    fetch = {"restartCount": tries, "state": fetched, "lastState": failed}
+    pod = make.on_node(fetch=fetch, server={"state": {"running": {}}, "started": False})
+    snapshot = make.running(make.deployment(), pod)
+    assert ready_condition(snapshot)["reason"] == "LoadingWeights"
+    assert plan(snapshot, make.context).status["revisions"][0]["modelDigest"] == "sha256:0"
 
 
 @pytest.mark.parametrize("reason", ["InsufficientMemory", "UnsupportedModel", "EngineFailed"])

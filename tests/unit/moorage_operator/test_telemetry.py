@@ -95,6 +95,23 @@ def test_a_gpu_that_comes_and_goes_is_well_only_after_a_minute(make, status):
     assert seen(again)[0] == "False"
 
 
+def test_a_lost_gpu_that_comes_and_goes_in_the_gateways_figures_is_told_once(make, status):
+    """While its replica is not among them nobody knows; and that it works again is no news before a minute is over."""
+    gpu = {"accelerator": {"count": 1}}
+
+    def seen(planned):
+        return next(one for one in planned.status["conditions"] if one["type"] == "GPUHealthy")
+
+    failed = status(gateway(pod(gpu=LOST)), **gpu)
+    for second, told in ((10, ()), (20, (pod(gpu=LOST),)), (30, ()), (40, (pod(),)), (59, ())):
+        now = make.now + timedelta(seconds=second)
+        later = status(gateway(*told), before=failed.status, now=now, **gpu)
+        assert seen(later) == seen(failed)
+        assert told == (pod(gpu=LOST),) or later.requeue_after == pytest.approx(60 - second)
+    later = status(gateway(), before=failed.status, now=make.now + timedelta(seconds=60), **gpu)
+    assert seen(later)["status"] == "Unknown"
+
+
 def test_replicas_that_ask_for_no_gpu_say_nothing_about_the_health_of_gpus(make):
     """Those that an edit puts on GPUs serve until the others are ready, and may be kept warm after that."""
     before = make.running(make.deployment())

@@ -45,11 +45,12 @@ def unit(load_module, checkout):
 
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory, unit):
-    """A model of a few thousand weights."""
+    """A model of some thousand weights, of which four ranks find each a part."""
     _, small = unit
     folder = tmp_path_factory.mktemp("small")
-    (folder / "config.json").write_text(json.dumps(small.CONFIG))
-    save_file(small.tensors(), folder / "model.safetensors")
+    wide = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64}
+    (folder / "config.json").write_text(json.dumps({**small.CONFIG, **wide}))
+    save_file(small.tensors(256, 512, 64), folder / "model.safetensors")
     return folder
 
 
@@ -241,13 +242,14 @@ def test_pods_of_two_ranks_say_who_leaves_and_who_is_lost(spawn, unit, small_mod
 
 
 def test_a_rank_with_another_model_is_refused_and_the_right_one_ends_with_its_leader(
-    spawn, spawn_rank, unit, small_model, tmp_path
+    spawn, spawn_rank, small_model, tmp_path
 ):
     address = over_pods(2)
     leader = spawn(small_model, *address)
     another = tmp_path / "another"
     another.mkdir()
-    (another / "config.json").write_text(json.dumps({**unit[1].CONFIG, "rope_theta": 1e6}))
+    config = json.loads((small_model / "config.json").read_text())
+    (another / "config.json").write_text(json.dumps(config | {"rope_theta": 1e6}))
     (another / "model.safetensors").symlink_to(small_model / "model.safetensors")
     wrong = spawn_rank(another, *address, "--rank", "1")
     _, said = wrong.communicate(timeout=DEADLINE_S)

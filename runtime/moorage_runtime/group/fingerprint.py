@@ -67,7 +67,7 @@ def _tensors(file: Path) -> Iterator[tuple[str, memoryview]]:
             yield f"{info.name} {info.type} {info.shape}", _data(opened, info.name)
         return
     for name, entry in sorted(read_safetensors(file).items()):
-        yield f"{name} {entry.dtype} {entry.shape}", memoryview(entry.data)
+        yield f"{name} {entry.dtype} {entry.shape}", entry.data.data
 
 
 def _data(opened: GgufFile, name: str) -> memoryview:

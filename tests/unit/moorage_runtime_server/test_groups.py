@@ -51,7 +51,7 @@ async def test_a_group_that_lost_a_rank_is_over_before_its_engine_has_ended(serv
     """The engine waits for processes that do not end; nobody else does."""
     server = serve("--pace", "0.05")
     async with aiohttp.ClientSession() as session:
-        stream = await session.post(server.url + "/v1/completions", json=LONG | {"max_tokens": 300})
+        stream = await session.post(server.url + "/v1/completions", json=LONG | {"max_tokens": 100})
         await stream.content.readuntil(b"\n\n")
         os.kill(server.engine_pid(), signal.SIGUSR2)
         rest = await stream.text()

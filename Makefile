@@ -16,6 +16,8 @@ TORCH_LOCK := requirements/$(if $(CPU_TORCH),torch-cpu,torch).txt
 PROVIDER ?=
 CASE ?=
 PYTEST := $(BIN)/python -m pytest
+# What runs side by side is printed one after the other, by makes that can (4.0).
+WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 .PHONY: help
 help: ## Print this list
@@ -55,7 +57,15 @@ down: $(VENV)/.tools ## Remove the demo's cluster and everything that it started
 
 # ── tests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 .PHONY: test
-test: check integration model e2e ## Every tier, whole cluster included (what CI runs)
+test: lint ## Every tier, whole cluster included (what CI runs)
+	@$(MAKE) --no-print-directory --jobs=2 $(WHOLE) computing integration
+	@$(MAKE) --no-print-directory e2e
+
+# It computes in one thread, while the integration tests wait for answers most of their time: each has a core.
+.PHONY: computing
+computing:
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory model
 
 .PHONY: check
 check: lint unit ## The quick part: style, types, import contracts, unit and property tests

@@ -151,7 +151,7 @@ class LawfulWorld(World):
         assert self.now - self.put_aside[number] >= DRAIN, f"r{number} was put aside a moment ago"
 
     def _kept_warm(self, before):
-        """The one that was stable last keeps its replicas without requests for as long as spec says."""
+        """Of the one that was stable last, what is ready stays without requests for as long as spec says."""
         keep = self.rollout.get("keepWarm")
         if keep is None or self.rollout.get("strategy") == "BlueGreen" or not self.wanted:
             return
@@ -161,7 +161,7 @@ class LawfulWorld(World):
             return
         number = max(warm, key=lambda one: warm[one])
         if self.now - warm[number] < seconds(keep.get("for", "30m")):
-            had, has = (sum(pod.revision == number for pod in pods) for pods in (before, self.pods))
+            had, has = (sum(pod.ready and pod.revision == number for pod in pods) for pods in (before, self.pods))
             assert has >= min(had, keep.get("replicas", 1)), f"r{number} is to be kept warm"
 
     def _weights_of_the_step(self):

@@ -446,4 +446,5 @@ def _role(record):
 
 
 def _content(manifest):
-    return {**manifest, "metadata": {**manifest["metadata"], "creationTimestamp": ""}}
+    """What an apply is about."""
+    return {**manifest, "metadata": {**manifest["metadata"], "creationTimestamp": ""}, "status": {}}

@@ -73,7 +73,8 @@ class PodSpec(ApiModel):
     termination_grace_period_seconds: (
         Annotated[int, Field(ge=1, le=86_400, json_schema_extra={"format": "int64"})] | None
     ) = None
-    """How long open answers may go on after a replica was told to end. Default: 300."""
+    """Seconds that open answers may go on after a replica was told to end; those that take longer end 10 seconds before
+    that with what they have. Below 11 there is no time for it: they break off. Default: 300."""
 
 
 class PodTemplate(ApiModel):

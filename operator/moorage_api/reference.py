@@ -87,7 +87,7 @@ def _reasons() -> Iterator[tuple[str, ...]]:
 def _type(node: Schema) -> str:
     """The type with its bounds, such as `integer, 1 to 64`."""
     if node.get("x-kubernetes-int-or-string"):
-        return "quantity"
+        return "integer or percentage" if any("%" in rule["rule"] for rule in node.get(VALIDATIONS, ())) else "quantity"
     kind = "list" if node["type"] == "array" else str(node["type"])
     if "enum" in node:
         return " or ".join(f"`{value}`" for value in node["enum"])

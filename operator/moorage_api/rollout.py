@@ -137,8 +137,8 @@ class Rollout(ApiModel):
 
     max_unavailable: Share | None = None
     """Replicas below spec.replicas that a RollingUpdate may leave, as a number or in percent of spec.replicas, rounded
-    down; where that leaves nothing to do, 1. Default beside maxSurge: 0, or 1 where maxSurge
-    is 0."""
+    down. Where nothing could move then: beside a maxSurge of 0 it is 1; without maxSurge one more is started, and waits
+    for room. Default beside maxSurge: 0, or 1 where maxSurge is 0."""
 
     steps: Annotated[tuple[Step, ...], Field(max_length=20), ATOMIC] = ()
     """The stages of a canary, with rising weights; after the last one the new revision gets everything."""

@@ -36,8 +36,10 @@ class Cost:
 
     least: Decimal
     most: Decimal
+    priced: tuple[str, ...]
+    """What of it has a price, which may be 0."""
     unpriced: tuple[str, ...]
-    """What it asks for and has no price."""
+    """What it asks for, or may get, and has no price."""
 
 
 def read_prices(raw: Any, where: str) -> Prices:
@@ -60,21 +62,23 @@ def read_prices(raw: Any, where: str) -> Prices:
 def cost(spec: Manifest, products: tuple[str, ...], prices: Prices) -> Cost:
     """What a pod of `spec` costs, whose accelerators are one of `products` (empty: any)."""
     least = most = Decimal(0)
-    unpriced = []
+    priced: list[str] = []
+    unpriced: list[str] = []
     for resource, amount in sorted(asked(spec).items()):
         kinds = products if "/" in resource and products else (resource,)
-        known = [found for kind in kinds if (found := prices.per_hour.get(kind, prices.per_hour.get(resource)))]
-        if not known:
-            unpriced.append(resource)
-            continue
-        units = amount / _UNITS.get(resource, Decimal(1))
-        least, most = least + units * min(known), most + units * max(known)
-    return Cost(least, most, tuple(unpriced))
+        found = {kind: prices.per_hour.get(kind, prices.per_hour.get(resource)) for kind in kinds}
+        known = [price for price in found.values() if price is not None]
+        unpriced += [kind for kind, price in found.items() if price is None]
+        if known:
+            priced.append(resource)
+            units = amount / _UNITS.get(resource, Decimal(1))
+            least, most = least + units * min(known), most + units * max(known)
+    return Cost(least, most, tuple(priced), tuple(unpriced))
 
 
 def cost_line(one: Cost, replicas: int, at_most: int, prices: Prices) -> str:
     """What `replicas` cost, and `at_most` of them while a rollout goes on."""
-    if one.most == 0:
+    if not one.priced:
         return f"nothing of what a replica asks for has a price: {', '.join(one.unpriced) or 'it asks for nothing'}"
     each, together = _money(one, 1, prices), _money(one, replicas, prices)
     line = f"{together} an hour" if replicas == 1 else f"{together} an hour for {replicas} replicas at {each} each"

@@ -19,6 +19,7 @@ from e2e import waiting
 from e2e.cluster.controlplane import ControlPlane, control_plane
 from tests.integration.api_kit import Api
 from tests.integration.slow_faults import SlowFaults
+from tests.integration.team_kit import Team
 from tests.integration.world_kit import World
 
 CRD_NAME: Final = "llmdeployments.moorage.dev"
@@ -117,6 +118,12 @@ def api(plane: ControlPlane) -> Iterator[Api]:
     api = Api(plane.kubeconfig)
     yield api
     api.close()
+
+
+@pytest.fixture
+def team(kubectl: Kubectl, api: Api, namespace: str, eventually: Callable[..., Any]) -> Team:
+    """Who works in the test's namespace."""
+    return Team(kubectl, api, namespace, eventually)
 
 
 @pytest.fixture(scope="session")

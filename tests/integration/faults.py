@@ -35,6 +35,7 @@ class FaultProxy(Proxy):
     `lags(plural)`: seconds that events of a kind come late, in order.
     `instead(request)`: a coroutine whose answer, unless it is None, is given in place of the API server's.
     `as_caller`: pass on the caller's token in place of the administrator's certificate; `turned_away` counts 401s.
+    `halting`: seconds by which the rest of a 401 comes later to each watch than to the one before.
     """
 
     def __init__(self, kubeconfig, *, as_caller=False):
@@ -42,6 +43,7 @@ class FaultProxy(Proxy):
         self.lags = lambda _plural: 0.0
         self.instead = passed_on
         self.as_caller, self.turned_away = as_caller, 0
+        self.halting, self.halted = 0.0, 0
         self.watches, self.dropped = set(), 0
         self.listed, self.memory, self.fresh = set(), {}, asyncio.Event()
         self.fresh.set()
@@ -136,6 +138,9 @@ class FaultProxy(Proxy):
         return web.Response(status=404) if found is None else web.json_response({**identity, **found})
 
     async def _stream(self, request, answer, stream):
+        if answer.status == UNAUTHORIZED:
+            self.halted += 1
+            await asyncio.sleep(self.halting * self.halted)
         watch = Watch(request, stream)
         self.watches.add(watch)
         work = [asyncio.create_task(self._pump(watch, answer)), asyncio.create_task(watch.ended.wait())]

@@ -20,7 +20,7 @@ import aiohttp
 from aiohttp import web
 
 from moorage_api import names
-from tests.integration.api_kit import NO_LIMIT, Background, admin
+from tests.integration.api_kit import MERGE, NO_LIMIT, NOT_FOUND, Background, RefusedError, address, admin
 
 READS = frozenset({"GET", "HEAD"})
 HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "host"})
@@ -187,30 +187,27 @@ class Operator:
 class Kubelet:
     """Reports on pods, as a kubelet would: there are no nodes here."""
 
-    def __init__(self, kubectl, namespace):
-        self.kubectl = kubectl
+    def __init__(self, api, namespace):
+        self.api = api
         self.namespace = namespace
 
     def pods(self, selector="moorage.dev/deployment"):
-        pods = self.kubectl.get("pods", f"--namespace={self.namespace}", f"--selector={selector}")["items"]
+        pods = self.api.items(self.namespace, "pods", selector)
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def report(self, pod, status):
-        self.kubectl(
-            "patch",
-            "pod",
-            pod["metadata"]["name"],
-            f"--namespace={self.namespace}",
-            "--subresource=status",
-            "--type=merge",
-            f"--patch={json.dumps({'status': status})}",
-        )
+        path = address(self.namespace, "pods", pod["metadata"]["name"], "status")
+        self.api("PATCH", path, {"status": status}, MERGE)
 
     def ready(self, selector="moorage.dev/deployment"):
         """Every replica that is not ready becomes so; returns how many there were."""
         waiting = [pod for pod in self.pods(f"{selector},!{names.PURPOSE_LABEL}") if not is_ready(pod)]
         for pod in waiting:
-            self.report(pod, READY)
+            try:
+                self.report(pod, READY)
+            except RefusedError as error:
+                if error.status != NOT_FOUND:  # it went meanwhile
+                    raise
         return len(waiting)
 
 

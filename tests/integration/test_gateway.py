@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import sys
 from pathlib import Path
@@ -416,7 +417,8 @@ async def test_metrics_name_the_model_and_its_revision(gateway, apply, make_repl
     await _until(gateway.models, lambda names: names == ["chat"])
     await gateway.ask("chat")
     _, text = await gateway.get("/metrics", internal=True)
-    labels = f'code="200",deployment="chat",namespace="{namespace}",revision="7"'
-    lines = text.splitlines()
-    assert any(line.startswith("moorage_gateway_requests_total{") and line.endswith("} 1.0") for line in lines), labels
+    labels = {f'namespace="{namespace}"', 'deployment="chat"', 'revision="7"', 'code="200"'}
+    counted = [line for line in text.splitlines() if line.startswith("moorage_gateway_requests_total{")]
+    found = [re.fullmatch(r"\w+{(.*)} 1\.0", line) for line in counted]
+    assert [one and set(one[1].split(",")) for one in found] == [labels], counted
     assert (await gateway.get("/metrics"))[0] == 404  # not on the public port

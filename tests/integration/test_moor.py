@@ -39,6 +39,11 @@ def apply(kubectl, namespace):
 
 
 @pytest.fixture
+def kubelet(api, namespace):
+    return Kubelet(api, namespace)
+
+
+@pytest.fixture
 def operator(kubeconfig, namespace, tmp_path, eventually):
     proxy = Proxy(kubeconfig)
     running = Operator(tmp_path, proxy.url, namespace).start()
@@ -78,8 +83,8 @@ def test_a_plan_asks_the_api_server_whether_it_would_accept(moor, namespace):
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_rollout_from_plan_to_rollback(moor, apply, kubectl, namespace, eventually):
-    kubelet = Kubelet(kubectl, namespace)
+def test_a_rollout_from_plan_to_rollback(moor, apply, kubelet, kubectl, eventually):
+    namespace = kubelet.namespace
     apply()
     eventually(kubelet.ready, bool)
     assert moor("rollout", "status", "chat", "--timeout", "60")[0] == 0

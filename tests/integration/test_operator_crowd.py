@@ -117,4 +117,5 @@ def test_r23_objects_that_fail_and_hang_cost_the_others_next_to_nothing(hundred,
     ratios = {"seconds_ratio": seconds, "cpu_ratio": cpu, "writes_ratio": writes}
     bar("R23", objects=COUNT, poisoned=2, **ratios, failed_tries=int(tries))
     assert tries > 0
+    assert writes < 1.5, "nothing more is written about the others"
     at_rest(hundred, wanted)

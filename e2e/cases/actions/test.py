@@ -39,7 +39,7 @@ def test_pause_and_resume(kit, chat):
     ready = kit.condition("chat")
     assert (ready["status"], kit.condition("chat", "Available")["status"]) == ("Unknown", "True")
     assert ready["message"].startswith("Revision 2: A person paused it (resume/r2 lets it go on)")
-    assert weights(kit) == {1: 50, 2: 50}, "it stops where it is"
+    assert kit.weights("chat") == {1: 50, 2: 50}, "it stops where it is"
     assert moor(kit, "resume") == "chat: resume of revision 2\n"
     assert kit.row("chat")["STATUS"] == "RollingOut"
     assert last_action(kit).startswith("resume/r2/")
@@ -63,7 +63,7 @@ def test_abort(kit, chat):
     holds(kit, 3)
     moor(kit, "abort")
     assert kit.row("chat")["STATUS"] == "RolledBack"
-    assert weights(kit) == {2: 100, 3: 0}
+    assert kit.weights("chat") == {2: 100, 3: 0}
     with pytest.raises(
         CommandError, match="RolledBack: Revision 3 was given up: Aborted: A person aborted the rollout"
     ):
@@ -117,10 +117,6 @@ def holds(kit, number):
         ),
         BUSY,
     )
-
-
-def weights(kit):
-    return {one["number"]: one["weight"] for one in kit.status("chat")["revisions"]}
 
 
 def last_action(kit):

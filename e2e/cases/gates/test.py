@@ -90,10 +90,10 @@ def test_without_auto_rollback_it_stops_where_it_is_until_a_person_decides(kit, 
     with kit.load(chat, workers=2):
         ready = kit.reaches("chat", "GateFailed", BUSY)
     assert ready["message"].startswith("Revision 3: ErrorRate is 100.00% (")
-    assert weights(kit) == {1: 50, 3: 50}
+    assert kit.weights("chat") == {1: 50, 3: 50}
     assert kit.condition("chat", "Stalled")["status"] == "True"
     kit.moor("rollout", "abort", "chat")
-    assert (kit.condition("chat")["reason"], weights(kit)) == ("RolledBack", {1: 100, 3: 0})
+    assert (kit.condition("chat")["reason"], kit.weights("chat")) == ("RolledBack", {1: 100, 3: 0})
 
 
 def test_taking_the_edits_back_leaves_nothing_of_them(kit, chat):
@@ -105,10 +105,6 @@ def test_taking_the_edits_back_leaves_nothing_of_them(kit, chat):
     kit.eventually(
         lambda: [one["metadata"]["name"] for one in kit.get("deployments")["items"]], lambda found: found == ["chat-r1"]
     )
-
-
-def weights(kit):
-    return {one["number"]: one["weight"] for one in kit.status("chat")["revisions"]}
 
 
 def went_back(kit, stable, failed):

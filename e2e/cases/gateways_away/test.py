@@ -7,7 +7,7 @@ import pytest
 
 from e2e.stack import GATEWAY_SERVICE, SYSTEM_NAMESPACE
 
-DEADLINE = 30  # of `late`, as its manifest has it
+DEADLINE = 20  # of `late`, as its manifest has it
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def models(kit):
     kit.wait_ready("chat")
     kit.wait_ready("late")
     kit.patch("chat", model={"contextLength": 2048})
-    kit.eventually(lambda: weights(kit), lambda seen: seen == {1: 50, 2: 50})
+    kit.eventually(lambda: kit.weights("chat"), lambda seen: seen == {1: 50, 2: 50})
     kit.patch("late", engine={"image": "moorage/nothing:here"})
     began = time.time()
     kit.eventually(lambda: clock(kit), lambda seen: "since" in seen)
@@ -38,7 +38,7 @@ def test_without_gateways_nothing_moves_and_no_clock_runs(kit, models, bar):
         own = kit.get("service", "chat")["spec"]["clusterIP"]
         assert "harbour" in "".join(kit.ask("chat", stream=True, at=f"http://{own}/v1")["pieces"])
         kit.eventually(lambda: time.time() - models, lambda seconds: seconds > DEADLINE + 2)
-        assert (weights(kit), pods(kit), clock(kit)) == ({1: 50, 2: 50}, before, stood)
+        assert (kit.weights("chat"), pods(kit), clock(kit)) == ({1: 50, 2: 50}, before, stood)
         assert kit.row("late")["MESSAGE"].startswith("Revision 2: No gateway is known")
     went_on = kit.eventually(lambda: clock(kit), lambda seen: "since" in seen)
     assert went_on["elapsed"] == stood["elapsed"], "neither begun anew nor run meanwhile"
@@ -50,7 +50,7 @@ def test_with_gateways_it_goes_on_where_it_was(kit, models):
     assert kit.status("chat")["revision"] == {"stable": 2}, "promoted, as a person had asked for meanwhile"
     kit.eventually(lambda: kit.row("late")["STATUS"], lambda seen: seen == "RolledBack")
     (why,) = kit.events("RolledBack")
-    assert "No further replica became routable within 30s" in why
+    assert f"No further replica became routable within {DEADLINE}s" in why
     kit.stack.kubectl("rollout", "status", f"deployment/{GATEWAY_SERVICE}", f"--namespace={SYSTEM_NAMESPACE}")
     assert "harbour" in "".join(kit.ask(f"{kit.namespace}/chat", stream=True)["pieces"])
 
@@ -65,11 +65,6 @@ def no_gateways(kit):
         yield
     finally:
         kit.stack.kubectl("scale", *deployment, f"--replicas={count}")
-
-
-def weights(kit):
-    """The share of requests of each revision of `chat`."""
-    return {one["number"]: one["weight"] for one in kit.status("chat")["revisions"]}
 
 
 def clock(kit):

@@ -2,12 +2,16 @@
 
 import itertools
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime
 
 import pytest
 
 from e2e.gpu import Gpu, offered
 from e2e.gpu.gpus import LOST, TOTAL_MIB
+from e2e.kit import Load
 from e2e.waiting import each_second
 
 GPUS = [
@@ -15,6 +19,15 @@ GPUS = [
     for n in range(1, 6)
 ]
 A_MINUTE = 60
+
+
+@dataclass(frozen=True)
+class Crowded:
+    began: float
+    load: Load
+    samples: list[int]
+    """How many replicas were ready, each second."""
+    end: Callable[[], None]
 
 
 @pytest.fixture(scope="module")
@@ -42,36 +55,7 @@ def written(kit, gpus, models):
         yield seen
 
 
-def test_all_gpus_of_a_model_are_one_line(kit, gpus, models, written):
-    first, second = (gpus[uuid] for uuid in devices(kit, "pair"))
-    total = kit.eventually(lambda: kit.status("pair").get("gpu"), bool, A_MINUTE)
-    assert total == {
-        "utilization": (first.utilization + second.utilization) // 2,
-        "memory": round(100 * (first.used_mib + second.used_mib) / (2 * TOTAL_MIB)),
-        "devices": 2,
-        "temperature": max(first.celsius, second.celsius),
-        "powerWatts": first.watts + second.watts,
-    }
-    assert kit.row("pair")["GPU%"] == str(total["utilization"])
-    healthy = kit.condition("pair", "GPUHealthy")
-    assert (healthy["status"], healthy["message"]) == ("True", "2 GPUs of 1 replicas answer.")
-
-
-def test_a_gpu_that_is_lost_is_told_and_stops_nothing(kit, gpus, models, bar):
-    lost = devices(kit, "pair")[0]
-    gpus.change(lost, error=LOST)
-    until_told = seconds_until_healthy_is(kit, "pair", "False")
-    assert kit.condition("pair", "GPUHealthy")["message"] == "GPULost: GPU is lost"
-    kit.eventually(gpus.allocatable, lambda count: count == len(GPUS) - 1, 30)
-    assert kit.row("pair")["STATUS"] == "Serving"
-    assert "harbour" in "".join(kit.ask(f"{kit.namespace}/pair", stream=True)["pieces"])
-    assert server(kit, "pair")["restartCount"] == 0
-    bar("R24", lost_seconds=until_told)
-    gpus.change(lost, error=0)
-    kit.eventually(gpus.allocatable, lambda count: count == len(GPUS), 30)
-
-
-def test_a_model_whose_nvml_is_not_there_serves_and_says_so(kit, models):
+def test_a_model_whose_nvml_is_not_there_serves_and_says_so(kit, models, written):
     why = kit.eventually(lambda: kit.condition("blind", "GPUHealthy"), lambda seen: seen.get("status") == "False", 60)
     assert why["message"].startswith("NVMLNotFound: ")
     assert kit.row("blind")["STATUS"] == "Serving"
@@ -86,15 +70,55 @@ def test_a_replica_without_a_gpu_left_waits_for_one_and_gets_it(kit, models):
     kit.wait_ready("twins")
 
 
-def test_where_every_gpu_is_taken_one_replica_gives_way_after_a_minute(kit, models, bar):
-    began = time.monotonic()
-    with kit.load(f"{kit.namespace}/twins", workers=1) as load, each_second(lambda: ready(kit, "twins")) as samples:
+@pytest.fixture(scope="module")
+def crowded(kit, models):
+    """An edit of `twins` where every GPU is taken; what comes of it, in the background of the tests that follow."""
+    with ExitStack() as going:
+        load = going.enter_context(kit.load(f"{kit.namespace}/twins", workers=1))
+        samples = going.enter_context(each_second(lambda: ready(kit, "twins")))
+        began = time.monotonic()
         kit.patch("twins", model={"contextLength": 512})
         kit.eventually(lambda: kit.row("twins")["STATUS"], lambda seen: seen == "WaitingForGPU", A_MINUTE)
-        kit.eventually(lambda: kit.status("twins")["revision"], lambda seen: seen == {"stable": 2}, 4 * A_MINUTE)
-        kit.wait_ready("twins")
+        yield Crowded(began, load, samples, going.close)
+
+
+def test_all_gpus_of_a_model_are_one_line(kit, gpus, crowded):
+    first, second = (gpus[uuid] for uuid in devices(kit, "pair"))
+    total = kit.eventually(lambda: kit.status("pair").get("gpu"), bool, A_MINUTE)
+    assert total == {
+        "utilization": (first.utilization + second.utilization) // 2,
+        "memory": round(100 * (first.used_mib + second.used_mib) / (2 * TOTAL_MIB)),
+        "devices": 2,
+        "temperature": max(first.celsius, second.celsius),
+        "powerWatts": first.watts + second.watts,
+    }
+    assert kit.row("pair")["GPU%"] == str(total["utilization"])
+    healthy = kit.condition("pair", "GPUHealthy")
+    assert (healthy["status"], healthy["message"]) == ("True", "2 GPUs of 1 replicas answer.")
+
+
+def test_a_gpu_that_is_lost_is_told_and_stops_nothing(kit, gpus, crowded, bar):
+    lost = devices(kit, "pair")[0]
+    gpus.change(lost, error=LOST)
+    until_told = seconds_until_healthy_is(kit, "pair", "False")
+    assert kit.condition("pair", "GPUHealthy")["message"] == "GPULost: GPU is lost"
+    kit.eventually(gpus.allocatable, lambda count: count == len(GPUS) - 1, 30)
+    assert kit.row("pair")["STATUS"] == "Serving"
+    assert "harbour" in "".join(kit.ask(f"{kit.namespace}/pair", stream=True)["pieces"])
+    assert server(kit, "pair")["restartCount"] == 0
+    bar("R24", lost_seconds=until_told)
+    gpus.change(lost, error=0)
+    kit.eventually(gpus.allocatable, lambda count: count == len(GPUS), 30)
+
+
+def test_where_every_gpu_is_taken_one_replica_gives_way_after_a_minute(kit, crowded, bar):
+    kit.eventually(lambda: kit.status("twins")["revision"], lambda seen: seen == {"stable": 2}, 4 * A_MINUTE)
+    kit.wait_ready("twins")
+    seconds = time.monotonic() - crowded.began
+    crowded.end()
+    load, samples = crowded.load, crowded.samples
     figures = {"requests": len(load.records), "failed": len(load.failures())}
-    bar("full node", ready_min=min(samples), seconds=time.monotonic() - began, **figures)
+    bar("full node", ready_min=min(samples), seconds=seconds, **figures)
     assert min(samples) >= 1
     assert load.failures() == []
 

@@ -21,7 +21,7 @@ def models(kit):
     kit.wait_ready("chat")
     kit.wait_ready("halfway")
     kit.patch("halfway", model={"contextLength": 2048})
-    kit.eventually(lambda: weights(kit), lambda seen: seen == {1: 50, 2: 50})
+    kit.eventually(lambda: kit.weights("halfway"), lambda seen: seen == {1: 50, 2: 50})
 
 
 def test_an_upgrade_and_back_restart_no_model_and_lose_no_request(kit, models, tmp_path, bar):
@@ -69,13 +69,9 @@ def seen(kit):
             for pod in kit.get("pods")["items"]
         },
         "templates": {one["metadata"]["name"]: one["spec"]["template"] for one in kit.get("deployments")["items"]},
-        "weights": weights(kit),
+        "weights": kit.weights("halfway"),
         "step": (halfway["rollout"]["step"], halfway["rollout"]["stepSince"]),
     }
-
-
-def weights(kit):
-    return {one["number"]: one["weight"] for one in kit.status("halfway")["revisions"]}
 
 
 def limits(kit):

@@ -26,14 +26,15 @@ from moorage_operator.manifest import Manifest
 
 FIELD_MANAGER: Final = "moorage-operator"
 REQUEST_TIMEOUT: Final = 30.0
-CONNECTIONS: Final = 17
-"""One for each worker and one for the watch that is not kopf's."""
+CONNECTIONS: Final = 18
+"""One for each worker, one for the watch that is not kopf's, and one for whoever lists: resync and inventory."""
 WATCH_SECONDS: Final = 60
 """After which the API server ends a watch. It is dead when nothing comes for a little longer."""
 _SHORT: Final = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10)
 _ENDLESS: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 10)
-PAGE: Final = 500
-"""Objects; as many as kubectl asks for."""
+PAGE: Final = 200
+"""Objects of a list at a time. For a moment they take far more memory than what is kept of them, and Python never
+gives such memory back."""
 _APPLY: Final = "application/apply-patch+yaml"
 _HTTP_ERROR: Final = 400
 _UNAUTHORIZED: Final = 401
@@ -138,6 +139,7 @@ class Client:
         async for items, version in self._pages(resource.path(namespace), params):
             found += [keep({**identity, **item}) for item in items]
             versions.add(version)
+            del items
         return found, min(versions)
 
     async def pages(self, resource: Resource, **selection: str) -> AsyncIterator[Sequence[Manifest]]:
@@ -148,6 +150,7 @@ class Client:
         """
         async for items, _ in self._pages(resource.path(None), selection):
             yield items
+            del items
 
     async def _pages(self, path: str, params: Mapping[str, str]) -> AsyncIterator[tuple[Sequence[Manifest], int]]:
         """The objects, some at a time, and the version of the whole, which is the same on each page."""
@@ -158,10 +161,11 @@ class Client:
             try:
                 items, about = answer["items"], answer["metadata"]
                 version, following = int(about["resourceVersion"]), about.get("continue") or None
-            except (KeyError, TypeError, AttributeError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError) as error:
                 raise UnreachableError(f"GET {path}: the answer is no list") from error
             del answer
             yield items, version
+            del items  # or it would be there beside the next page
 
     async def watch(self, resource: Resource, namespace: str | None, version: int) -> AsyncIterator[dict[str, Any]]:
         """What happens to the objects of a kind that are ours after `version`, until the server ends the watch.
@@ -224,8 +228,6 @@ class Client:
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, Any]:
-        if method != "GET" and not self._may_write():
-            raise NotLeadingError(f"{method} {path}: not sent, the lead is not certain")
         data = None if body is None else orjson.dumps(body)
         status, answer = await self._exchange(method, path, data, params, content_type)
         if status == _UNAUTHORIZED:
@@ -242,6 +244,8 @@ class Client:
     async def _exchange(
         self, method: str, path: str, data: bytes | None, params: Mapping[str, str] | None, content_type: str
     ) -> tuple[int, bytes]:
+        if method != "GET" and not self._may_write():
+            raise NotLeadingError(f"{method} {path}: not sent, the lead is not certain")
         try:
             async with self._opened(method, path, data=data, params=params, content_type=content_type) as response:
                 answer = await response.read()

@@ -8,6 +8,7 @@ before anyone else may start.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,9 +42,9 @@ class Lease:
         client: the API server.
         namespace, name: which Lease.
         identity: who we are; must differ between processes.
-        monotonic: seconds that never go back; decides when the other's time is up.
+        monotonic: seconds that never go back, and go on while the machine is suspended; decides whose time is up.
         times: duration, deadline and retry period.
-        owner: an owner reference, so that the lease is removed with that object; None: it stays.
+        owner: an owner reference, so that a lease that we make is removed with that object; None: it stays.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Lease:
         self._owner = owner
         self._seen: tuple[str, float] = ("", monotonic())  # the version last seen, and since when
         self._renewed: float | None = None
+        self._ours: Manifest | None = None  # as the API server stored our last claim
         self.version = 0
         """The resourceVersion of our last claim."""
 
@@ -120,18 +122,30 @@ class Lease:
             return False
 
     async def _take_or_renew(self) -> bool:
+        """A renewal is one write, of the version that our last one made; only where that is no longer so we look."""
+        if self._ours is not None:
+            with contextlib.suppress(ConflictError, NotFoundError):  # somebody wrote it, or took it away: look
+                await self._replace(self._ours)
+                return True
+            self._ours = None
         try:
             lease = await self._client.get(LEASES.path(self._namespace, self._name))
         except NotFoundError:
             claim = self._claim(None, holder=self._identity)
-            self.version = version_of(await self._client.create(LEASES.path(self._namespace), claim))
+            self._stored(await self._client.create(LEASES.path(self._namespace), claim))
             return True
         if not self._is_free(lease):
             self._renewed = None
             return False
-        claim = self._claim(lease, holder=self._identity)
-        self.version = version_of(await self._client.replace(LEASES.path(self._namespace, self._name), claim))
+        await self._replace(lease)
         return True
+
+    async def _replace(self, lease: Manifest) -> None:
+        claim = self._claim(lease, holder=self._identity)
+        self._stored(await self._client.replace(LEASES.path(self._namespace, self._name), claim))
+
+    def _stored(self, lease: Manifest) -> None:
+        self._ours, self.version = lease, version_of(lease)
 
     def _is_free(self, lease: Manifest) -> bool:
         holder = dig(lease, "spec", "holderIdentity", default="")
@@ -157,7 +171,13 @@ class Lease:
                 "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (lease is not None),
             }
         identity = {"apiVersion": LEASES.api_version, "kind": LEASES.kind}
-        metadata = lease["metadata"] if lease is not None else {"name": self._name, "namespace": self._namespace}
-        if self._owner is not None:
-            metadata = {**metadata, "ownerReferences": [self._owner]}
+        metadata = lease["metadata"] if lease is not None else self._born()
         return {**identity, "metadata": metadata, "spec": spec}
+
+    def _born(self) -> dict[str, Any]:
+        """Its owner is named when it is made and never again: whoever changes owners needs the right to delete.
+
+        Source: the admission plugin OwnerReferencesPermissionEnforcement, which OpenShift has on.
+        """
+        owners = {} if self._owner is None else {"ownerReferences": [self._owner]}
+        return {"name": self._name, "namespace": self._namespace, **owners}

@@ -1,21 +1,27 @@
 """What is kept of an object in memory."""
 
-from typing import Final
+from typing import Any, Final
 
 from moorage_operator.manifest import Manifest, dig, kind_of
 
 _NUMBER: Final = "deployment.kubernetes.io/revision"
 """The deployment controller's own annotation."""
 _STATUS_UNREAD: Final = frozenset({"Service", "PodDisruptionBudget"})
+_CONDITIONS: Final = frozenset({"PodScheduled", "Ready"})
+_OF_CONTAINERS: Final = ("name", "restartCount", "started", "state", "lastState")
 
 
 def slim(manifest: Manifest) -> Manifest:
-    """Without what no decision reads: managedFields often outweigh the rest, and a pod's spec is its template."""
+    """Without what no decision reads: managedFields often outweigh the rest, and a pod's spec is its template.
+
+    What is left out is no news either, such as the addresses that a pod gets on its way.
+    """
     kind = kind_of(manifest)
     metadata = {name: value for name, value in manifest["metadata"].items() if name != "managedFields"}
     found = {**manifest, "metadata": metadata}
     if kind == "Pod":
         found.pop("spec", None)
+        found["status"] = _status_of_pod(dig(manifest, "status", default={}))
     elif kind == "Deployment":
         refusals = [one for one in dig(manifest, "status", "conditions", default=()) if one["type"] == "ReplicaFailure"]
         found["status"] = {"conditions": refusals}
@@ -24,3 +30,14 @@ def slim(manifest: Manifest) -> Manifest:
     elif kind in _STATUS_UNREAD:
         found.pop("status", None)
     return found
+
+
+def _status_of_pod(status: Manifest) -> dict[str, Any]:
+    """The phase, whether it has a node and is ready, and how its containers are."""
+    kept = {"phase": status["phase"]} if "phase" in status else {}
+    if "conditions" in status:
+        kept["conditions"] = [one for one in status["conditions"] if one["type"] in _CONDITIONS]
+    for name in ("initContainerStatuses", "containerStatuses"):
+        if name in status:
+            kept[name] = [{field: one[field] for field in _OF_CONTAINERS if field in one} for one in status[name]]
+    return kept

@@ -11,7 +11,9 @@ Three things make it safe to decide from memory:
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from moorage_api import names
 from moorage_operator.cluster.slim import slim
 from moorage_operator.manifest import (
     KINDS,
@@ -28,6 +30,8 @@ from moorage_operator.manifest import (
 )
 
 _Address = tuple[str, str, str]
+_Name = TypeVar("_Name")
+_Member = TypeVar("_Member")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Store:
         self._family: dict[Key, set[_Address]] = {}
         self._foreign: dict[_Address, Key] = {}
         self._unplaced: dict[str, set[_Address]] = {}  # pods by namespace that no node has room for
+        self._keepers: dict[str, set[Key]] = {}  # deployments by namespace that keep replicas warm
         self._complete: dict[str, int] = {}  # the version of the last list of a kind
         self._graves: dict[str, dict[str, _Grave]] = {}  # by kind and uid, until a list of the kind shows as much
 
@@ -75,10 +80,8 @@ class Store:
         if known is not None and version_of(manifest) <= version_of(known):
             return False
         self._drop(address)
-        kept = self._objects[address] = slim(manifest)
-        self._family.setdefault(self._key(address, manifest), set()).add(address)
-        if _is_unplaced(manifest):
-            self._unplaced.setdefault(address[1], set()).add(address)
+        kept = slim(manifest) if known is None else _reusing(known, slim(manifest))
+        self._keep(address, kept)
         return known is None or _content(known) != _content(kept)
 
     def put_foreign(self, key: Key, manifest: Manifest) -> None:
@@ -144,6 +147,10 @@ class Store:
         """How many those are."""
         return len(self._unplaced.get(namespace, ()))
 
+    def keepers(self, namespace: str) -> tuple[Key, ...]:
+        """The deployments of a namespace that keep replicas warm."""
+        return tuple(self._keepers.get(namespace, ()))
+
     def deployments(self) -> set[Key]:
         """Every deployment that is known, itself or by a child."""
         return set(self._family)
@@ -152,24 +159,35 @@ class Store:
         """How many objects are known."""
         return len(self._objects)
 
-    def _bury(self, manifest: Manifest, grave: "_Grave") -> None:
+    def _bury(self, manifest: Manifest, grave: _Grave) -> None:
         self._graves.setdefault(kind_of(manifest), {})[uid_of(manifest)] = grave
 
     def _key(self, address: _Address, manifest: Manifest) -> Key:
         return self._foreign.get(address) or key_of(manifest)
+
+    def _keep(self, address: _Address, kept: Manifest) -> None:
+        self._objects[address] = kept
+        key = self._key(address, kept)
+        self._family.setdefault(key, set()).add(address)
+        if _is_unplaced(kept):
+            self._unplaced.setdefault(key.namespace, set()).add(address)
+        if keeps_warm(kept):
+            self._keepers.setdefault(key.namespace, set()).add(key)
 
     def _drop(self, address: _Address) -> None:
         known = self._objects.pop(address, None)
         if known is None:
             return
         key = self._key(address, known)
-        self._family[key].discard(address)
-        if not self._family[key]:
-            del self._family[key]
-        unplaced = self._unplaced.get(address[1], set())
-        unplaced.discard(address)
-        if not unplaced:
-            self._unplaced.pop(address[1], None)
+        _discard(self._family, key, address)
+        _discard(self._unplaced, key.namespace, address)
+        if kind_of(known) == names.KIND:
+            _discard(self._keepers, key.namespace, key)
+
+
+def keeps_warm(deployment: Manifest) -> bool:
+    """Whether it is a deployment that keeps replicas which it could give up."""
+    return kind_of(deployment) == names.KIND and dig(deployment, "spec", "rollout", "keepWarm") is not None
 
 
 def _address(manifest: Manifest) -> _Address:
@@ -182,6 +200,26 @@ def _is_unplaced(manifest: Manifest) -> bool:
         return False
     conditions = dig(manifest, "status", "conditions", default=())
     return any(one["type"] == "PodScheduled" and one.get("reason") == "Unschedulable" for one in conditions)
+
+
+def _discard(groups: dict[_Name, set[_Member]], name: _Name, member: _Member) -> None:
+    group = groups.get(name, set())
+    group.discard(member)
+    if not group:
+        groups.pop(name, None)
+
+
+def _reusing(known: Manifest, now: Manifest) -> Manifest:
+    """`now`, with its parts that `known` has as well taken from there.
+
+    So memory holds them once, whoever parsed them how often, and to compare them takes no time.
+    """
+    metadata = _parts(known["metadata"], now["metadata"])
+    return {**_parts(known, now), "metadata": metadata}
+
+
+def _parts(known: Manifest, now: Manifest) -> dict[str, Any]:
+    return {name: known[name] if name in known and known[name] == value else value for name, value in now.items()}
 
 
 def _content(kept: Manifest) -> Manifest:

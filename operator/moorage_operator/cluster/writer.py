@@ -30,6 +30,9 @@ from moorage_operator.manifest import (
 )
 
 _DIGEST_BYTES: Final = 16
+_NEVER: Final = "1"
+"""A version that no object ever has, since etcd counts from 2. Of an object that is not there none is compared.
+Source: Store.Update in the API server's registry/generic/registry/store.go."""
 
 
 class Writer:
@@ -40,49 +43,59 @@ class Writer:
         self._client = client
         self._store = store
         self._applied: dict[str, bytes] = {}  # uid -> digest of what was last applied to it
+        self._as_wanted: dict[str, Manifest] = {}  # uid -> the live object that had all of it, as the store has it
 
     async def apply(self, owner: Manifest, manifest: Manifest) -> bool:
-        """Make the child as wanted by server-side apply. True when that changed it, and when it is there unexpectedly.
+        """Make the child as wanted by server-side apply. True when that changed it.
 
-        A child of `owner` that the store did not know of shows that the plan was made without it: it must not be
-        written over, and the next plan will see it. An apply that changes nothing counts as none: where a policy of the
-        cluster turns our value into its own, each plan would otherwise call for the next one at once, for ever.
+        An apply that changes nothing counts as none: where a policy of the cluster turns our value into its own, each
+        plan would otherwise call for the next one at once, for ever.
 
         Raises:
-            ConflictError: an object of that name exists and is not `owner`'s. It is in the store afterwards, so that
-                the next plan says so. Or one of `owner`'s is still on its way out.
+            ConflictError: the child is not what the plan was made by. An object of that name that the store did not
+                know of is in the store afterwards: one of `owner`'s must not be written over, and that somebody else's
+                is in the way the next plan says.
         """
         if kind_of(manifest) == "Pod":
             return await self._create(owner, manifest)
-        live = self._store.live(manifest)
-        if live is None and (found := await self._look(owner, manifest)) is not None:
-            self._refuse_foreign(owner, found)
-            return True
-        digest = _digest(manifest)
+        live, digest = self._store.live(manifest), _digest(manifest)
         if live is not None:
             self._refuse_foreign(owner, live)
-            if includes(live, manifest) and self._applied.get(uid_of(live), digest) == digest:
-                self._applied[uid_of(live)] = digest
+            if self._is_there(live, manifest, digest):
                 return False
-        stored = await self._client.apply(address(manifest), _pinned(manifest, live))
+        try:
+            stored = await self._client.apply(address(manifest), _pinned(manifest, live))
+        except ConflictError:
+            if live is None:
+                await self._look(owner, manifest)
+            raise
         self._store.put(stored)
         self._applied[uid_of(stored)] = digest
+        self._as_wanted.pop(uid_of(stored), None)
         return live is None or version_of(stored) != version_of(live)
+
+    def _is_there(self, live: Manifest, manifest: Manifest, digest: bytes) -> bool:
+        uid = uid_of(live)
+        if self._applied.get(uid, digest) != digest:
+            return False
+        if self._as_wanted.get(uid) is not live:  # most looks find nothing new of it, and need not look closely
+            if not includes(live, manifest):
+                return False
+            self._applied[uid], self._as_wanted[uid] = digest, live
+        return True
 
     async def _create(self, owner: Manifest, pod: Manifest) -> bool:
         """Make a pod. A pod cannot become another one, so it is never applied, and needs no right to change pods."""
         live = self._store.live(pod)
-        if live is None:
-            try:
-                self._store.put(await self._client.create(PODS.path(namespace_of(pod)), pod))
-            except ConflictError:
-                live = await self._look(owner, pod)
-                if live is None:
-                    raise  # it went meanwhile
-            else:
-                return True
-        self._refuse_foreign(owner, live)
-        return False
+        if live is not None:
+            self._refuse_foreign(owner, live)
+            return False
+        try:
+            self._store.put(await self._client.create(PODS.path(namespace_of(pod)), pod))
+        except ConflictError:
+            await self._look(owner, pod)
+            raise
+        return True
 
     async def delete(self, manifest: Manifest) -> None:
         """Delete exactly this version of this object; one that is gone already is fine.
@@ -93,7 +106,7 @@ class Writer:
         version = str(manifest["metadata"]["resourceVersion"])
         with contextlib.suppress(NotFoundError):  # somebody was faster, which is what was wanted
             await self._client.delete(address(manifest), uid=uid_of(manifest), resource_version=version)
-        self._applied.pop(uid_of(manifest), None)
+        self.forget(manifest)
         self._store.removed(manifest)
 
     async def report(self, deployment: Manifest, status: Manifest) -> bool:
@@ -130,21 +143,21 @@ class Writer:
     def forget(self, manifest: Manifest) -> None:
         """The object is gone: what was applied to it need not be remembered."""
         self._applied.pop(uid_of(manifest), None)
+        self._as_wanted.pop(uid_of(manifest), None)
 
-    async def _look(self, owner: Manifest, manifest: Manifest) -> Manifest | None:
-        """What the store cannot know: an object without our label that has the name that we are about to apply to."""
+    async def _look(self, owner: Manifest, manifest: Manifest) -> None:
+        """Take in what has the name that we wanted for a new object.
+
+        Either no watch has told of it yet, or it does not have our label, so that none ever will.
+        """
         try:
-            # From the server's cache: enough, since only objects older than our own are looked for.
-            found = await self._client.get(address(manifest), resourceVersion="0")
+            found = await self._client.get(address(manifest))
         except NotFoundError:
-            return None
-        if controller_uid(found) == uid_of(owner):
-            if is_deleting(found):
-                raise ConflictError(409, "is on its way out", f"{kind_of(found)} {name_of(found)}")
-            self._store.put(found)
-        else:
+            return  # it went meanwhile
+        if controller_uid(found) != uid_of(owner):
             self._store.put_foreign(Key(namespace_of(owner), name_of(owner)), found)
-        return found
+        elif not is_deleting(found):  # one on its way out is to be made anew once it is gone
+            self._store.put(found)
 
     @staticmethod
     def _refuse_foreign(owner: Manifest, live: Manifest) -> None:
@@ -157,7 +170,6 @@ def _digest(manifest: Manifest) -> bytes:
 
 
 def _pinned(manifest: Manifest, live: Manifest | None) -> Manifest:
-    """With the uid of the object that was looked at: the API server refuses when it is another one by now."""
-    if live is None:
-        return manifest
-    return {**manifest, "metadata": {**manifest["metadata"], "uid": uid_of(live)}}
+    """So that the API server refuses (409) when what is there is not what was looked at: another object, or any."""
+    looked_at = {"resourceVersion": _NEVER} if live is None else {"uid": uid_of(live)}
+    return {**manifest, "metadata": {**manifest["metadata"], **looked_at}}

@@ -16,14 +16,17 @@ REMEMBERED: Final = 10
 _Rows = dict[int, Row]
 
 
-def decisions(before: Any, after: Status, now: datetime) -> tuple[Decision, ...]:
-    """The last ten decisions, those that make `after` out of `before` (the raw status) among them."""
+def decisions(before: Any, after: Status, now: datetime, promoted: str) -> tuple[Decision, ...]:
+    """The last ten decisions, those that make `after` out of `before` (the raw status) among them.
+
+    `promoted` is why the revision that is stable became so.
+    """
     now = now.replace(microsecond=0)
     told = all_remembered(Decision, before.get("decisions"))
     if "revisions" not in before:
         return told
     rows: _Rows = {row.number: row for row in all_remembered(Row, before["revisions"])}
-    new = (*_turns(before, after, now), *_weights(rows, after, now), *_scales(rows, after, now))
+    new = (*_turns(before, after, now, promoted), *_weights(rows, after, now), *_scales(rows, after, now))
     return (*told, *new)[-REMEMBERED:]
 
 
@@ -45,15 +48,12 @@ def _event(decision: Decision) -> Event | None:
     return None
 
 
-def _turns(before: Any, after: Status, now: datetime) -> Iterable[Decision]:
+def _turns(before: Any, after: Status, now: datetime, promoted: str) -> Iterable[Decision]:
     """A revision became stable, or was given up."""
     was, candidate = dig(before, "revision", "stable"), dig(before, "revision", "candidate")
     stable = after.revision.stable if after.revision is not None else None
     if was is not None and stable is not None and was != stable:
-        action = after.rollout.last_action if after.rollout is not None else None
-        asked = action is not None and f"{action}/".startswith(f"promote/r{stable}/")
-        reason = "a person promoted it" if asked else "its replicas are routable, and its gates hold"
-        yield Decision(time=now, kind="Promote", from_=f"r{was}", to=f"r{stable}", reason=reason)
+        yield Decision(time=now, kind="Promote", from_=f"r{was}", to=f"r{stable}", reason=promoted)
     given_up = next((one for one in after.revisions if one.number == candidate and one.role == "failed"), None)
     if given_up is not None:
         reason = f"{given_up.reason}: {given_up.message}"

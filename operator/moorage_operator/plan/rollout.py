@@ -129,7 +129,7 @@ def _beat(rollout: _Rollout) -> _Beat:
 
 def _asleep(rollout: _Rollout) -> _Beat:
     """Without replicas nothing is proven: what was begun begins its stage anew when there are some again."""
-    course = replace(rollout.course, frozen=True, size=0 if rollout.stages else None)
+    course = replace(rollout.course, frozen=True)
     said = Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0; it goes on when there are replicas")
     return _Beat(said, course, rollout.before.step or 0)
 

@@ -15,7 +15,9 @@ def judged(found: Situation, verdict: Verdict) -> Situation:
     """The situation once the verdict has come into effect: the candidate is stable, or given up."""
     candidate, now = found.candidate, found.now
     if candidate is not None and verdict.promote:
-        standing = replace(_changed(candidate.standing, Role.STABLE, found), promoted=as_text(now), steering="")
+        # What a person said about its rollout stays, for what is told of the promotion, whoever dies on the way.
+        stable, steering = _changed(candidate.standing, Role.STABLE, found), candidate.standing.steering
+        standing = replace(stable, promoted=as_text(now), steering=steering)
         found = found.with_revision(replace(candidate, standing=standing))
         return replace(found, stable=found.target)
     if candidate is not None and verdict.given_up is not None:

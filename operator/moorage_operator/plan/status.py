@@ -32,6 +32,7 @@ from moorage_operator.render.context import Context
 
 _MOVING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING, Reason.RESOLVING_SOURCE})
 _GOOD: Final = frozenset({Reason.SERVING, Reason.SCALED_TO_ZERO})
+_PROVEN: Final = "its replicas are routable, and its gates hold"
 _WAITING: Final = frozenset({Reason.PAUSED, Reason.GATEWAY_UNREACHABLE, Reason.WAITING_FOR_GPU, Reason.UNSCHEDULABLE})
 """Neither good nor wrong: something else has to happen first."""
 
@@ -108,7 +109,7 @@ def report(snapshot: Snapshot, judged: Judged, refused: str, context: Context) -
         traffic=figures.traffic,
         measured=figures.at,
     )
-    decided = decisions(dig(snapshot.deployment, "status", default={}), status, found.now)
+    decided = decisions(dig(snapshot.deployment, "status", default={}), status, found.now, _promoted(found))
     status = status.model_copy(update={"decisions": decided})
     events = (*announcements(snapshot.reported("decisions"), decided), *_events(clock, head))
     return Told(status.to_api(), events, _wakes(figures, gpus))
@@ -198,6 +199,16 @@ def _rollout(snapshot: Snapshot, found: Situation, verdict: Verdict) -> RolloutS
     status = verdict.status if under_way and verdict.status is not None else RolloutStatus()
     status = status.model_copy(update={"last_action": last})
     return status if status != RolloutStatus() else None
+
+
+def _promoted(found: Situation) -> str:
+    """Why the stable revision became so. Its record knows what a person said; an action may be from long before."""
+    steering = found.stable.standing.steering if found.stable is not None else ""
+    if steering == "promote":
+        return "a person promoted it"
+    if not found.wanted:
+        return "it came while there are no replicas"
+    return "it has served before, and its replicas are routable" if steering == "back" else _PROVEN
 
 
 def _revisions(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) -> tuple[RevisionStatus, ...]:

@@ -16,6 +16,7 @@ from moorage_api.llmdeployment import Spec
 from moorage_api.pod_template import PodTemplate
 from moorage_api.source import ClaimSource, HubSource, PythonSource, parse_source
 from moorage_operator.manifest import Manifest, dig
+from moorage_operator.render import accelerator
 from moorage_operator.render.additions import merged
 from moorage_operator.render.context import Context, Owner
 from moorage_operator.render.pod import POD_SECURITY, TEMPORARY_LIMIT, claim_mounts, claim_volumes, fetch_container
@@ -41,10 +42,12 @@ def movable(spec: Spec) -> bool:
 
 
 def question(spec: Spec, context: Context) -> str:
-    """A hash of everything that the answer depends on."""
+    """A hash of everything that the answer depends on, and whether there is one: a pod without a node asks nobody."""
     credentials = spec.model.credentials.to_api() if spec.model.credentials else None
     env = [[one.name, one.value] for one in spec.engine.env]
-    asked = [spec.model.source, credentials, env, spec.engine.image or context.runtime_image]
+    added = _placement(spec.pod_template)
+    placed = [added.to_api() if added is not None else None, _reach(spec)]
+    asked = [spec.model.source, credentials, env, spec.engine.image or context.runtime_image, placed]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
@@ -70,9 +73,16 @@ def resolve_pod(owner: Owner, number: int, spec: Spec, context: Context) -> dict
             "restartPolicy": "OnFailure",
             "containers": [container],
             "volumes": [temporary, *claim_volumes(spec)],
+            **_reach(spec),
         },
     }
     return {"apiVersion": "v1", "kind": "Pod", **merged(pod, _placement(spec.pod_template))}
+
+
+def _reach(spec: Spec) -> dict[str, Any]:
+    """Where a claim may lead: to a disk of the nodes that have the accelerators, which keep other pods away."""
+    placed = accelerator.placement(spec.accelerator) if claim_volumes(spec) else {}
+    return {name: value for name, value in placed.items() if name == "tolerations"}
 
 
 def _placement(added: PodTemplate | None) -> PodTemplate | None:

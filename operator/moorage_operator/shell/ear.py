@@ -17,16 +17,22 @@ import uvloop
 
 from moorage_operator.cluster.client import PAGE
 from moorage_operator.cluster.resources import CHILDREN, DEPLOYMENTS, LEASES, Resource
+from moorage_operator.cluster.slim import slim
+from moorage_operator.manifest import Manifest
 
-Deliver: TypeAlias = Callable[[str, dict[str, Any]], None]
+Deliver: TypeAlias = Callable[[str, Manifest], None]
 
 STOP_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 0.2
+"""After which kopf lets go of an object of which it hears nothing. It holds all of it until then, and at a start it
+hears of all objects at once."""
 RETRIES: Final = (0.5, 1, 2, 4, 4, 4, 4, 4)
 """Seconds between kopf's tries of a request. After the last one it begins anew, or it ends and is started again."""
 _IDENTITY: Any = "moorage-operator"  # kopf's type for it is private
 """Kopf's name among peers, of which there are none. Without one it asks for the user's, and a container's has none."""
 LISTED: Final = "LISTED"
-"""The type of the events that a watch begins with, at each start and when it was too far behind (410)."""
+"""The type of the events that a watch begins with, at each start and when it was too far behind (410): one for each
+object that there is, so none where there is none."""
 
 
 class EarError(Exception):
@@ -38,15 +44,15 @@ class Ear:
     """Watches, and what they are for.
 
     Args:
-        deliver: called in the loop that `listen` runs in, with the event's type (`DELETED`, `LISTED` or other) and the
-            object.
-        login: gives the credentials, at each call as they are now.
+        deliver: called in the loop that `listen` runs in, with the event's type (`DELETED`, `LISTED` or other) and what
+            is kept of the object.
+        login: opens connections to the API server in the loop that it is called in, once for each start of kopf.
         namespace: the only one to listen to; None: all.
         heartbeat: the name of the Lease that is renewed every few seconds, so that silence means deafness.
     """
 
     deliver: Deliver
-    login: Callable[[], kopf.ConnectionInfo]
+    login: Callable[[], kopf.AiohttpSession]
     namespace: str | None
     heartbeat: str
     _thread: "_KopfThread | None" = None
@@ -75,12 +81,19 @@ class Ear:
         registry = kopf.OperatorRegistry()
 
         async def heard(event: Any, **_: Any) -> None:
-            deliver(event["type"] or LISTED, event["object"])
+            deliver(event["type"] or LISTED, slim(event["object"]))
 
-        async def login(**_: Any) -> kopf.ConnectionInfo:
+        opened = False
+
+        async def login(**_: Any) -> kopf.AiohttpSession:
+            nonlocal opened
+            if opened:
+                raise EarError("the API server refuses the credentials, also those that have just been read")
+            opened = True
             return self.login()
 
-        kopf.on.login(registry=registry)(login)
+        # Whatever fails ends kopf, which is started again; it would wait for a minute before it tries once more.
+        kopf.on.login(registry=registry, errors=kopf.ErrorsMode.PERMANENT)(login)
         for resource in (DEPLOYMENTS, *CHILDREN, LEASES):
             kopf.on.event(resource.api_version, resource.plural, registry=registry, id=resource.plural)(heard)
         return registry
@@ -95,6 +108,7 @@ class Ear:
         # Thousands of pods at once would take memory that Python never gives back. Where the server forgets in between
         # where it was (410, after minutes), kopf ends, and is started again.
         settings.watching.chunk_size = PAGE
+        settings.queueing.idle_timeout = IDLE_SECONDS
         settings.watching.server_timeout = 240
         settings.watching.client_timeout = 250
         settings.watching.connect_timeout = settings.networking.connect_timeout = 10
@@ -169,7 +183,7 @@ class _KopfThread(threading.Thread):
             stop_flag=self._asked,
         )
 
-    def _deliver(self, kind: str, manifest: dict[str, Any]) -> None:
+    def _deliver(self, kind: str, manifest: Manifest) -> None:
         self._home.call_soon_threadsafe(self._ear.deliver, kind, manifest)
 
     def _tell(self, error: BaseException) -> None:

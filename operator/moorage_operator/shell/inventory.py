@@ -42,9 +42,9 @@ class Inventory:
         """Read when asked to, until cancelled."""
         while True:
             await self._asked.wait()
-            askers, self._askers = self._askers, set()
-            self._asked.clear()
             self._known = await self._read()
+            askers, self._askers = self._askers, set()  # also those that asked meanwhile
+            self._asked.clear()
             for key in askers:
                 self._again(key)
             await asyncio.sleep(self._interval)

@@ -15,7 +15,7 @@ from moorage_operator.cluster.resources import LEASES, WATCHED
 from moorage_operator.cluster.slim import slim
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.manifest import Key, key_of, namespace_of
+from moorage_operator.manifest import Key, Manifest, key_of, namespace_of
 from moorage_operator.shell.attention import Attention
 from moorage_operator.shell.ear import LISTED, Ear, EarError
 from moorage_operator.shell.gateways import Gateways
@@ -25,13 +25,13 @@ from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import Backoff, WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
 from moorage_operator.shell.settings import Settings
-from moorage_operator.shell.shortage import keepers
 from moorage_operator.shell.supervisor import supervise
 
 log = logging.getLogger(__name__)
 
 LISTED_SECONDS: Final = 5.0
-"""After a watch was begun anew, until everything is read again: all watches begin at about the same time."""
+"""After a watch was begun anew, until everything is read again: all watches begin at about the same time. Of one that
+finds nothing of its kind nobody hears: that the last of a kind went meanwhile is found by the regular reading."""
 LAG_SECONDS: Final = 60.0
 """How long the first reading waits for an API server that lags behind."""
 
@@ -84,7 +84,7 @@ class Leader:
             for _ in range(self.settings.workers):
                 tasks.create_task(self.work())
 
-    def hear(self, kind: str, manifest: dict[str, Any]) -> None:
+    def hear(self, kind: str, manifest: Manifest) -> None:
         """An event: into the store, and its deployment into the queue when that is news."""
         self.pulse.beat()
         if kind == LISTED:
@@ -100,7 +100,7 @@ class Leader:
         elif self.store.heard(manifest):
             self.queue.add(key_of(manifest))
         if self.store.unplaced_count(namespace) != unplaced:
-            for key in keepers(self.store, namespace):
+            for key in self.store.keepers(namespace):
                 self.queue.add(key)
 
     async def resync(self, newest: int = 0) -> None:
@@ -191,17 +191,28 @@ class Leader:
         )
 
     async def _resync_for_ever(self) -> None:
+        backoff = Backoff(shortest=LISTED_SECONDS, longest=self.settings.resync_seconds)
+        failures = 0
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.resync_seconds):
-                    await self.listed.wait()
-                    await asyncio.sleep(LISTED_SECONDS)
+            if failures:
+                await asyncio.sleep(backoff.delay(failures, self.chance()))
+            else:
+                await self._due()
             self.listed.clear()
             try:
                 await self.resync()
             except ClusterError as error:
+                failures += 1  # what it was to find is still to be found
                 log.warning("resync: %s", error)
-                self.listed.set()  # what it was to find is still to be found
+            else:
+                failures = 0
+
+    async def _due(self) -> None:
+        """Wait until everything has to be read again."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.resync_seconds):
+                await self.listed.wait()
+                await asyncio.sleep(LISTED_SECONDS)
 
 
 def _hint(error: ClusterError) -> str:

@@ -10,7 +10,7 @@ from typing import Final
 from moorage_api import names
 from moorage_operator.cluster.client import RejectedError
 from moorage_operator.cluster.events import Events
-from moorage_operator.cluster.store import Store
+from moorage_operator.cluster.store import Store, keeps_warm
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key, Manifest, dig, kind_of, name_of, namespace_of
 from moorage_operator.plan.figures import Gateway
@@ -19,12 +19,14 @@ from moorage_operator.plan.passing import passes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Event, Plan, Snapshot
 from moorage_operator.render.context import Context
-from moorage_operator.shell.shortage import is_short, keeps_warm, waits
+from moorage_operator.shell.shortage import is_short, waits
 
 log = logging.getLogger(__name__)
 
 PASSING_SECONDS: Final = 2.0
 """A phase of a start that is over before is never written."""
+NODES_SECONDS: Final = 10.0
+"""How long a status waits for the nodes to be read, when they belong to what it says."""
 _STARTING: Final = frozenset({"ControllerRevision", "Deployment", "Pod"})
 """What it takes to start pods, which take longest, so that with many deployments all of them start first."""
 _REFUSALS: Final = frozenset({400, 403, 422})
@@ -66,7 +68,7 @@ class Reconciler:
         self._gateways = gateways
         self._nodes = nodes
         self._untold: dict[Key, deque[tuple[Manifest, Event]]] = {}
-        self._passing: dict[Key, datetime] = {}  # since when a status that tells of nothing but phases waits
+        self._held: dict[Key, datetime] = {}  # since when a status waits, since more is to come in a moment
 
     async def reconcile(self, key: Key) -> float | None:
         """Returns the seconds after which to look again, or None when only a change calls for that.
@@ -77,7 +79,7 @@ class Reconciler:
         deployment = self._store.get(names.KIND, key.namespace, key.name)
         if deployment is None:
             self._untold.pop(key, None)
-            self._passing.pop(key, None)
+            self._held.pop(key, None)
             return None  # gone: its children have it as their owner and follow
         snapshot = self._snapshot(key, deployment)
         decided = plan(snapshot, self._context)
@@ -91,7 +93,7 @@ class Reconciler:
             raise
         if wrote:
             return 0.0  # it is in the store already: go on from there, and report only once there is nothing to change
-        if early := self._too_early(key, deployment, decided.status):
+        if early := self._too_early(key, snapshot, decided.status):
             return early if decided.requeue_after is None else min(early, decided.requeue_after)
         wrote = await self._report(deployment, decided)
         gone = [await self._writer.is_gone(stranger) for stranger in decided.in_the_way]
@@ -107,15 +109,24 @@ class Reconciler:
             nodes=self._nodes(key) if waits(self._store, key) else None,
         )
 
-    def _too_early(self, key: Key, deployment: Manifest, status: Manifest | None) -> float:
+    def _too_early(self, key: Key, snapshot: Snapshot, status: Manifest | None) -> float:
         """Seconds that a status has to wait, by when it may be out of date; 0 when it is to be written."""
-        now, before = self._now(), dig(deployment, "status", default={})
-        if status is not None and before != status and passes(before, status):
-            waited = (now - self._passing.setdefault(key, now)).total_seconds()
-            if 0 <= waited < PASSING_SECONDS:
-                return PASSING_SECONDS - waited
-        self._passing.pop(key, None)
+        patience = self._patience(key, snapshot, status)
+        if patience:
+            waited = (snapshot.now - self._held.setdefault(key, snapshot.now)).total_seconds()
+            if 0 <= waited < patience:
+                return patience - waited
+        self._held.pop(key, None)
         return 0.0
+
+    def _patience(self, key: Key, snapshot: Snapshot, status: Manifest | None) -> float:
+        """How many seconds a status may wait."""
+        before = dig(snapshot.deployment, "status", default={})
+        if status is None or before == status:
+            return 0.0
+        if snapshot.nodes is None and waits(self._store, key):
+            return NODES_SECONDS  # they are being read: without them half of it is missing, and would be written after
+        return PASSING_SECONDS if passes(before, status) else 0.0
 
     async def _change(self, deployment: Manifest, decided: Plan) -> bool:
         """Write until nothing is left to do, or a workload was changed: pods of all come before anybody's rest."""

@@ -1,16 +1,10 @@
 """Who waits for accelerators: then what is kept warm in the namespace makes room, and people hear who has some free."""
 
-from moorage_api import names
 from moorage_operator.cluster.store import Store
 from moorage_operator.manifest import Key, Manifest, dig, key_of, revision_of
 from moorage_operator.plan.accelerators import Accelerators
 from moorage_operator.plan.pods import scheduler_said
 from moorage_operator.render.context import Owner
-
-
-def keeps_warm(deployment: Manifest | None) -> bool:
-    """Whether a deployment keeps replicas that it could give up."""
-    return dig(deployment, "spec", "rollout", "keepWarm") is not None
 
 
 def is_short(store: Store, namespace: str) -> bool:
@@ -21,12 +15,6 @@ def is_short(store: Store, namespace: str) -> bool:
 def waits(store: Store, key: Key) -> bool:
     """Whether a pod of that deployment waits for accelerators."""
     return any(_lacks_accelerators(store, pod) for pod in store.unplaced_of(key))
-
-
-def keepers(store: Store, namespace: str) -> tuple[Key, ...]:
-    """The deployments of the namespace that keep replicas warm, and give them up while it is short."""
-    keys = (key for key in store.deployments() if key.namespace == namespace)
-    return tuple(key for key in keys if keeps_warm(store.get(names.KIND, key.namespace, key.name)))
 
 
 def _lacks_accelerators(store: Store, pod: Manifest) -> bool:

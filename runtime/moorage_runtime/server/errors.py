@@ -9,6 +9,7 @@
     ├── QueueFullError           429     rate_limit_error        queue_full
     ├── EngineFailedError        500     server_error            engine_failed
     ├── NotReadyError            503     server_error            (the reason)
+    ├── BodiesBusyError          503     server_error            bodies_busy
     └── RequestTimeoutError      504     timeout_error           timeout
 
 Source: OpenAI's error object, ``{"error": {"message", "type", "param", "code"}}``.
@@ -91,8 +92,13 @@ class BodyTimeoutError(InvalidRequestError):
 
     status = 408
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"The request's body did not arrive within {seconds:g} s.", code="body_timeout")
+    def __init__(self, seconds: float, part: int, spell: float) -> None:
+        """`part`: bytes of a large one that have to come in each `spell` (seconds)."""
+        super().__init__(
+            f"The request's body did not arrive within {seconds:g} s, or was large and brought no {part} bytes more "
+            f"within {spell:g} s.",
+            code="body_timeout",
+        )
 
     @property
     def headers(self) -> dict[str, str]:
@@ -133,6 +139,24 @@ class NotReadyError(ApiError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message, code=reason)
         self.reason = reason
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """When to come back."""
+        return {"retry-after": "1"}
+
+
+class BodiesBusyError(ApiError):
+    """Other large bodies are being taken in, and go on for too long."""
+
+    status = 503
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"Other large requests are being taken in, and the turn of this one did not come within {seconds:g} s. "
+            "Try again in a moment.",
+            code="bodies_busy",
+        )
 
     @property
     def headers(self) -> dict[str, str]:

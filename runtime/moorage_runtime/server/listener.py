@@ -60,7 +60,7 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=75,
-                timeout_graceful_shutdown=1,  # answers have been waited for; what is left never sent its body
+                timeout_graceful_shutdown=1,  # answers have been waited for; what is left has not sent its body
             )
         )
 

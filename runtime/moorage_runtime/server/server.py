@@ -30,6 +30,7 @@ from moorage_runtime.termination import report_failure
 _FLUSH_SECONDS = 5.0
 # What the engine sent before it ended may still be on its way through the socket.
 _LAST_WORDS_SECONDS = 0.5
+# In a pod the pause container is it, since processes are shared there; with `docker run` we are, and have its duties.
 _INIT = 1
 _REAP_SECONDS = 5.0
 

@@ -24,6 +24,7 @@ class ServerState:
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._closing = asyncio.Event()
 
     def loading(self, phase: LoadingPhase, message: str) -> None:
         """The engine is on its way."""
@@ -55,10 +56,12 @@ class ServerState:
         """No new requests from here on."""
         if self.phase != "Failed":
             self.phase, self.message = "Draining", "The server is shutting down; running requests finish."
+            self._closing.set()
 
     def fail(self, message: str) -> None:
         """The engine is gone."""
         self.phase, self.message = "Failed", message
+        self._closing.set()
 
     @property
     def alive(self) -> bool:
@@ -99,6 +102,10 @@ class ServerState:
             self._idle.clear()
         else:
             self._idle.set()
+
+    async def closing(self) -> None:
+        """Wait until it is certain that no more requests will be taken."""
+        await self._closing.wait()
 
     async def idle(self) -> None:
         """Wait until no request is in flight."""

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from moorage_api.crd import custom_resource_definition, schema
 from moorage_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
 from moorage_api.reference import api_reference
@@ -46,6 +48,19 @@ def test_the_reference_has_every_field_and_rule():
             assert f"| `{name}` |" in page
         for rule in node.get("x-kubernetes-validations", ()):
             assert rule["message"] in page
+
+
+@pytest.mark.parametrize(
+    ("field", "kind"),
+    [
+        ("rollout.maxSurge", "integer or percentage"),
+        ("rollout.maxUnavailable", "integer or percentage"),
+        ("resources.requests.cpu", "quantity"),
+        ("replicas", "integer, at least 0"),
+    ],
+)
+def test_the_reference_says_what_may_be_written(field, kind):
+    assert f"| `spec.{field}` | {kind} |" in api_reference()
 
 
 def test_every_row_of_the_reference_has_as_many_cells_as_its_head():

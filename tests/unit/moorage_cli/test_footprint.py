@@ -13,7 +13,7 @@ from moorage_cli.footprint import prices_from, surroundings
 from moorage_cli.prices import cost, cost_line
 from moorage_operator.plan.nodes import nodes
 
-GPU, L4, H100 = "nvidia.com/gpu", "NVIDIA-L4", "NVIDIA-H100"
+GPU, L4, H100, OWN = "nvidia.com/gpu", "NVIDIA-L4", "NVIDIA-H100", "OUR-OWN"
 LLAMA_8B = {
     "vocab_size": 128256,
     "hidden_size": 4096,
@@ -110,7 +110,9 @@ def test_a_config_that_tells_too_little(tmp_path):
         read_shape(str(file))
 
 
-PRICES = "{currency: EUR, perHour: {NVIDIA-L4: 0.8, NVIDIA-H100: 2.5, nvidia.com/gpu: 1, cpu: 0.03, memory: 0.004}}"
+PRICES = """
+{currency: EUR, perHour: {NVIDIA-L4: 0.8, NVIDIA-H100: 2.5, OUR-OWN: 0, nvidia.com/gpu: 1, cpu: 0.03, memory: 0.004}}
+"""
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,9 @@ PRICES = "{currency: EUR, perHour: {NVIDIA-L4: 0.8, NVIDIA-H100: 2.5, nvidia.com
         ({"gpu": "1"}, ("NVIDIA-A10",), 1, 1, "1.00 EUR an hour"),
         ({"cpu": "1", "disk": "1"}, (), 1, 1, "0.03 EUR an hour; without disk, which have no price"),
         ({"disk": "1"}, (), 1, 1, "nothing of what a replica asks for has a price: disk"),
+        ({"gpu": "1"}, (OWN,), 2, 2, "0.00 EUR an hour for 2 replicas at 0.00 EUR each"),
+        ({"gpu": "1"}, (OWN, L4), 1, 1, "0.00 to 0.80 EUR an hour"),
+        ({"google.com/tpu": "1"}, (L4, "TPU"), 1, 1, "0.80 EUR an hour; without TPU, which have no price"),
     ],
 )
 def test_money(asks, products, replicas, at_most, said):

@@ -8,7 +8,7 @@ from moorage_operator.cluster.store import Store
 from moorage_operator.manifest import Key
 from moorage_operator.plan.figures import Gateway, PodFigures
 from moorage_operator.shell.attention import Attention
-from moorage_operator.shell.shortage import is_short, keepers, waits
+from moorage_operator.shell.shortage import is_short, waits
 from moorage_operator.shell.views import News
 
 CHAT = Key("team", "chat")
@@ -117,7 +117,6 @@ def test_a_pod_without_a_node_makes_its_namespace_short_until_it_has_one(make, s
     scene.store.put(unplaced(make, 2))
     assert is_short(scene.store, "team")
     assert not is_short(scene.store, "other")
-    assert keepers(scene.store, "team") == (CHAT,)
     scene.store.put(unplaced(make, 3, words="0/3 nodes are available: 3 Insufficient memory."))
     assert not is_short(scene.store, "team")
     scene.store.put(unplaced(make, 4))
@@ -149,3 +148,16 @@ def test_a_claim_that_is_far_from_the_nodes_makes_nothing_warm_give_way(make, sc
 
 def labels(revision):
     return {"moorage.dev/deployment": "chat", "moorage.dev/revision": str(revision)}
+
+
+def test_who_keeps_replicas_warm_is_known_by_namespace(scene):
+    warm = {"keepWarm": {"replicas": 1}}
+    scene.know(AT_REST)
+    assert scene.store.keepers("team") == ()
+    scene.know(AT_REST, version=2, rollout=warm)
+    assert (scene.store.keepers("team"), scene.store.keepers("other")) == ((CHAT,), ())
+    scene.know(AT_REST, version=3)
+    assert scene.store.keepers("team") == ()
+    scene.know(AT_REST, version=4, rollout=warm)
+    scene.store.remove(scene.store.get("LLMDeployment", "team", "chat"))
+    assert scene.store.keepers("team") == ()

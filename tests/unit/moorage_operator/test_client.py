@@ -41,7 +41,17 @@ async def make_client(server):
         await client.__aexit__(None, None, None)
 
 
-@pytest.mark.parametrize("body", [b"<html>busy</html>", b'{"items": [', b"", b"[]", b'{"kind": "Status"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>busy</html>",
+        b'{"items": [',
+        b"",
+        b"[]",
+        b'{"kind": "Status"}',
+        b'{"items": [], "metadata": {"resourceVersion": ""}}',
+    ],
+)
 async def test_an_answer_that_is_no_list_is_no_answer(server, make_client, body):
     """As a load balancer gives one while the API servers behind it come back. It must not end the operator."""
     client = await make_client()
@@ -64,6 +74,16 @@ async def test_who_may_not_write_sends_no_write_but_may_read(server, make_client
     leads = True
     await client.apply("/a", APPLY)
     assert server.asked == ["GET", "PATCH"]
+
+
+async def test_a_write_is_not_sent_again_by_who_lost_the_lead_meanwhile(server, make_client):
+    """A token that ran out is read anew, which may take its time."""
+    answers = iter([True, False])
+    client = await make_client(may_write=lambda: next(answers))
+    server.answers = [web.Response(status=401), web.json_response({})]
+    with pytest.raises(NotLeadingError):
+        await client.apply("/a", APPLY)
+    assert server.asked == ["PATCH"]
 
 
 async def test_what_is_many_comes_in_pages(server, make_client):

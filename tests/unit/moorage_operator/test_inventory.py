@@ -94,3 +94,22 @@ async def test_what_may_not_be_listed_is_said_and_ends_nothing(make_inventory, s
     server.fails_with = None
     await soon(told)
     assert len(inventory.of(CHAT).there) == 1
+
+
+async def test_who_asks_while_it_is_read_hears_of_it_too(make_inventory, server):
+    inventory, told = make_inventory(60)
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+    pages = server.pages
+
+    async def slow(resource, **selection):
+        begun.set()
+        await goes_on.wait()
+        async for page in pages(resource, **selection):
+            yield page
+
+    server.pages = slow
+    assert inventory.of(CHAT) is None
+    await begun.wait()
+    assert inventory.of(CODE) is None
+    goes_on.set()
+    assert {await soon(told), await soon(told)} == {CHAT, CODE}

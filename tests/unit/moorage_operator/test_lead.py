@@ -125,3 +125,30 @@ async def test_a_reading_that_failed_is_done_again_soon(make, make_leader, monke
     leading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leading
+
+
+async def test_a_reading_that_goes_on_failing_is_tried_less_and_less_often(make, make_leader, monkeypatch):
+    """As when the right to list one kind was taken away: each try reads all the others before."""
+    server = ApiServer(make.deployment())
+    leader = make_leader(server)
+    leading = asyncio.create_task(leader.lead(Ear()))
+    await until(lambda: leader.pulse.ready)
+    waited, sleep = [], asyncio.sleep
+
+    async def pass_by(seconds):
+        """In virtual time, but for the test's own looking around."""
+        if seconds >= 1:
+            waited.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", pass_by)
+    server.version = None
+    leader.hear(LISTED, LEASE)
+    await until(lambda: len(waited) >= 9)
+    assert waited[:9] == [5, 5, 10, 20, 40, 80, 160, 300, 300]
+    server.version = 101
+    leader.hear(LISTED, LEASE)
+    await until(lambda: leader.store._complete["LLMDeployment"] == 101)
+    leading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leading

@@ -5,10 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from moorage_operator.cluster.client import NotFoundError, RejectedError, UnreachableError
+from moorage_operator.cluster.client import ConflictError, NotFoundError, RejectedError, UnreachableError
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key
+from moorage_operator.plan.nodes import Nodes, nodes
 from moorage_operator.shell.reconcile import Reconciler
 
 CHAT = Key("team", "chat")
@@ -33,6 +34,9 @@ class ApiServer:
         if path.endswith("/status") and path.removesuffix("/status") not in self.objects:
             raise NotFoundError(404, "not found", path)
         path, of = path.removesuffix("/status"), self.objects.get(path.removesuffix("/status"), {})
+        named = body["metadata"].get("resourceVersion")
+        if of and named not in (None, of["metadata"]["resourceVersion"]):
+            raise ConflictError(409, "the object has been modified", path)
         born = {"creationTimestamp": "2026-01-01T11:00:00Z", "uid": f"u{version}"}
         metadata = {**born, **of.get("metadata", {}), **body["metadata"], "resourceVersion": version}
         self.objects[path] = {**of, **body, "metadata": metadata}
@@ -250,3 +254,48 @@ async def test_in_a_namespace_that_goes_nothing_is_said_and_nothing_made_again(r
     assert await reconciler.reconcile(CHAT) == 10
     assert "status" not in store.get("LLMDeployment", "team", "chat")
     assert events.told == []
+
+
+async def test_who_waits_for_accelerators_is_told_of_once_the_nodes_are_read(make, server, store, events, clock):
+    """After a restart, too: nobody has read them then, and to say less for a moment would be two writes for each."""
+    wanted = make.deployment(accelerator={"resource": "nvidia.com/gpu", "count": 1})
+    wanted["metadata"]["resourceVersion"] = "2"
+    server.objects[DEPLOYMENT] = wanted
+    store.put(wanted)
+    read = Nodes(nodes([{"metadata": {"name": "n"}, "status": {"allocatable": {"nvidia.com/gpu": "8"}}}], {}))
+    known = []
+
+    def start():
+        how = {"nodes": lambda _: known[0] if known else None}
+        return Reconciler(store, Writer(server, store), events, make.context, clock, **how)
+
+    reconciler = start()
+    await rests(reconciler)
+    said = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "Insufficient nvidia.com/gpu",
+    }
+    pod = make.pod(conditions=[said])
+    store.put({**pod, "metadata": {**pod["metadata"], "resourceVersion": "7"}})
+    assert 0 < await rests(reconciler) <= 10
+    assert "status" not in server.objects[DEPLOYMENT]
+    known.append(read)
+    await rests(reconciler)
+    assert ready(store)["reason"] == "WaitingForGPU"
+    assert "n has 8 of 8 free" in ready(store)["message"]
+
+    written = server.objects[DEPLOYMENT]
+    known.clear()
+    reconciler = start()
+    assert 0 < await rests(reconciler) <= 10
+    known.append(read)
+    await rests(reconciler)
+    assert server.objects[DEPLOYMENT] is written
+
+    known.clear()  # and while they cannot be read for long, the rest is said
+    await rests(reconciler)
+    clock.pass_by(10)
+    await rests(reconciler)
+    assert ready(store)["message"].startswith("Insufficient nvidia.com/gpu")

@@ -41,7 +41,10 @@ SPECS = {
         "replicas": 2,
     },
     "volume": {"model": {"source": "pvc://models/smollm2", "digest": "sha256:" + "b" * 64}},
-    "lookup": {"model": {"source": "pvc://models/smollm2", "credentials": {"secretName": "hf-token"}}},
+    "lookup": {
+        "model": {"source": "pvc://models/smollm2", "credentials": {"secretName": "hf-token"}},
+        "accelerator": {"count": 1},
+    },
 }
 
 

@@ -161,3 +161,28 @@ def test_a_pod_of_somebody_else_with_the_name_is_told(make, asked, ready_conditi
 def test_what_is_pinned_is_not_looked_up(make, model):
     decided = plan(make.snapshot(make.deployment(model=model)), make.context)
     assert [apply.manifest["kind"] for apply in decided.applies] == ["ControllerRevision", "Deployment", "Service"]
+
+
+def test_the_pod_that_looks_a_claim_up_may_run_where_the_replicas_do(make):
+    """The claim may be a disk of a node whose taint lets only those in that need its accelerators."""
+    tolerated = [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+
+    def looked_up(source):
+        gpu = {"count": 1, "products": ["NVIDIA-L4"]}
+        return only_pod(plan(make.snapshot(make.deployment(model={"source": source}, accelerator=gpu)), make.context))[
+            "spec"
+        ]
+
+    assert looked_up("pvc://models/x")["tolerations"] == tolerated
+    assert "affinity" not in looked_up("pvc://models/x"), "the scheduler knows where the claim is"
+    assert set(looked_up("pvc://models/x")["containers"][0]["resources"]["limits"]) == {"memory"}
+    assert "tolerations" not in looked_up("hf://org/model@main"), "what is asked over the network is asked anywhere"
+
+
+def test_one_that_finds_no_node_is_made_anew_once_it_may_run_elsewhere(make, asked):
+    _, pod = asked
+    toleration = {"key": "team", "operator": "Exists"}
+    edited = make.deployment(model=MOVABLE, podTemplate={"spec": {"tolerations": [toleration]}})
+    decided = plan(make.snapshot(edited, made(make, pod, {})), make.context)
+    assert only_pod(decided)["spec"]["tolerations"] == [toleration]
+    assert [delete.manifest["metadata"]["name"] for delete in decided.deletes] == ["chat-r1-resolve"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from moorage_operator.plan.nodes import Nodes, nodes
-from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, World
+from tests.rollout_world import CRASHING, FAILING, GOOD, OTHER, SLOW, STUCK, World
 
 CANARY = {"strategy": "Canary", "steps": [{"weight": 10, "hold": "30s"}, {"weight": 60}]}
 ERRORS = {"metric": "ErrorRate", "max": "5%", "minRequests": 50}
@@ -225,6 +225,19 @@ def test_a_canary_has_exact_weights_enough_replicas_and_leaves_the_stable_one_wh
     ]
 
 
+def test_a_step_begins_once_a_gateway_knows_its_replicas():
+    made = world(rollout=CANARY)
+    made.edit(OTHER)
+    made.run()
+    made.start()
+    made.run()
+    assert made.status["rollout"]["message"] == "step 1 of 3: 0 of 1 replicas are routable"
+    assert "stepSince" not in made.status["rollout"]
+    made.sync(0)
+    made.run()
+    assert made.weights == {1: 90, 2: 10}
+
+
 def test_a_step_holds_and_says_until_when():
     made = world(rollout=CANARY)
     made.edit(OTHER)
@@ -286,6 +299,24 @@ def test_a_failed_gate_takes_all_requests_back_at_once_and_gives_the_revision_up
     for _ in range(5):
         made.tick(1000)
     assert made.there() == {1: 3}, "it is not tried again"
+
+
+def test_a_gate_that_fails_waits_for_no_other():
+    waits = {"metric": "TimeToFirstTokenP95", "max": "10s", "minRequests": 100_000}
+    made = world(rollout={**CANARY, "gates": [waits, ERRORS]})
+    made.edit(FAILING)
+    made.until(lambda: made.ready[1] == "RolledBack", rounds=60)
+    assert "ErrorRate" in made.message
+
+
+def test_each_replica_of_a_rolling_update_is_judged_by_what_comes_after_it():
+    made = world(rollout={"gates": [ERRORS]})
+    made.edit(OTHER)
+    made.until(lambda: made.status.get("rollout", {}).get("step") == 2)
+    assert made.status["rollout"]["reason"] == "GateHolding"
+    assert "ErrorRate: 0 of 50 requests seen" in made.message
+    made.settle()
+    assert made.weights == {2: 100}
 
 
 def test_what_was_given_up_is_tried_again_when_spec_has_changed_or_a_person_says_so():
@@ -443,13 +474,16 @@ def test_a_lost_status_at_zero_proves_nothing():
     assert made.weights == {2: 100}
 
 
-@pytest.mark.parametrize("again", ["retry", "edit"])
+@pytest.mark.parametrize("again", ["retry", "retry though its record is damaged", "edit"])
 def test_what_was_given_up_and_is_tried_again_at_zero_is_on_trial_when_there_are_replicas(again):
     made = world()
     made.edit(CRASHING)
     made.until(lambda: made.ready[1] == "RolledBack")
     at_zero(made)
-    if again == "retry":
+    if "damaged" in again:
+        record = made.objects["ControllerRevision", "chat-r2"]
+        made.objects["ControllerRevision", "chat-r2"] = damaged(record, "annotations")
+    if "retry" in again:
         made.act("retry", 2)
     else:
         made.edit(GOOD)
@@ -477,6 +511,16 @@ def test_while_rollouts_are_paused_a_spec_that_comes_at_zero_waits():
     made.spec(replicas=3)
     made.settle()
     assert made.there() == {2: 3}
+
+
+def test_a_revision_that_a_person_paused_before_it_came_waits_at_zero():
+    made = world()
+    at_zero(made)
+    made.act("pause", 2)
+    made.edit(OTHER)
+    for _ in range(3):
+        made.tick(10)
+    assert made.status["revision"] == ASLEEP
 
 
 @pytest.mark.parametrize(("how", "rollout"), [("edit", {}), ("rollbackTo", {}), ("rollbackTo", {"paused": True})])
@@ -629,6 +673,29 @@ def test_a_missed_deadline_goes_back():
     assert made.weights[1] == 100
 
 
+def test_a_missed_deadline_names_what_refused_the_pods():
+    made = world(replicas=1, rollout={"progressDeadline": "60s"})
+    made.edit(STUCK)
+    made.run()
+    words = 'pods "p" is forbidden: exceeded quota: none'
+    refused = {"conditions": [{"type": "ReplicaFailure", "status": "True", "message": words}]}
+    made.objects["Deployment", "chat-r2"] |= {"status": refused}
+    made.until(lambda: made.ready[1] == "RolledBack")
+    assert f"within 60s: 0 of 1 replicas are routable; {words}" in made.message
+
+
+def test_what_is_late_and_not_given_up_grows_no_more():
+    steps = [{"weight": 50}]
+    made = world(4, {"strategy": "Canary", "steps": steps, "progressDeadline": "60s", "autoRollback": False})
+    made.edit(STUCK)
+    made.until(lambda: made.condition("Stalled") == "True")
+    assert made.there() == {1: 4, 2: 2}
+    made.spec(replicas=8)
+    made.tick()
+    made.tick()
+    assert made.there() == {1: 8, 2: 2}
+
+
 def test_a_further_replica_begins_the_clock_anew():
     made = world(rollout={"progressDeadline": "2m"})
     made.edit(OTHER)
@@ -684,6 +751,16 @@ def test_a_crash_loop_goes_back_with_its_own_reason():
     made.tick(6)
     made.tick(6)
     assert made.there() == {1: 3}
+
+
+def test_a_first_revision_serves_from_its_first_replica_on():
+    made = World(replicas=3)
+    made.run()
+    assert made.status["revision"] == {"candidate": 1}
+    made.start()
+    made.run()
+    assert made.status["revision"] == {"stable": 1}
+    assert made.status["ready"] == "1/3"
 
 
 def test_a_first_revision_is_never_given_up():
@@ -891,6 +968,16 @@ def test_promote_skips_holds_and_gates_but_not_replicas():
     assert promoted == ["a person promoted it"]
 
 
+def test_promote_ends_the_hold_of_the_old_colour():
+    made = world(rollout={"strategy": "BlueGreen", "keepWarm": {"for": "10m"}})
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == 100)
+    assert made.ready == ("False", "RollingOut")
+    made.act("promote", 2)
+    made.run()
+    assert made.status["revision"] == {"stable": 2}
+
+
 def test_promote_in_a_step_leaves_its_weight_until_the_rest_is_there():
     made = world(replicas=10, rollout=CANARY)
     made.edit(OTHER)
@@ -945,6 +1032,41 @@ def test_a_paused_rollout_is_neither_ready_nor_not():
     made.act("resume", 2)
     made.settle()
     assert made.there() == {2: 3}
+
+
+@pytest.mark.parametrize("weight", [10, 60])
+def test_a_canary_that_is_paused_keeps_the_weight_of_its_step(weight):
+    made = world(rollout={**CANARY, "steps": [{"weight": 10, "hold": "30s"}, {"weight": 60, "hold": "30s"}]})
+    made.edit(OTHER)
+    made.until(lambda: made.weights.get(2) == weight)
+    made.roll(paused=True)
+    for _ in range(3):
+        made.tick(100)
+    assert (made.ready[1], made.weights[2]) == ("Paused", weight)
+
+
+def test_what_a_person_asks_for_works_while_rollouts_are_paused():
+    made = world(rollout={"paused": True})
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    made.settle()
+    assert made.status["revision"] == {"stable": 2}
+    made.spec(rollbackTo={"revision": 1})
+    made.settle()
+    assert made.status["revision"] == {"stable": 1}
+
+
+def test_a_replica_counts_as_replaced_once_a_gateway_knows_of_it():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.start()
+    made.run()
+    assert made.status["rollout"]["step"] == 0
+    made.sync()
+    made.run()
+    assert made.status["rollout"]["step"] == 1
 
 
 def test_an_action_acts_once_on_its_revision_only_whatever_is_lost():
@@ -1128,6 +1250,47 @@ def test_history_is_limited_and_keeps_what_served_last():
     made.edit("engine:6")
     made.settle()
     assert sorted(made.roles()) == [5, 6, 7], "the newest number is never forgotten"
+
+
+def reasons(made):
+    told = (event.message.split(" ", 2) for event in made.events if event.reason == "Promoted")
+    return [(int(number), words.partition(": ")[2]) for _, number, words in told]
+
+
+def test_why_a_revision_was_promoted_is_not_what_a_person_said_long_ago():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    made.settle()
+    made.spec(rollbackTo={"revision": 1})
+    made.settle()
+    made.spec(rollbackTo=None)
+    made.settle()
+    at_zero(made)
+    made.edit("engine:third")
+    made.run()
+    assert reasons(made) == [
+        (2, "a person promoted it."),
+        (1, "it has served before, and its replicas are routable."),
+        (2, "its replicas are routable, and its gates hold."),
+        (3, "it came while there are no replicas."),
+    ]
+
+
+def test_why_it_was_promoted_survives_a_death_between_the_record_and_the_status():
+    made = world()
+    made.edit(OTHER)
+    made.run()
+    made.act("promote", 2)
+    while made.roles()[2] != "stable":
+        if not made.step(survive=1):
+            made.start()
+            made.wait(2)
+            made.sync()
+    assert made.status["revision"]["stable"] == 1
+    made.settle()
+    assert reasons(made) == [(2, "a person promoted it.")]
 
 
 def test_the_service_and_the_budget_follow_at_promotion():

@@ -143,7 +143,8 @@ def test_kopf_hears_and_never_writes():
     assert settings.posting.enabled is False
     assert settings.peering.standalone is True
     assert settings.scanning.disabled is True
-    assert settings.watching.chunk_size == 500
+    assert settings.watching.chunk_size == 200
+    assert settings.queueing.idle_timeout <= 1, "it holds whole objects for so long"
     assert (settings.watching.server_timeout, settings.watching.client_timeout) == (240, 250)
     assert settings.networking.request_timeout == 30
     assert max(settings.networking.error_backoffs) <= 5, "once the API server is back, it is heard of soon"
@@ -155,3 +156,12 @@ def test_kopf_hears_and_never_writes():
     assert not registry._changing.get_all_handlers()
     assert not registry._spawning.get_all_handlers()
     assert not registry._indexing.get_all_handlers()
+
+
+async def test_of_what_kopf_hears_only_what_is_kept_waits_for_the_leader():
+    heard = []
+    ear = Ear(lambda *_: None, login=lambda: None, namespace=None, heartbeat="moorage-operator")
+    handler = ear.registry(lambda *event: heard.append(event))._watching.get_all_handlers()[0]
+    pod = {"kind": "Pod", "metadata": {"name": "p", "managedFields": ["…"]}, "spec": {"containers": []}, "status": {}}
+    await handler.fn(event={"type": None, "object": pod})
+    assert heard == [("LISTED", {"kind": "Pod", "metadata": {"name": "p"}, "status": {}})]

@@ -146,6 +146,40 @@ def test_memory_holds_no_managed_fields_and_no_pod_specs(store):
     assert pod["status"] == {"phase": "Running"}
 
 
+def test_of_a_pods_status_only_what_is_decided_by_is_kept_and_news(store):
+    def conditions(*ready):
+        return [{"type": kind, "status": str(kind in ready)} for kind in ("PodScheduled", "Initialized", "Ready")]
+
+    def told(version, **status):
+        return child(version, kind="Pod", name="p", status=status)
+
+    server = {"name": "server", "ready": False, "started": False, "restartCount": 0, "state": {"waiting": {}}}
+    assert store.put(told(1, phase="Pending", conditions=conditions("PodScheduled"), containerStatuses=[server]))
+    on_its_way = {
+        "podIP": "10.0.0.1",
+        "startTime": "2026-01-01T00:00:00Z",
+        "containerStatuses": [{**server, "imageID": "x"}],
+    }
+    assert not store.put(told(2, phase="Pending", conditions=conditions("PodScheduled", "Initialized"), **on_its_way))
+    kept = store.get("Pod", "team", "p")["status"]
+    assert [one["type"] for one in kept["conditions"]] == ["PodScheduled", "Ready"]
+    assert set(kept) == {"phase", "conditions", "containerStatuses"}
+    assert kept["containerStatuses"] == [{name: server[name] for name in ("name", "restartCount", "started", "state")}]
+    assert store.put(told(3, phase="Running", conditions=conditions("PodScheduled", "Ready")))
+
+
+def test_what_stays_the_same_is_in_memory_once(store):
+    """Whoever parsed a version: kopf's objects take more memory than those of our own requests."""
+    store.put(child(1, spec={"replicas": 1, "template": {"a": ["b"]}}))
+    first = store.get("Deployment", "team", "chat-r1")
+    store.put(child(2, spec={"replicas": 1, "template": {"a": ["b"]}}))
+    second = store.get("Deployment", "team", "chat-r1")
+    assert (version(store), second["spec"]) == (2, first["spec"])
+    assert second["spec"] is first["spec"]
+    assert second["metadata"]["labels"] is first["metadata"]["labels"]
+    assert first["metadata"]["resourceVersion"] == "1"
+
+
 def test_an_object_of_somebody_else_is_seen_by_the_deployment_that_needs_its_name(store):
     foreign = {"kind": "Service", "metadata": {"name": "chat", "namespace": "team", "uid": "x", "resourceVersion": "4"}}
     store.put_foreign(CHAT, foreign)

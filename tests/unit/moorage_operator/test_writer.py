@@ -123,40 +123,89 @@ def lookup(owner="owner"):
 
 
 async def test_a_pod_of_somebody_else_with_the_name_is_in_the_store_afterwards(store):
-    with pytest.raises(ConflictError, match="belongs to somebody else"):
+    with pytest.raises(ConflictError):
         await Writer(Occupied(lookup("another")), store).apply(OWNER, lookup())
     assert [uid_of(pod) for pod in store.children(Key("team", "chat"))["Pod"]] == ["p"]
+    with pytest.raises(ConflictError, match="belongs to somebody else"):
+        await Writer(Occupied(lookup("another")), store).apply(OWNER, lookup())
 
 
 async def test_a_pod_that_was_made_before_a_death_is_found(store):
+    with pytest.raises(ConflictError):
+        await Writer(Occupied(lookup()), store).apply(OWNER, lookup())
     assert not await Writer(Occupied(lookup()), store).apply(OWNER, lookup())
-    assert store.get("Pod", "team", "chat-r1-resolve") is not None
 
 
 async def test_a_pod_that_went_between_the_two_is_tried_again(store):
     with pytest.raises(ConflictError, match="already exists"):
         await Writer(Occupied(None), store).apply(OWNER, lookup())
+    assert store.get("Pod", "team", "chat-r1-resolve") is None
 
 
 class Hidden:
-    """Has a workload that the store does not know of."""
+    """Has a workload that the store does not know of, and minds the version that an apply names, as the real one."""
 
-    def __init__(self, found):
-        self.found = found
+    def __init__(self, found=None):
+        self.found, self.asked = found, []
 
     async def get(self, path, **_):
+        self.asked.append("get")
         return self.found
+
+    async def apply(self, path, body):
+        self.asked.append("apply")
+        named = body["metadata"].get("resourceVersion")
+        if self.found is not None and named not in (None, self.found["metadata"]["resourceVersion"]):
+            raise ConflictError(409, "the object has been modified", path)
+        self.found = workload(body["spec"]["image"], version=10)
+        return self.found
+
+
+async def test_what_is_not_there_is_made_by_one_request():
+    server = Hidden()
+    assert await Writer(server, Store()).apply(OWNER, workload("x:1"))
+    assert server.asked == ["apply"]
 
 
 async def test_a_child_that_nobody_knew_of_is_not_written_over():
     """The plan was made without it, by what an API server that lags behind said: it might take live replicas away."""
-    store = Store()
-    assert await Writer(Hidden(workload("x:2", version=9)), store).apply(OWNER, workload("x:1"))
+    store, server = Store(), Hidden(workload("x:2", version=9))
+    with pytest.raises(ConflictError):
+        await Writer(server, store).apply(OWNER, workload("x:1"))
+    assert server.found["spec"] == {"image": "x:2"}
     assert store.get("Deployment", "team", "chat-r1")["spec"] == {"image": "x:2"}
+    assert await Writer(server, store).apply(OWNER, workload("x:1")), "the next plan knows it"
+
+
+async def test_what_the_store_does_not_believe_is_asked_for_with_patience():
+    """We deleted it, and an API server that lags behind still shows it: that is no change, to be followed at once."""
+    store, there = Store(), workload("x:2", version=9)
+    store.removed(there)
+    for _ in range(2):
+        with pytest.raises(ConflictError):
+            await Writer(Hidden(there), store).apply(OWNER, workload("x:1"))
+    assert store.live(there) is None
 
 
 async def test_a_child_on_its_way_out_is_waited_for():
     gone = workload("x:1", version=9)
     gone["metadata"]["deletionTimestamp"] = "2026-01-01T12:00:00Z"
-    with pytest.raises(ConflictError, match="is on its way out"):
-        await Writer(Hidden(gone), Store()).apply(OWNER, workload("x:1"))
+    store = Store()
+    with pytest.raises(ConflictError):
+        await Writer(Hidden(gone), store).apply(OWNER, workload("x:1"))
+    assert store.live(gone) is None
+
+
+async def test_what_was_found_as_wanted_is_not_taken_for_another_wish(store):
+    """What has been compared once is not compared again until either side is another."""
+    server = ApiServer(workload("x:2", version=8))
+    writer = Writer(server, store)
+    for _ in range(2):
+        assert not await writer.apply(OWNER, workload("mirror/x:1"))
+    assert server.applies == 0
+    assert await writer.apply(OWNER, workload("x:2"))
+    assert not await writer.apply(OWNER, workload("x:2"))
+    assert server.applies == 1
+    store.put(workload("somebody's own", version=9))
+    await writer.apply(OWNER, workload("x:2"))
+    assert server.applies == 2

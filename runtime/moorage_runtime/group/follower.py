@@ -87,9 +87,7 @@ class Follower:
 
         def look_at_all() -> None:
             look()
-            message = self._poll()
-            if message is not None:
-                raise GroupError(f"rank 0 has ended: {message.reason}" if isinstance(message, Stop) else _odd(message))
+            self.look()
 
         rank = self._hello.rank
         streams: Streams = ()
@@ -105,6 +103,16 @@ class Follower:
             streams=streams,
             meeting=(self._join.peers[0][0], self._join.port),
         )
+
+    def look(self) -> None:
+        """Notice the leader's end while it has nothing to say: until all ranks have loaded.
+
+        Raises:
+            GroupError: it has ended.
+        """
+        message = self._poll()
+        if message is not None:
+            raise GroupError(f"rank 0 has ended: {message.reason}" if isinstance(message, Stop) else _odd(message))
 
     def send(self, message: FromFollower) -> None:
         """Say something.

@@ -62,7 +62,12 @@ class RankProcess:
         links = follower.links(look, local_ranks=self._place.local_ranks, memory=self._asked.memory)
         self._say("LoadingWeights", "loading weights")
         threads = threads_of(self._asked.settings, self._place)
-        return follower, division.load(links, threads, lambda _done: look())
+
+        def progress(_done: float) -> None:
+            look()
+            follower.look()
+
+        return follower, division.load(links, threads, progress)
 
     def _follow(self, follower: Follower, model: PartModel) -> None:
         self._say("WarmingUp", "waiting for the leader")

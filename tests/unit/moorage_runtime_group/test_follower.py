@@ -142,6 +142,26 @@ def test_a_leader_that_says_nothing_is_lost(monkeypatch, together):
         group.followers[0].next(nothing, expects=True)
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"), [("rank 2 is gone", "rank 0 has ended: rank 2 is gone"), (None, "rank 0 is gone")]
+)
+def test_a_leader_that_ends_while_a_rank_loads_is_noticed(kit, pair, reason, said):
+    ours, theirs = pair()
+    with Follower(Wire(ours), kit.hello(1), Join(b"token", [], 0)) as follower:
+        follower.look()
+        if reason:
+            Wire(theirs).send(encode(Stop(reason)))
+        theirs.close()
+        with pytest.raises(GroupError, match=said):
+            until_ended(follower.look)
+
+
+def until_ended(look):
+    while True:
+        look()
+        threading.Event().wait(0.005)
+
+
 def test_pings_are_answered_while_a_follower_waits(together):
     group = together(2)
     group.leader.tell(Ping())

@@ -15,8 +15,8 @@ import torch
 
 from bench.gpu.drive import ROWS, answers, engine_of, loaded, tokens_per_second
 from bench.gpu.reference import agreement, expected
+from moorage_runtime.engine.errors import StartError
 from moorage_runtime.model.device import Device, device_of
-from moorage_runtime.model.errors import StartError
 from moorage_runtime.model.torch_path.load import TorchModel
 
 _NEW_TOKENS = 48

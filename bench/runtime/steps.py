@@ -19,7 +19,8 @@ from bench.runtime.say import say
 from moorage_runtime.engine.core import Engine
 from moorage_runtime.engine.messages import Loading, SamplingParams, Started, Submit
 from moorage_runtime.model.native import NativeRunner
-from moorage_runtime.model.start import Settings, start
+from moorage_runtime.model.settings import Settings
+from moorage_runtime.model.start import start
 
 ROWS = (1, 8, 16, 64)
 _PROMPT = 32

@@ -72,7 +72,8 @@ def _real(asked: argparse.Namespace) -> tuple[StepCost, list[Row]]:
 
 
 def _start(asked: argparse.Namespace, name: str) -> Engine:
-    from moorage_runtime.model.start import Settings, start  # noqa: PLC0415 - the simulation does without the model
+    from moorage_runtime.model.settings import Settings  # noqa: PLC0415 - the simulation does without the model
+    from moorage_runtime.model.start import start  # noqa: PLC0415 - as above
 
     model = asked.model or _installed_model()
     settings = Settings(

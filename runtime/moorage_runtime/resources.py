@@ -49,6 +49,14 @@ def resident_bytes(proc: Path = PROC) -> int:
     return int((proc / "self" / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def shared_bytes(proc: Path = PROC) -> int:
+    """Of those, bytes of memory that other processes may have in common with it, files aside."""
+    for line in (proc / "self" / "status").read_text().splitlines():
+        if line.startswith("RssShmem:"):
+            return int(line.split()[1]) * 1024
+    return 0  # kernels without the line tell none of it
+
+
 def _folders(controller: str, root: Path, proc: Path) -> Iterator[Path]:
     """The control groups that bind this process for a controller: its own and all above it, in both versions."""
     for line in (_read(proc / "self" / "cgroup") or "").splitlines():

@@ -14,6 +14,7 @@ from moorage_runtime.engine.plan import Limits
 from moorage_runtime.model import allocator, native
 from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.torch_path.load import load as load_for_torch
+from tests.ranks import Ranks
 
 
 @dataclass
@@ -26,8 +27,11 @@ class Answer:
     error: str = ""
 
 
-def load(checkpoint, kernels, dtype):
-    """The weights, for the C++ kernels ("native") or for torch."""
+def load(path, quantization, kernels, dtype):
+    """The weights, for the C++ kernels ("native", or for example "3 ranks" of them) or for torch."""
+    if kernels.endswith(" ranks"):
+        return Ranks(path, int(kernels.split()[0]), dtype=dtype, quantization=quantization)
+    checkpoint = open_checkpoint(path, quantization)
     if kernels == "torch":
         return load_for_torch(checkpoint, "cpu", dtype, lambda _done: None)
     refusal = native.refusal(checkpoint.config, dtype)
@@ -41,7 +45,7 @@ class Room:
     def __init__(
         self, path: Path, kernels: str, dtype: str | None = "float32", quantization: str | None = None
     ) -> None:
-        self.model = load(open_checkpoint(path, quantization), kernels, dtype)
+        self.model = load(path, quantization, kernels, dtype)
 
     def engine(self, **changed) -> Engine:
         values = {

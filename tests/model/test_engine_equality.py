@@ -183,6 +183,13 @@ def test_smollm2_equals_transformers_batched_and_alone(smollm2, smollm2_referenc
     assert_equal(smollm2, smollm2_references, stop=list(smollm2.model.config.eos_token_ids))
 
 
+@pytest.mark.parametrize("ranks", ["2 ranks", "3 ranks"])
+def test_smollm2_on_several_ranks_equals_transformers(room, smollm2_path, smollm2_references, ranks):
+    """Its 3 KV heads on 2 ranks are 2 and 1."""
+    loaded = room(smollm2_path, ranks)
+    assert_equal(loaded, smollm2_references[::5], stop=list(loaded.model.config.eos_token_ids))
+
+
 SMALL = {
     "vocab_size": 199,
     "hidden_size": 64,
@@ -239,3 +246,9 @@ def small(request, tmp_path_factory):
 def test_small_random_models_equal_transformers(room, kernels, small, format_):
     folder, gguf, references = small
     assert_equal(room(folder if format_ == "safetensors" else gguf, kernels), references, stop=[])
+
+
+@pytest.mark.parametrize("ranks", ["2 ranks", "3 ranks"])
+def test_small_random_models_on_several_ranks_equal_transformers(room, small, ranks):
+    folder, _, references = small
+    assert_equal(room(folder, ranks), references, stop=[])

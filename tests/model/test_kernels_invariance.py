@@ -24,9 +24,13 @@ def requests():
     return made
 
 
-@pytest.fixture(scope="module", params=[None, "bfloat16"], ids=["Q4_1", "bfloat16"])
+@pytest.fixture(
+    scope="module",
+    params=[("native", None), ("native", "bfloat16"), ("2 ranks", None)],
+    ids=["Q4_1", "bfloat16", "Q4_1 on 2 ranks"],
+)
 def shipped(request, room, smollm2_path):
-    loaded = room(smollm2_path, "native", request.param)
+    loaded = room(smollm2_path, *request.param)
     return loaded, {each.id: loaded.alone(each, token_budget=512).tokens for each in requests()}
 
 

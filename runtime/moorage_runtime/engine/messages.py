@@ -9,6 +9,8 @@ The life of an engine, as its API process sees it::
 
     Loading*  (Started | Failed)      a process that sends Failed exits non-zero afterwards
     Step*                             one per step that computed or ended something
+    Joined                            instead of both: of a rank of a group that follows another one's engine
+    FollowerLeaves*                   from the engine that leads such a group
     (end of the process)              exit code 0 after Shutdown, anything else is a failure
 
 A request that was submitted ends **exactly once**, with the one `Output` that carries a `finish_reason`. Cancelling a
@@ -21,7 +23,7 @@ import msgspec
 
 FinishReason = Literal["stop", "length", "abort", "error", "timeout"]
 FailureReason = Literal["InsufficientMemory", "UnsupportedModel", "EngineFailed"]
-LoadingPhase = Literal["LoadingWeights", "WarmingUp"]
+LoadingPhase = Literal["WaitingForRanks", "LoadingWeights", "WarmingUp"]
 
 
 class SamplingParams(msgspec.Struct, frozen=True, array_like=True):
@@ -88,7 +90,11 @@ class Shutdown(msgspec.Struct, frozen=True, array_like=True, tag="shutdown"):
     """End every request with `abort`, then exit 0. Who wants answers to be complete waits for them first."""
 
 
-Command = Submit | Cancel | Shutdown
+class Leave(msgspec.Struct, frozen=True, array_like=True, tag="leave"):
+    """To a rank that has joined: tell the leader that this pod is to end. It goes on until the leader has ended."""
+
+
+Command = Submit | Cancel | Shutdown | Leave
 
 
 class Loading(msgspec.Struct, frozen=True, array_like=True, tag="loading"):
@@ -121,6 +127,19 @@ class Started(msgspec.Struct, frozen=True, array_like=True, tag="started"):
     weight_bytes: int
     load_seconds: float
     """From the start of the process to the first token."""
+
+
+class Joined(msgspec.Struct, frozen=True, array_like=True, tag="joined"):
+    """In the place of `Started`, from a rank that does not lead: it computes with the others. Rank 0 takes requests."""
+
+    rank: int
+    ranks: int
+
+
+class FollowerLeaves(msgspec.Struct, frozen=True, array_like=True, tag="leaves"):
+    """The pod of another rank was told to end: what runs may be finished, and then the whole group ends."""
+
+    rank: int
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
@@ -183,7 +202,7 @@ class Step(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     stats: Stats
 
 
-Event = Loading | Started | Failed | Step
+Event = Loading | Started | Joined | FollowerLeaves | Failed | Step
 
 _encoder = msgspec.msgpack.Encoder()
 _commands = msgspec.msgpack.Decoder(list[Command])

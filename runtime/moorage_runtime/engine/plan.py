@@ -40,6 +40,11 @@ class Chunk:
     samples: bool
     """The chunk ends at the last known token, so its last row brings the next one."""
 
+    @property
+    def tokens(self) -> list[int]:
+        """Those that are computed."""
+        return self.sequence.tokens[self.start : self.start + self.count]
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:

@@ -6,7 +6,7 @@ interpreter lock for the time of a call.
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_uint64, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -65,6 +65,19 @@ class SessionOptions(Structure):
         *((name, c_int32) for name in ("threads", "rows", "samples", "blocks", "layers", "bf16_cache")),
         ("spin_ns", c_int64),
         ("kernels", c_char_p),
+        ("group", c_void_p),
+        ("vocabulary", POINTER(c_int32)),
+    )
+
+
+class GroupOptions(Structure):
+    """`moorage::GroupOptions`."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("rank", "ranks")),
+        *((name, c_int64) for name in ("capacity", "timeout_ns", "spin_ns")),
+        ("memory", c_int32),
+        *((name, POINTER(c_int32)) for name in ("sockets", "controls")),
     )
 
 
@@ -73,12 +86,17 @@ class StepInput(Structure):
 
     _fields_ = (
         *((name, c_int32) for name in ("chunks", "rows", "samples")),
-        *((name, c_void_p) for name in ("tokens", "starts", "counts", "offsets", "tables", "sample_rows", "best")),
+        *(
+            (name, c_void_p)
+            for name in ("tokens", "starts", "counts", "offsets", "tables", "sample_rows", "drawn", "best")
+        ),
     )
 
 
 class _Counters(Structure):
-    _fields_ = tuple((name, c_int64) for name in ("products_ns", "attention_ns", "rest_ns", "steps", "rows"))
+    _fields_ = tuple(
+        (name, c_int64) for name in ("products_ns", "attention_ns", "rest_ns", "waited_ns", "steps", "rows")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +106,14 @@ class Counters:
     products_ns: int
     attention_ns: int
     rest_ns: int
+    waited_ns: int
+    """For other ranks, where several compute one model."""
     steps: int
     rows: int
 
     @property
     def share_outside_products(self) -> float:
-        """Part of the time that was not spent in matrix products, 0 to 1."""
+        """Part of the time that was not spent in matrix products, 0 to 1; waiting for other ranks is left out."""
         total = self.products_ns + self.attention_ns + self.rest_ns
         return 1 - self.products_ns / total if total else 0.0
 
@@ -109,6 +129,8 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "model_vector": (c_char_p, (c_void_p, c_int32, c_int32, c_int32, c_void_p)),
     "model_complete": (c_char_p, (c_void_p,)),
     "model_bytes": (c_uint64, (c_void_p,)),
+    "group_new": (c_void_p, (POINTER(GroupOptions),)),
+    "group_free": (None, (c_void_p,)),
     "session_new": (c_void_p, (c_void_p, POINTER(SessionOptions))),
     "session_free": (None, (c_void_p,)),
     "session_logits": (c_void_p, (c_void_p,)),
@@ -198,29 +220,67 @@ class Model:
             self._functions["model_free"](handle)
 
 
-class Session:
-    """Threads, KV cache and working memory over a model."""
+class Group:
+    """The ranks that compute one model together, as one of them knows them."""
 
-    def __init__(self, model: Model, options: SessionOptions) -> None:
+    def __init__(self, options: GroupOptions, vocabulary: Sequence[int], owner: object) -> None:
+        """Nothing is said to the others yet.
+
+        Args:
+            options: Who they are.
+            vocabulary: The first token of each rank's part, and the end of the last one's.
+            owner: Of the file descriptors in the options; lives as long as this.
+
+        Raises:
+            KernelsError: memory is refused.
+        """
+        self.rank = options.rank
+        self._owner = owner
+        self.vocabulary = (c_int32 * len(vocabulary))(*vocabulary)
+        self._functions = library()
+        self._handle = _made(self._functions["group_new"](byref(options)))
+
+    @property
+    def handle(self) -> int:
+        """The library's object."""
+        return self._handle
+
+    def __del__(self) -> None:
+        """Free it; a session keeps its group."""
+        if handle := getattr(self, "_handle", None):
+            self._functions["group_free"](handle)
+
+
+class Session:
+    """Threads, KV cache and working memory over a model, or over a rank's part of one."""
+
+    def __init__(self, model: Model, options: SessionOptions, group: Group | None = None) -> None:
         """Start the threads; the cache takes memory as it is written.
 
         Raises:
             KernelsError: memory or threads are refused.
         """
         self._model = model
+        self._group = group
         self._functions = library()
         self._step = self._functions["session_step"]
+        columns = model.shape.vocab
+        if group is not None:
+            options.group, options.vocabulary = group.handle, group.vocabulary
+            columns = columns if group.rank else group.vocabulary[-1]
         self._handle: int | None = _made(self._functions["session_new"](model.handle, byref(options)))
         address: int = self._functions["session_logits"](self._handle)
-        floats = (c_float * (options.samples * model.shape.vocab)).from_address(address)
-        self.logits: Floats = np.frombuffer(floats, np.float32).reshape(options.samples, model.shape.vocab)
-        """Of the last step's samples, a row each; the next step writes over them."""
+        floats = (c_float * (options.samples * columns)).from_address(address)
+        self.logits: Floats = np.frombuffer(floats, np.float32).reshape(options.samples, columns)
+        """Of the last step's samples, a row each; the next step writes over them. In a group the first rank has whole
+        rows, of the samples that are `drawn`, and the others have their part."""
 
     def step(self, inputs: StepInput) -> None:
         """Compute one step over all layers.
 
         Raises:
-            KernelsError: the input is not one that the session was made for; nothing was computed.
+            KernelsError: the input is not one that the session was made for; nothing was computed. Or another rank of
+                the group did not come to an exchange: the group is broken then.
         """
         _check(self._step(self._handle, byref(inputs)))
 
@@ -234,7 +294,7 @@ class Session:
         """Where time went so far."""
         read = _Counters()
         self._functions["session_counters"](self._handle, byref(read))
-        return Counters(read.products_ns, read.attention_ns, read.rest_ns, read.steps, read.rows)
+        return Counters(read.products_ns, read.attention_ns, read.rest_ns, read.waited_ns, read.steps, read.rows)
 
     def close(self) -> None:
         """End the threads and free cache and working memory; `logits` must not be read any more."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from moorage_runtime.model.errors import StartError
+from moorage_runtime.engine.errors import StartError
 
 Device = Literal["cpu", "cuda"]
 GPU_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))

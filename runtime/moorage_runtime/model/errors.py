@@ -1,12 +1,6 @@
-"""Why an engine does not start: each error is one of the protocol's reasons and a sentence for people."""
+"""Why a model is not computed; see `moorage_runtime.engine.errors`."""
 
-from moorage_runtime.engine.messages import FailureReason
-
-
-class StartError(Exception):
-    """The engine cannot start, and nothing but another resource or another model will change that."""
-
-    reason: FailureReason = "EngineFailed"
+from moorage_runtime.engine.errors import StartError
 
 
 class UnsupportedModelError(StartError):
@@ -19,3 +13,7 @@ class InsufficientMemoryError(StartError):
     """Weights, working memory and one request of the context length do not fit the memory limit together."""
 
     reason = "InsufficientMemory"
+
+
+class ExchangeError(StartError):
+    """A rank did not come to an exchange with the others, or to the meeting before the first one."""

@@ -2,8 +2,9 @@
 
 from typing import Protocol
 
-from moorage_runtime.engine.plan import Limits, Runner
+from moorage_runtime.engine.plan import Limits, Runner, Sampled, StepPlan
 from moorage_runtime.model.config import ModelConfig
+from moorage_runtime.model.step_arrays import StepArrays
 
 
 class KVBudget(Protocol):
@@ -51,4 +52,28 @@ class LoadedModel(Protocol):
 
     def budget(self) -> KVBudget:
         """What is left for the KV cache, asked after the largest step has been computed by a probe."""
+        ...
+
+
+class PartRunner(Runner, Protocol):
+    """What computes a rank's part of each step."""
+
+    def compute(self, plan: StepPlan, arrays: StepArrays) -> list[Sampled]:
+        """As rank 0, which gets the result; `arrays` are the plan's."""
+        ...
+
+    def follow(self, arrays: StepArrays) -> object:
+        """As another rank."""
+        ...
+
+
+class PartModel(LoadedModel, Protocol):
+    """A rank's part of a model, with its weights in memory."""
+
+    def runner(self, limits: Limits) -> PartRunner:
+        """See `LoadedModel`."""
+        ...
+
+    def probe(self, blocks: int, layers: int | None = None) -> PartRunner:
+        """See `LoadedModel`."""
         ...

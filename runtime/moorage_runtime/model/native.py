@@ -5,20 +5,21 @@ from collections.abc import Callable
 from typing import get_args
 
 from moorage_runtime import resources
-from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
+from moorage_runtime.engine.blocks import BLOCK_TOKENS
 from moorage_runtime.engine.messages import SamplingParams
-from moorage_runtime.engine.plan import MOST_RUNNING, Chunk, Limits, Sampled, StepPlan
+from moorage_runtime.engine.plan import MOST_RUNNING, Limits, Sampled, StepPlan
 from moorage_runtime.kernels import library
-from moorage_runtime.kernels.library import Counters, Model, Session, SessionOptions, StepInput
+from moorage_runtime.kernels.library import Counters, Model, Session, SessionOptions
 from moorage_runtime.model import memory
 from moorage_runtime.model.config import ModelConfig
+from moorage_runtime.model.native_group import MOST_ROWS, NativeGroup
 from moorage_runtime.model.sampler import GREEDY_BELOW, sample
+from moorage_runtime.model.step_arrays import StepArrays
 from moorage_runtime.model.tensors import Checkpoint
 from moorage_runtime.model.weights import Asked, computed_format, pack, packed_bytes
 
 SPIN_NS = 30_000
 """How long a thread that waits for others keeps its processor: about what a sleep and a wake-up cost."""
-_PROBE_ROWS = 4096
 _LANES = 16
 _MOST_HEAD_DIM = 512
 
@@ -26,9 +27,12 @@ _MOST_HEAD_DIM = 512
 class NativeModel:
     """See `moorage_runtime.model.loaded.LoadedModel`."""
 
-    def __init__(self, config: ModelConfig, model: Model, stored: str, dtype: str, threads: int) -> None:
+    def __init__(
+        self, config: ModelConfig, model: Model, *, stored: str, dtype: str, threads: int, group: NativeGroup | None
+    ) -> None:
         self.config = config
         self.dtype = dtype
+        self._group = group
         self.weight_bytes = model.bytes
         self._model = model
         self._stored = stored
@@ -50,7 +54,7 @@ class NativeModel:
     def probe(self, blocks: int, layers: int | None = None) -> "NativeRunner":
         """See `LoadedModel`; its memory is held until the next probe or the runner is made."""
         self._probe = None
-        session = self._session(_PROBE_ROWS, MOST_RUNNING, blocks, layers or self.config.layers)
+        session = self._session(MOST_ROWS, MOST_RUNNING, blocks, layers or self.config.layers)
         self._probe = NativeRunner(session)
         return self._probe
 
@@ -68,10 +72,13 @@ class NativeModel:
             blocks=blocks,
             layers=layers,
             bf16_cache=self.dtype == "bfloat16",
-            spin_ns=SPIN_NS if self._threads <= resources.compute_threads() else 0,
+            spin_ns=SPIN_NS if self._processors_needed() <= resources.compute_threads() else 0,
             kernels=library.lowered_to(),
         )
-        return Session(self._model, options)
+        return Session(self._model, options, self._group.group if self._group else None)
+
+    def _processors_needed(self) -> int:
+        return self._threads * (self._group.local_ranks if self._group else 1)
 
 
 class NativeRunner:
@@ -82,36 +89,38 @@ class NativeRunner:
 
     def execute(self, plan: StepPlan) -> list[Sampled]:
         """See `moorage_runtime.engine.plan.Runner`."""
-        best = self._compute(plan.chunks)
+        return self.compute(plan, arrays_of(plan))
+
+    def compute(self, plan: StepPlan, arrays: StepArrays) -> list[Sampled]:
+        """As `execute`, where the plan's arrays are at hand."""
+        best = self.follow(arrays)
         sequences = [chunk.sequence for chunk in plan.chunks if chunk.samples]
         sampled = [Sampled(token) if token >= 0 else Sampled(None) for token in best]
         for row, sequence in enumerate(sequences):
-            if best[row] >= 0 and not _is_greedy(sequence.sampling):
+            if best[row] >= 0 and arrays.drawn[row]:
                 (sampled[row],) = sample(self._session.logits[row : row + 1], [sequence])
         return sampled
+
+    def follow(self, arrays: StepArrays) -> "array[int]":
+        """One step; the most likely token of each sampling chunk, -1 where the model computed no finite number.
+
+        Only rank 0 of a group knows them; what the others return says nothing.
+        """
+        best = array("i", bytes(4 * len(arrays.samples)))
+        self._session.step(arrays.input(best))
+        return best
 
     @property
     def counters(self) -> Counters:
         """Where time went so far."""
         return self._session.counters()
 
-    def _compute(self, chunks: tuple[Chunk, ...]) -> "array[int]":
-        """One step; the most likely token of each sampling chunk, -1 where the model computed no finite number."""
-        tokens, tables, offsets = array("i"), array("i"), array("i")
-        starts = array("i", [chunk.start for chunk in chunks])
-        counts = array("i", [chunk.count for chunk in chunks])
-        samples = array("i")
-        for chunk in chunks:
-            end = chunk.start + chunk.count
-            tokens.extend(chunk.sequence.tokens[chunk.start : end])
-            offsets.append(len(tables))
-            tables.extend(chunk.sequence.blocks[: blocks_for(end)])
-            if chunk.samples:
-                samples.append(len(tokens) - 1)
-        best = array("i", bytes(4 * len(samples)))
-        addresses = (each.buffer_info()[0] for each in (tokens, starts, counts, offsets, tables, samples, best))
-        self._session.step(StepInput(len(chunks), len(tokens), len(samples), *addresses))
-        return best
+
+def arrays_of(plan: StepPlan) -> StepArrays:
+    """A plan as the kernels take it."""
+    return StepArrays.of(
+        plan.chunks, [not is_greedy(chunk.sequence.sampling) for chunk in plan.chunks if chunk.samples]
+    )
 
 
 def refusal(config: ModelConfig, dtype: str | None) -> str | None:
@@ -127,8 +136,14 @@ def refusal(config: ModelConfig, dtype: str | None) -> str | None:
     return None
 
 
-def load(checkpoint: Checkpoint, asked: str | None, threads: int, progress: Callable[[float], None]) -> NativeModel:
-    """Pack the weights for this machine.
+def load(
+    checkpoint: Checkpoint,
+    asked: str | None,
+    threads: int,
+    progress: Callable[[float], None],
+    group: NativeGroup | None = None,
+) -> NativeModel:
+    """Pack the weights for this machine; with a group the checkpoint is this rank's part of one.
 
     Raises:
         InsufficientMemoryError: they do not fit.
@@ -139,10 +154,11 @@ def load(checkpoint: Checkpoint, asked: str | None, threads: int, progress: Call
     some_matrix = checkpoint.layout(name)
     stored = computed_format(name, some_matrix, asked) if some_matrix else "F32"
     model = pack(checkpoint, asked, threads, progress)
-    return NativeModel(checkpoint.config, model, stored, "float32" if stored == "F32" else "bfloat16", threads)
+    dtype = "float32" if stored == "F32" else "bfloat16"
+    return NativeModel(checkpoint.config, model, stored=stored, dtype=dtype, threads=threads, group=group)
 
 
-def _is_greedy(sampling: SamplingParams) -> bool:
+def is_greedy(sampling: SamplingParams) -> bool:
     """Whether the most likely token, without its probability, is all that is wanted."""
     penalties = (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty)
     plain = sampling.temperature < GREEDY_BELOW and penalties == (1.0, 0.0, 0.0)

@@ -4,9 +4,11 @@
 
 The protocol is in `moorage_runtime.engine.messages`. The process dies with the one that started it. Only its main
 thread computes: a second one in Python would take the interpreter from it between steps.
+
+With `--tensor-parallel` the model is computed by several such processes: this one leads them as rank 0, or is another
+rank (`moorage_runtime.model.rank_process`). A pod's first rank starts the others of its pod.
 """
 
-import argparse
 import ctypes
 import os
 import secrets
@@ -14,74 +16,24 @@ import signal
 import sys
 import time
 from collections import deque
-from pathlib import Path
-from types import TracebackType
-from typing import Self, get_args
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import msgspec
-import zmq
 
-from moorage_runtime.engine import policy
 from moorage_runtime.engine.core import Engine
-from moorage_runtime.engine.messages import (
-    Cancel,
-    Command,
-    Event,
-    Failed,
-    Shutdown,
-    Stats,
-    Step,
-    Submit,
-    decode_commands,
-    encode_events,
-)
-from moorage_runtime.model.device import Device
-from moorage_runtime.model.errors import StartError
-from moorage_runtime.model.quantized import Quantization
-from moorage_runtime.model.start import Settings, start
+from moorage_runtime.engine.errors import StartError
+from moorage_runtime.engine.messages import Cancel, Command, FollowerLeaves, Shutdown, Stats, Step, Submit
+from moorage_runtime.group.leader import Leader
+from moorage_runtime.group.place import Place
+from moorage_runtime.group.siblings import Siblings
+from moorage_runtime.model.arguments import Asked, parse, start_siblings
+from moorage_runtime.model.channel import Channel
+from moorage_runtime.model.rank_process import RankProcess
+from moorage_runtime.model.start import start
 
 _RATE_SECONDS = 5.0
-_LINGER_MS = 2000
-_QUIET_MS = 250
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
-
-class Channel:
-    """The engine's end of the socket. An exception that leaves its `with` is told to the other end as `Failed`."""
-
-    def __init__(self, address: str) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.PAIR)
-        self._socket.linger = _LINGER_MS
-        self._socket.connect(address)
-
-    def send(self, event: Event) -> None:
-        """One frame; waits while the other end has too many unread."""
-        self._socket.send(encode_events([event]))
-
-    def receive(self, *, wait: bool) -> list[Command]:
-        """Everything that has arrived; with `wait`, at least one frame."""
-        commands: list[Command] = decode_commands(self._socket.recv()) if wait else []
-        while self._socket.poll(0):
-            commands += decode_commands(self._socket.recv())
-        return commands
-
-    def is_quiet(self) -> bool:
-        """Whether nothing arrives for a moment, so that nobody waits for what is done meanwhile."""
-        return not self._socket.poll(_QUIET_MS)
-
-    def __enter__(self) -> Self:
-        """Itself."""
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """Tell why, then close; the exception goes on and ends the process with code 1."""
-        if isinstance(error, StartError):
-            self.send(Failed(error.reason, str(error)))
-        elif isinstance(error, Exception):
-            self.send(Failed("EngineFailed", f"{type(error).__name__}: {error}"))
-        self._socket.close()
-        self._context.term()
 
 
 class Rate:
@@ -101,14 +53,19 @@ class Rate:
         return counted / (now - first) if now > first else 0.0
 
 
-def serve(engine: Engine, channel: Channel) -> None:
-    """Commands in, a step, its outputs out, until told to stop."""
+def serve(engine: Engine, channel: Channel, tend: Callable[[], None] | None = None) -> None:
+    """Commands in, a step, its outputs out, until told to stop.
+
+    Between steps `tend` is called, and while there is nothing to compute every second.
+    """
     rate = Rate()
     stopping = False
     while engine.has_work or not stopping:
-        for command in channel.receive(wait=not engine.has_work):
+        for command in channel.receive(wait=not engine.has_work, tend=tend):
             stopping |= _obey(engine, command)
         if engine.has_work:
+            if tend is not None:
+                tend()
             channel.send(_step(engine, rate))
             if not engine.has_work and (stopping or channel.is_quiet()):
                 engine.check()
@@ -163,32 +120,41 @@ def _die_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="moorage_runtime.model.process", description="The engine of moorage-runtime.")
-    parser.add_argument("--model", type=Path, required=True, help="folder with safetensors, or a GGUF file")
-    parser.add_argument("--socket", required=True, help="ZeroMQ address that the API process has bound")
-    parser.add_argument("--max-running", type=int, default=64, help="requests computed together; default: 64")
-    parser.add_argument("--context-length", type=int, help="tokens of a request; default: the model's")
-    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help="default: the checkpoint's")
-    parser.add_argument("--quantization", choices=get_args(Quantization), help="round the weights as they are loaded")
-    parser.add_argument("--device", choices=get_args(Device), help="default: a GPU where there is one")
-    parser.add_argument("--threads", type=int, help="compute threads; default: the control group's quota")
-    parser.add_argument("--kv-tokens", type=int, help="size of the KV cache; default: what fits the memory limit")
-    parser.add_argument("--scheduling-policy", choices=policy.NAMES, default="FCFS", help="default: %(default)s")
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> None:
-    """Run the engine until it is told to stop, its parent dies or it fails."""
+    """Run the engine, or another rank of its group, until it is told to stop, its parent dies or it fails."""
     _die_with_parent()
-    asked = vars(_arguments(argv))
+    asked = parse(argv)
     try:
-        with Channel(asked.pop("socket")) as channel:
-            engine, started = start(Settings(**asked), channel.send)
-            channel.send(started)
-            serve(engine, channel)
-    except StartError:  # expected, and told over the channel in words, which the other end prints: no traceback
+        # Siblings are waited for last: who waits for answers is told before that.
+        with Siblings() as siblings, Channel(asked.socket) if asked.socket else nullcontext() as channel:
+            if asked.place is not None and asked.rank > 0:
+                RankProcess(asked, asked.place, channel, siblings).run()
+            elif channel is None:
+                raise SystemExit("rank 0 needs --socket")
+            elif asked.place is not None:
+                _lead(asked, asked.place, channel, siblings)
+            else:
+                engine, started = start(asked.settings, channel.send)
+                channel.send(started)
+                serve(engine, channel)
+    except StartError as error:  # expected, and told over the channel, which the other end prints: no traceback
+        if asked.socket is None:
+            print(f"rank {asked.rank}: {error}", file=sys.stderr)  # noqa: T201 - nobody else says it
         raise SystemExit(1) from None
+
+
+def _lead(asked: Asked, place: Place, channel: Channel, siblings: Siblings) -> None:
+    with Leader(place, siblings) as leader:
+        start_siblings(siblings, asked, 0, leader.address, leader.memory)
+        engine, started = start(asked.settings, channel.send, leader)
+        channel.send(started)
+        channel.watch(leader.filenos())
+
+        def tend() -> None:
+            for rank in leader.tend():
+                channel.send(FollowerLeaves(rank))
+
+        serve(engine, channel, tend)
 
 
 if __name__ == "__main__":

@@ -19,18 +19,24 @@ _ALWAYS_8_BITS = ("model.embed_tokens.weight", "lm_head.weight")
 class QuantizedCheckpoint(Checkpoint):
     """Vectors, and matrices whose rows are no whole number of blocks, stay as they are."""
 
-    def __init__(self, source: Checkpoint, quantization: Quantization) -> None:
+    def __init__(self, source: Checkpoint, quantization: Quantization, whole: Checkpoint | None = None) -> None:
+        """Over `source`; where that is a part of a model, the formats are those that `whole` gets."""
         self.config = source.config
-        self._source = source
+        self.source = source
         self._quantization = quantization
+        self._whole = source if whole is None else whole
+
+    def over(self, part: Checkpoint) -> "QuantizedCheckpoint":
+        """A part of the source, with the bits that it has in the whole."""
+        return QuantizedCheckpoint(part, self._quantization, self._whole)
 
     def layout(self, name: str) -> Layout | None:
         """See `Checkpoint`: nothing is rounded for it."""
-        source = self._source.layout(name)
-        return None if source is None else replace(source, format=self._wanted(name, source))
+        source, whole = self.source.layout(name), self._whole.layout(name)
+        return None if source is None or whole is None else replace(source, format=self._wanted(name, whole))
 
     def _find(self, name: str) -> Stored | None:
-        stored, layout = self._source.stored(name), self.layout(name)
+        stored, layout = self.source.stored(name), self.layout(name)
         if stored is None or layout is None or layout.format == stored.format:
             return stored
         try:

@@ -3,59 +3,46 @@
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 from moorage_runtime import resources
 from moorage_runtime.engine.blocks import BLOCK_TOKENS, blocks_for
 from moorage_runtime.engine.core import Engine
+from moorage_runtime.engine.errors import StartError
 from moorage_runtime.engine.messages import Loading, LoadingPhase, SamplingParams, Started, Submit
 from moorage_runtime.engine.plan import Limits
+from moorage_runtime.group.leader import Leader
+from moorage_runtime.group.place import Place
 from moorage_runtime.model import allocator, native
 from moorage_runtime.model.checkpoint import Checkpoint, open_checkpoint
 from moorage_runtime.model.config import ModelConfig
 from moorage_runtime.model.device import Device, device_of
-from moorage_runtime.model.errors import InsufficientMemoryError, StartError
+from moorage_runtime.model.division import Division
+from moorage_runtime.model.errors import ExchangeError, InsufficientMemoryError
+from moorage_runtime.model.group_model import GroupModel
 from moorage_runtime.model.loaded import LoadedModel
 from moorage_runtime.model.measure import largest_step, token_budget
-from moorage_runtime.model.quantized import Quantization, QuantizedCheckpoint
+from moorage_runtime.model.settings import Settings
 
 Report = Callable[[Loading], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the engine is asked for."""
-
-    model: Path
-    max_running: int
-    context_length: int | None = None
-    """None: as many tokens as the model was trained for."""
-    dtype: str | None = None
-    """`bfloat16`, `float16` or `float32`; None is what the checkpoint has, where the device computes it."""
-    quantization: Quantization | None = None
-    """Bits to round the matrices of a checkpoint to that is not quantised yet."""
-    threads: int | None = None
-    """None: what the control group allows."""
-    kv_tokens: int | None = None
-    """Size of the KV cache; None measures what fits the memory limit."""
-    device: Device | None = None
-    """None: a GPU where there is one."""
-    scheduling_policy: str = "FCFS"
-    """See `moorage_runtime.engine.policy`."""
-
-
-def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
+def start(settings: Settings, report: Report, leader: Leader | None = None) -> tuple[Engine, Started]:
     """Load, measure, warm up.
 
+    Args:
+        settings: What is asked for.
+        report: Told how far it is.
+        leader: Of the ranks that compute the model together; None: this process computes it alone.
+
     Raises:
+        GroupError: one of them did not come, or is lost.
         UnsupportedModelError: the model's files are none that this runtime computes.
         InsufficientMemoryError: they do not fit, with one request of the context length, the memory limit.
     """
     began = time.monotonic()
     allocator.keep_memory()
-    threads = settings.threads or resources.compute_threads()
-    model = _load(settings, threads, report)
+    threads = threads_of(settings, leader.place if leader else None)
+    model = _load(settings, threads, report) if leader is None else _load_part(settings, threads, report, leader)
     allocator.trim()
     limits = _limits(model, settings, report)
     engine = Engine(model.runner(limits), limits)
@@ -79,9 +66,7 @@ def start(settings: Settings, report: Report) -> tuple[Engine, Started]:
 
 def _load(settings: Settings, threads: int, report: Report) -> LoadedModel:
     _say(report, "LoadingWeights", 0.0, f"opening {settings.model}")
-    checkpoint = open_checkpoint(settings.model)
-    if settings.quantization:
-        checkpoint = QuantizedCheckpoint(checkpoint, settings.quantization)
+    checkpoint = open_checkpoint(settings.model, settings.quantization)
     device = device_of(settings.device)
 
     def progress(done: float) -> None:
@@ -93,6 +78,27 @@ def _load(settings: Settings, threads: int, report: Report) -> LoadedModel:
             return native.load(checkpoint, settings.dtype, threads, progress)
         _say(report, "LoadingWeights", 0.0, f"computing with torch: {why_not}")
     return _load_with_torch(checkpoint, device, settings.dtype, threads, progress)
+
+
+def _load_part(settings: Settings, threads: int, report: Report, leader: Leader) -> LoadedModel:
+    """The first rank's part, while the others load theirs."""
+    division = Division.open(settings, leader.place.ranks, leader.place.local_ranks)
+    if division.because:
+        _say(report, "LoadingWeights", 0.0, f"computing with torch: {division.because}")
+    links = leader.gather(
+        division.hello(rank=0), lambda who: _say(report, "WaitingForRanks", 0.0, who), torch=division.by_torch
+    )
+
+    def progress(done: float) -> None:
+        leader.look()
+        _say(report, "LoadingWeights", done, "loading weights")
+
+    try:
+        own = division.load(links, threads, progress)
+    except ExchangeError as error:
+        raise leader.broken(str(error), vague=True) from error
+    _say(report, "LoadingWeights", 1.0, "waiting for the other ranks' weights")
+    return GroupModel(own, division.config, leader)
 
 
 def _load_with_torch(
@@ -138,6 +144,11 @@ def _warm_up(engine: Engine) -> None:
         for output in engine.step().outputs:
             if output.error:
                 raise StartError(f"the first token failed: {output.error}")
+
+
+def threads_of(settings: Settings, place: Place | None) -> int:
+    """One for each rank of a group, whose ranks wait for each other all the time; alone all that there are."""
+    return settings.threads or (resources.compute_threads() if place is None else 1)
 
 
 def _context_length(config: ModelConfig, asked: int | None) -> int:

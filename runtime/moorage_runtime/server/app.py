@@ -119,7 +119,7 @@ def _add_status_routes(app: FastAPI, service: Service, gpus: GpuMonitor) -> None
 
     @app.get(names.READY_PATH)
     async def readyz() -> Response:
-        if state.phase == "Ready":
+        if state.phase in ("Ready", "Joined"):
             return _json({"status": "ok"})
         return _json({"reason": state.phase, "message": state.message}, 503)
 

@@ -1,10 +1,13 @@
 """The words of `moorage-runtime`'s command line, and what they come to."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from moorage_runtime import termination
 from moorage_runtime.engine.plan import MOST_RUNNING
+from moorage_runtime.group.place import DEFAULT_PORT, place_of
 from moorage_runtime.server.options import (
     DEFAULT_MAX_RUNNING,
     Device,
@@ -23,6 +26,7 @@ _EPILOG = """\
 examples:
   moorage-runtime serve ./SmolLM2-135M-Instruct
   moorage-runtime serve ./model.gguf --served-name chat --context-length 4096 --max-running 16
+  moorage-runtime serve ./model --tensor-parallel 2
 
   curl http://127.0.0.1:8000/v1/chat/completions -d '{"model": "chat", "stream": true,
        "messages": [{"role": "user", "content": "What is a harbour?"}]}'
@@ -51,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "model", type=Path, metavar="MODEL", help="folder with safetensors or GGUF files, or a GGUF file"
     )
     _add_engine(serve.add_argument_group("how the engine computes"))
+    _add_group(serve.add_argument_group("one model on several ranks (processes), in this pod or over several"))
     _add_server(serve.add_argument_group("how the server answers"))
     return program
 
@@ -95,6 +100,33 @@ def _add_engine(group: argparse._ArgumentGroup) -> None:
         type=_positive,
         metavar="N",
         help="tokens that all requests together keep in memory (default: what the memory limit leaves)",
+    )
+
+
+def _add_group(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tensor-parallel",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="ranks that compute the model together, each a part of every layer (default: %(default)s)",
+    )
+    group.add_argument(
+        "--pods",
+        type=_positive,
+        metavar="P",
+        help="pods that they are in, N / P in each (default: LWS_GROUP_SIZE, else 1)",
+    )
+    group.add_argument(
+        "--rank",
+        type=_rank,
+        metavar="R",
+        help="the first rank of this pod; rank 0 leads and takes the requests (default: by LWS_WORKER_INDEX, else 0)",
+    )
+    group.add_argument(
+        "--leader-address",
+        metavar="HOST[:PORT]",
+        help=f"of rank 0, in all pods alike (default: LWS_LEADER_ADDRESS; port {DEFAULT_PORT})",
     )
 
 
@@ -145,6 +177,13 @@ def _positive(text: str) -> int:
     return value
 
 
+def _rank(text: str) -> int:
+    value = _whole(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {value}")
+    return value
+
+
 def _places(text: str) -> int:
     value = _positive(text)
     if value > MOST_RUNNING:
@@ -169,8 +208,13 @@ def _port(text: str) -> int:
     return value
 
 
-def options_of(parsed: argparse.Namespace) -> Options:
-    """What was asked for, with what follows from it."""
+def options_of(parsed: argparse.Namespace, environment: Mapping[str, str] = MappingProxyType({})) -> Options:
+    """What was asked for, with what follows from it.
+
+    Raises:
+        PlaceError: the options about ranks do not go together.
+    """
+    place = place_of(parsed.tensor_parallel, parsed.pods, parsed.rank, parsed.leader_address, environment)
     engine = EngineOptions(
         model=parsed.model,
         max_running=parsed.max_running,
@@ -181,6 +225,10 @@ def options_of(parsed: argparse.Namespace) -> Options:
         device=parsed.device,
         threads=parsed.threads,
         kv_tokens=parsed.kv_tokens,
+        tensor_parallel=place.ranks if place else None,
+        local_ranks=place.local_ranks if place else None,
+        rank=place.first_rank if place else None,
+        leader_address=str(place.leader) if place else None,
     )
     return Options(
         engine=engine,

@@ -15,6 +15,9 @@ from moorage_runtime.engine.messages import (
     Command,
     Event,
     Failed,
+    FollowerLeaves,
+    Joined,
+    Leave,
     Loading,
     Output,
     Shutdown,
@@ -47,6 +50,12 @@ class Listener(Protocol):
 
     def started(self, event: Started) -> None:
         """The engine has generated its first token."""
+
+    def joined(self, event: Joined) -> None:
+        """The engine computes its part of what another one leads."""
+
+    def leaves(self, event: FollowerLeaves) -> None:
+        """The engine leads a group that is to end when what runs is finished."""
 
     def failed(self, event: Failed) -> None:
         """The engine says that it cannot go on."""
@@ -104,6 +113,10 @@ class EngineClient:
         """Let the engine abort what it has, then end."""
         self._send(Shutdown())
 
+    def leave(self) -> None:
+        """Let the engine, a rank that has joined, tell its leader that this pod is to end."""
+        self._send(Leave())
+
     def fail(self, message: str) -> None:
         """The engine is gone: every open request, and every later one, ends with this error."""
         self._failure = message
@@ -148,6 +161,10 @@ class EngineClient:
                 self._listener.loading(event)
             case Started():
                 self._listener.started(event)
+            case Joined():
+                self._listener.joined(event)
+            case FollowerLeaves():
+                self._listener.leaves(event)
             case Failed():
                 self._listener.failed(event)
 

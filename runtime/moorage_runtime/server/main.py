@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import uvloop
 
 from moorage_runtime import termination
+from moorage_runtime.group.place import PlaceError
 from moorage_runtime.server.command_line import PROGRAM, options_of, parser
 from moorage_runtime.server.engine_process import engine_command
 from moorage_runtime.server.listener import ListenError, listen
@@ -19,7 +21,11 @@ from moorage_runtime.server.server import Server
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    options = options_of(parser().parse_args(arguments))
+    program = parser()
+    try:
+        options = options_of(program.parse_args(arguments), os.environ)
+    except PlaceError as error:
+        program.error(str(error))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         card = load_card(options.engine.model)

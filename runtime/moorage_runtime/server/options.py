@@ -25,6 +25,19 @@ class EngineOptions:
     device: Device | None = None
     threads: int | None = None
     kv_tokens: int | None = None
+    tensor_parallel: int | None = None
+    """Ranks that compute the model together; None: this process's engine alone, and no other field of it counts."""
+    local_ranks: int | None = None
+    """Of them in this pod."""
+    rank: int | None = None
+    """The first of them in this pod."""
+    leader_address: str | None = None
+    """Where rank 0 listens for the others."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether another pod leads: this one then answers nobody but Kubernetes."""
+        return bool(self.rank)
 
 
 @dataclass(frozen=True, kw_only=True)

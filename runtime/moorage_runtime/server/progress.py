@@ -9,7 +9,7 @@ from typing import TextIO
 
 import orjson
 
-from moorage_runtime.engine.messages import Started
+from moorage_runtime.engine.messages import FollowerLeaves, Joined, Started
 from moorage_runtime.server.options import Options
 
 _BAR = 24
@@ -67,6 +67,17 @@ class Progress:
             f"context {engine.context_length} tokens, up to {engine.max_running} at once, "
             f"{engine.kv_capacity_tokens} tokens in memory)\n"
         )
+
+    def joined(self, event: Joined) -> None:
+        """A rank that follows is ready."""
+        self.close()
+        after = f"{self._clock() - self._began:.1f} s"
+        self._write(f"rank {event.rank} of {event.ranks} has joined after {after}; rank 0 takes the requests\n")
+
+    def leaves(self, event: FollowerLeaves) -> None:
+        """Another pod of this group was told to end."""
+        self.close()
+        self._write(f"rank {event.rank} was told to stop, and with it all ranks of its group\n")
 
     def draining(self, sequences: int) -> None:
         """The first signal to stop has come."""

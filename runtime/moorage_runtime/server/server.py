@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from moorage_runtime.engine.messages import Failed, Loading, Started, Stats
+from moorage_runtime.engine.messages import Failed, FollowerLeaves, Joined, Loading, Started, Stats
 from moorage_runtime.server.command_line import PROGRAM
 from moorage_runtime.server.engine_client import EngineClient
 from moorage_runtime.server.engine_process import EngineProcess, describe_exit, reap_orphans
@@ -53,6 +53,7 @@ class Server:
         self._port = options.port
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
+        self._signalled = False
         self._watchdog = watchdog or Watchdog()
         self._lost = asyncio.Event()
         self._why_lost = ""
@@ -67,8 +68,18 @@ class Server:
         self._state.ready(event)
         self._progress.ready(event, self._options, self._port, chats=self._card.template is not None)
 
+    def joined(self, event: Joined) -> None:
+        """The engine computes its part of what another one leads."""
+        self._state.joined(event.rank, event.ranks)
+        self._progress.joined(event)
+
+    def leaves(self, event: FollowerLeaves) -> None:
+        """Another pod of the group was told to end, and this one ends with it as if it was told so itself."""
+        self._progress.leaves(event)
+        self._stop.set()
+
     def failed(self, event: Failed) -> None:
-        """The engine says why it ends; its end itself is seen by `_live`."""
+        """The engine says why it ends: nothing more comes of it, however long its end takes."""
         self._failure = event
         self._said_why.set()
 
@@ -129,49 +140,66 @@ class Server:
     async def _live(self, engine: EngineProcess, client: EngineClient, tasks: Sequence[asyncio.Task[None]]) -> int:
         """Wait for what comes first: a signal, the engine's end or silence, or a fault of the server itself."""
         stopped, lost = asyncio.create_task(self._stop.wait()), asyncio.create_task(self._lost.wait())
-        await _first([stopped, lost, engine.exited, *tasks])
+        ended = asyncio.create_task(self._end_of(engine))
+        await _first([stopped, lost, ended, *tasks])
         if self._stop.is_set():
-            return await self._drain(engine, client, lost)
-        stopped.cancel()
-        lost.cancel()
+            return await self._drain(engine, client, lost, ended)
+        for task in (stopped, lost, ended):
+            task.cancel()
         for task in tasks:
             if task.done():
                 task.result()
         if self._lost.is_set():
             return await self._give_up("EngineFailed", self._why_lost, client)
-        return await self._bury(await engine.exited, client)
+        return await self._bury(engine, client)
 
-    async def _drain(self, engine: EngineProcess, client: EngineClient, lost: asyncio.Task[Any]) -> int:
+    async def _end_of(self, engine: EngineProcess) -> None:
+        """Wait until the engine says why it ends, or ends without a word."""
+        said = asyncio.create_task(self._said_why.wait())
+        await _first([said, engine.exited])
+        said.cancel()
+
+    async def _drain(
+        self, engine: EngineProcess, client: EngineClient, lost: asyncio.Task[Any], ended: asyncio.Task[Any]
+    ) -> int:
         """Finish what runs, take nothing new. A second signal, or the engine's end or silence, cuts it short.
 
         So does the time that there is for it: whoever stops a server kills it some time after, in the middle of a word.
+        What runs on a rank that has joined is what its leader has, who is told: it is over when the engine ends, whose
+        time the leader counts.
         """
+        joined = self._state.phase == "Joined"
+        over, limit = (asyncio.Event().wait, None) if joined else (self._state.idle, self._options.drain_seconds)
+        if joined:
+            client.leave()
         self._state.drain()
         self._progress.draining(client.open_sequences)
-        idle = asyncio.create_task(self._state.idle())
+        idle = asyncio.create_task(over())
         aborted = asyncio.create_task(self._abort.wait())
-        in_time = await _first([idle, aborted, lost, engine.exited], self._options.drain_seconds)
-        complete = idle.done()
-        for task in (idle, aborted, lost):
+        in_time = await _first([idle, aborted, lost, ended], limit)
+        complete, over_early = idle.done(), ended.done()
+        for task in (idle, aborted, lost, ended):
             task.cancel()
         if not in_time:
             client.time_out()
             await self._flush()
         if complete or not in_time:
             return 0
-        if engine.exited.done():
-            return await self._bury(engine.exited.result(), client)
+        if over_early:
+            return await self._bury(engine, client)
         if self._lost.is_set():
             return await self._give_up("EngineFailed", self._why_lost, client)
         client.fail("The server was told to stop at once.")
         await self._flush()
         return 1
 
-    async def _bury(self, code: int, client: EngineClient) -> int:
-        """The engine has ended by itself; what it said last is the reason."""
+    async def _bury(self, engine: EngineProcess, client: EngineClient) -> int:
+        """The engine ends by itself; what it said last is the reason."""
+        if self._failure is None and await engine.exited == 0 and self._options.engine.follows:
+            return 0  # because its leader was told to stop
         await asyncio.wait([asyncio.create_task(self._said_why.wait())], timeout=_LAST_WORDS_SECONDS)
         if self._failure is None:
-            return await self._give_up("EngineFailed", f"The engine {describe_exit(code)}.", client)
+            return await self._give_up("EngineFailed", f"The engine {describe_exit(await engine.exited)}.", client)
         return await self._give_up(self._failure.reason, self._failure.message, client)
 
     async def _give_up(self, reason: str, message: str, client: EngineClient) -> int:
@@ -220,7 +248,8 @@ class Server:
         loop.call_later(_REAP_SECONDS, self._reap, loop, engine)
 
     def _on_signal(self) -> None:
-        (self._abort if self._stop.is_set() else self._stop).set()
+        (self._abort if self._signalled else self._stop).set()
+        self._signalled = True
 
 
 async def _first(awaited: Sequence[asyncio.Future[Any]], seconds: float | None = None) -> bool:

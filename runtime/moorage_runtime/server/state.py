@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from moorage_runtime.engine.messages import Started
+from moorage_runtime.engine.messages import LoadingPhase, Started
 from moorage_runtime.server.errors import NotReadyError
 
-Phase = Literal["LoadingWeights", "WarmingUp", "Ready", "Stuck", "Draining", "Failed"]
+Phase = Literal["WaitingForRanks", "LoadingWeights", "WarmingUp", "Joined", "Ready", "Stuck", "Draining", "Failed"]
 
+_STARTING = ("WaitingForRanks", "LoadingWeights", "WarmingUp")
 _READY = "The engine takes requests."
 
 
@@ -25,10 +26,15 @@ class ServerState:
         self._idle.set()
         self._closing = asyncio.Event()
 
-    def loading(self, phase: Literal["LoadingWeights", "WarmingUp"], message: str) -> None:
+    def loading(self, phase: LoadingPhase, message: str) -> None:
         """The engine is on its way."""
-        if self.phase in ("LoadingWeights", "WarmingUp"):
+        if self.phase in _STARTING:
             self.phase, self.message = phase, message
+
+    def joined(self, rank: int, ranks: int) -> None:
+        """The engine computes its part of what another one leads."""
+        if self.phase in _STARTING:
+            self.phase, self.message = "Joined", f"This is rank {rank} of {ranks}: rank 0 takes the requests."
 
     def ready(self, engine: Started) -> None:
         """The engine takes requests."""

@@ -31,13 +31,13 @@ ARCHITECTURES = {
 }
 
 
-def write_model(folder, name, dtype=torch.float32, spoil=lambda _tensors: None):
+def write_model(folder, name, dtype=torch.float32, spoil=lambda _tensors: None, hidden=HIDDEN):
     """A checkpoint of one of the architectures; `spoil` may change its tensors."""
     changed = {**ARCHITECTURES[name]}
     biases = changed.pop("biases", ())
     config = {
         "vocab_size": VOCABULARY,
-        "hidden_size": HIDDEN,
+        "hidden_size": hidden,
         "intermediate_size": MLP,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": HEADS,
@@ -56,22 +56,22 @@ def write_model(folder, name, dtype=torch.float32, spoil=lambda _tensors: None):
 
 def _tensors(config, biases):
     generator = torch.Generator().manual_seed(5)
-    dim, kv_heads = config["head_dim"], config["num_key_value_heads"]
+    dim, kv_heads, hidden = config["head_dim"], config["num_key_value_heads"], config["hidden_size"]
     sizes = {"q": HEADS * dim, "k": kv_heads * dim, "v": kv_heads * dim}
-    shapes = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN), "model.norm.weight": (HIDDEN,)}
+    shapes = {"model.embed_tokens.weight": (VOCABULARY, hidden), "model.norm.weight": (hidden,)}
     if not config.get("tie_word_embeddings"):
-        shapes["lm_head.weight"] = (VOCABULARY, HIDDEN)
+        shapes["lm_head.weight"] = (VOCABULARY, hidden)
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
-        shapes |= {f"{prefix}.self_attn.{name}_proj.weight": (size, HIDDEN) for name, size in sizes.items()}
-        shapes |= {f"{prefix}.self_attn.{name}_proj.bias": ({**sizes, "o": HIDDEN}[name],) for name in biases}
+        shapes |= {f"{prefix}.self_attn.{name}_proj.weight": (size, hidden) for name, size in sizes.items()}
+        shapes |= {f"{prefix}.self_attn.{name}_proj.bias": ({**sizes, "o": hidden}[name],) for name in biases}
         shapes |= {
-            f"{prefix}.input_layernorm.weight": (HIDDEN,),
-            f"{prefix}.post_attention_layernorm.weight": (HIDDEN,),
-            f"{prefix}.self_attn.o_proj.weight": (HIDDEN, HEADS * dim),
-            f"{prefix}.mlp.gate_proj.weight": (MLP, HIDDEN),
-            f"{prefix}.mlp.up_proj.weight": (MLP, HIDDEN),
-            f"{prefix}.mlp.down_proj.weight": (HIDDEN, MLP),
+            f"{prefix}.input_layernorm.weight": (hidden,),
+            f"{prefix}.post_attention_layernorm.weight": (hidden,),
+            f"{prefix}.self_attn.o_proj.weight": (hidden, HEADS * dim),
+            f"{prefix}.mlp.gate_proj.weight": (MLP, hidden),
+            f"{prefix}.mlp.up_proj.weight": (MLP, hidden),
+            f"{prefix}.mlp.down_proj.weight": (hidden, MLP),
         }
         if config["model_type"] == "qwen3":
             shapes |= {f"{prefix}.self_attn.{name}_norm.weight": (dim,) for name in "qk"}

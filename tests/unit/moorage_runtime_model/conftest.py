@@ -74,11 +74,11 @@ def one_thread():
 def write_model(tmp_path):
     """Write the small model, with changes to its `config.json`; returns its folder."""
 
-    def write(*, wide=False, **config) -> Path:
-        """`wide`: rows of whole blocks of 256, as the K-quants have them."""
-        wider = {"hidden_size": 256, "intermediate_size": 512, "head_dim": 64} if wide else {}
+    def write(*, wide=False, wide_heads=64, **config) -> Path:
+        """`wide`: rows of whole blocks of 256, as the K-quants have them, and heads of so many numbers."""
+        wider = {"hidden_size": 256, "intermediate_size": 512, "head_dim": wide_heads} if wide else {}
         (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **wider, **config}))
-        save_file(tensors(256, 512, 64) if wide else tensors(), tmp_path / "model.safetensors")
+        save_file(tensors(256, 512, wide_heads) if wide else tensors(), tmp_path / "model.safetensors")
         return tmp_path
 
     return write
@@ -147,3 +147,25 @@ def one_device():
     """For tensors of the device `meta`, which have no numbers: looking at one fails as well."""
     with _OneDevice():
         yield
+
+
+@pytest.fixture(scope="session")
+def engine_processes(load_module):
+    """What tests of engines' processes share."""
+    return load_module(Path(__file__).with_name("processes.py"))
+
+
+@pytest.fixture
+def spawn(tmp_path, engine_processes):
+    """Start an engine's process; all are killed at the end."""
+    started = []
+
+    def start(model, *arguments):
+        folder = tmp_path / f"socket{len(started)}"
+        folder.mkdir()
+        started.append(engine_processes.EngineProcess(folder, model, *arguments))
+        return started[-1]
+
+    yield start
+    for engine in started:
+        engine.close()

@@ -3,12 +3,16 @@
 import pytest
 import torch
 
-from moorage_runtime.model import device
+from moorage_runtime.engine.errors import StartError
+from moorage_runtime.group.links import Links
+from moorage_runtime.model import device, division
 from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.device import device_of
-from moorage_runtime.model.errors import InsufficientMemoryError, StartError
+from moorage_runtime.model.division import Division
+from moorage_runtime.model.errors import InsufficientMemoryError
+from moorage_runtime.model.settings import Settings
 from moorage_runtime.model.torch_path import gpu
-from moorage_runtime.model.torch_path.load import load, paged_kernel
+from moorage_runtime.model.torch_path.load import Part, load, paged_kernel
 
 MIB = 2**20
 
@@ -96,3 +100,39 @@ def test_what_computes_is_told(small_model):
     rounded = load(open_checkpoint(small_model, "Int8"), "cpu", "bfloat16", lambda _done: None)
     assert rounded.kernels.endswith(", Q8_0 as bfloat16")
     assert rounded.weight_bytes * 2 == plain.weight_bytes
+
+
+def test_a_pod_with_fewer_gpus_than_ranks_is_refused_before_the_ranks_meet(small_model, monkeypatch):
+    monkeypatch.setattr(division, "device_of", lambda _asked: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(StartError, match="2 ranks of this pod need a GPU each, and it has 1"):
+        Division.open(Settings(small_model, 4), ranks=2, local_ranks=2)
+    assert Division.open(Settings(small_model, 4), ranks=2, local_ranks=1).backend == "torch-cuda"
+
+
+def test_each_rank_of_a_pod_has_a_gpu_which_all_of_torch_takes(small_model, monkeypatch):
+    """Streams, graphs and Triton go to the current device, whatever device the tensors are on."""
+    chosen = []
+
+    def memory(where):
+        assert chosen == [where]
+        return 1000, 2 * MIB
+
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    monkeypatch.setattr(gpu, "default_dtype", lambda: torch.bfloat16)
+    third = Part(Links(rank=3, ranks=4, local_ranks=2, controls=(-1,) * 4), ())
+    with pytest.raises(InsufficientMemoryError):
+        load(open_checkpoint(small_model), "cuda", None, lambda _done: None, third)
+    assert chosen == [torch.device("cuda", 1)]
+
+
+def test_why_a_group_computes_with_torch_is_told_to_the_others(small_model):
+    divided = Division.open(Settings(small_model, 4, dtype="float16", device="cpu"), ranks=2)
+    hello = divided.hello(1)
+    assert (hello.computing, hello.because) == (
+        "torch-cpu, float16, no quantisation",
+        "float16 is computed on a GPU only",
+    )
+    by_kernels = Division.open(Settings(small_model, 4, dtype="float32", device="cpu"), ranks=2).hello(1)
+    assert (by_kernels.computing, by_kernels.because) == ("native, float32, no quantisation", "")

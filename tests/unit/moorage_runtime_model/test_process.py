@@ -1,15 +1,11 @@
 """The engine's process through its socket, as the API process uses it."""
 
-import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import msgspec
 import pytest
-import zmq
 
 from moorage_runtime.engine.messages import (
     Cancel,
@@ -18,84 +14,12 @@ from moorage_runtime.engine.messages import (
     SamplingParams,
     Shutdown,
     Started,
-    Step,
     Submit,
-    decode_events,
-    encode_commands,
 )
 
 DEADLINE_S = 120
 GREEDY = SamplingParams(temperature=0.0)
 NOT_SUPPORTED = "is not supported; supported are llama, mistral, qwen2, qwen3"
-
-
-class EngineProcess:
-    """The process, and the API process's end of its socket."""
-
-    def __init__(self, folder, model, *arguments):
-        self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.PAIR)
-        address = f"ipc://{folder}/engine.sock"
-        self.socket.bind(address)
-        command = [sys.executable, "-m", "moorage_runtime.model.process", "--model", str(model), "--socket", address]
-        self.process = subprocess.Popen([*command, "--max-running", "4", *arguments], stderr=subprocess.PIPE, text=True)
-
-    def send(self, *commands):
-        self.socket.send(encode_commands(list(commands)))
-
-    def events(self):
-        """Everything until the process has ended and all it sent is read."""
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline:
-            ended = self.process.poll() is not None
-            if self.socket.poll(100):
-                yield from decode_events(self.socket.recv())
-            elif ended:
-                return
-        pytest.fail(f"the engine did not end within {DEADLINE_S} s")
-
-    def until(self, kind):
-        """The first event of that kind; everything before it is dropped."""
-        return next(event for event in self.events() if isinstance(event, kind))
-
-    def answers(self, count):
-        """Outputs until so many requests have ended: {id: (tokens, finish reason, error)}, and the last stats."""
-        tokens, ends = {}, {}
-        for event in self.events():
-            assert isinstance(event, Step), event
-            for output in event.outputs:
-                assert output.id not in ends
-                tokens.setdefault(output.id, []).extend(output.token_ids)
-                if output.finish_reason:
-                    ends[output.id] = (tokens[output.id], output.finish_reason, output.error)
-            if len(ends) == count:
-                return ends, event.stats
-        pytest.fail(f"the engine ended with {ends}")
-
-    def exit_code(self):
-        return self.process.wait(DEADLINE_S)
-
-    def close(self):
-        self.process.kill()
-        self.process.communicate()
-        self.socket.close(0)
-        self.context.term()
-
-
-@pytest.fixture
-def spawn(tmp_path):
-    """Start an engine's process; all are killed at the end."""
-    started = []
-
-    def start(model, *arguments):
-        folder = tmp_path / f"socket{len(started)}"
-        folder.mkdir()
-        started.append(EngineProcess(folder, model, *arguments))
-        return started[-1]
-
-    yield start
-    for engine in started:
-        engine.close()
 
 
 def test_a_life_load_answer_cancel_end(spawn, small_model):
@@ -196,7 +120,7 @@ sys.stdin.read()
 """
 
 
-def test_the_engine_dies_with_the_process_that_started_it(tmp_path, small_model):
+def test_the_engine_dies_with_the_process_that_started_it(tmp_path, small_model, engine_processes):
     command = [sys.executable, "-m", "moorage_runtime.model.process", "--model", str(small_model), "--max-running", "1"]
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path), str(DEADLINE_S), *command],
@@ -210,16 +134,4 @@ def test_the_engine_dies_with_the_process_that_started_it(tmp_path, small_model)
         engine = int(said)
         parent.send_signal(signal.SIGKILL)
         parent.wait(DEADLINE_S)
-    deadline = time.monotonic() + DEADLINE_S
-    while _alive(engine):
-        assert time.monotonic() < deadline, "the engine outlived its parent"
-        os.sched_yield()
-
-
-def _alive(pid):
-    """Whether the process runs; a zombie that nobody has collected yet does not."""
-    status = Path(f"/proc/{pid}/stat")
-    try:
-        return status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    engine_processes.until_ended([engine])

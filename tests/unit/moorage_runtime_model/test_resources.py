@@ -1,5 +1,6 @@
 """Limits of the container, read from trees of control groups as kernels lay them."""
 
+import mmap
 import os
 
 import pytest
@@ -102,3 +103,18 @@ def test_threads_are_whole_processors_of_the_quota_within_the_affinity(machine, 
 def test_the_real_files_can_be_read():
     assert resources.compute_threads() >= 1
     assert resources.memory_limit() > resources.resident_bytes() > 2**20
+
+
+def test_memory_that_processes_share_is_known(machine):
+    machine.write(machine.proc / "self" / "status", "VmRSS:\t 9000 kB\nRssShmem:\t    1200 kB\nThreads:\t1")
+    assert resources.shared_bytes(machine.proc) == 1200 * 1024
+    machine.write(machine.proc / "self" / "status", "Name:\tpython")
+    assert resources.shared_bytes(machine.proc) == 0
+
+
+def test_memory_that_is_shared_is_counted_where_it_was_touched():
+    with mmap.mmap(-1, 8 * 2**20) as shared:
+        before, resident = resources.shared_bytes(), resources.resident_bytes()
+        shared.write(bytes(8 * 2**20))
+        assert resources.shared_bytes() - before == pytest.approx(8 * 2**20, rel=0.1)
+        assert resources.resident_bytes() - resident >= 7 * 2**20

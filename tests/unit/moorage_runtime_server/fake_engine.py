@@ -5,11 +5,15 @@ to `--log`, one JSON object a line, and at its end how many requests were submit
 pass between steps. Half the prompt of a request's first choice counts as found in the prefix cache, and nearly all of
 the others'; each waited for `QUEUE_SECONDS`. The choice `--bad-choice` of every request ends with an error. With
 `--nonsense-on-cancel` it answers a cancellation with what is no message.
+
+Of a group it plays the leader, which on SIGUSR1 hears that another rank leaves, and on SIGUSR2 that one is lost, and
+then cannot end; or, with `--joins`, rank 1 of 2, whose leader ends on SIGUSR1.
 """
 
 import argparse
 import json
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +111,17 @@ class Engine:
         waiting = max(0, len(self.sequences) - running)
         return m.Stats(running, waiting, 0.25, 100.0, 0.01, 3, running, 0)
 
+    def leader_ends_or_follower_leaves(self, *_):
+        if self.options.joins:
+            self.ending = True
+        else:
+            self.send(m.FollowerLeaves(1))
+
+    def loses_a_rank(self, *_):
+        self.send(m.Failed("EngineFailed", "rank 2 is gone"))
+        while True:
+            time.sleep(3600)
+
     def write_totals(self):
         self.log.write(json.dumps(["totals", self.totals]) + "\n")
 
@@ -126,6 +141,7 @@ def main():
     parser.add_argument("--tokens-per-step", type=int, default=1)
     parser.add_argument("--bad-choice", type=int)
     parser.add_argument("--nonsense-on-cancel", action="store_true")
+    parser.add_argument("--joins", action="store_true")
     parser.add_argument("--eos", type=int, default=256)
     options = parser.parse_args()
     context = zmq.Context()
@@ -135,6 +151,8 @@ def main():
         log.write(json.dumps(["pid", os.getpid()]) + "\n")
         log.flush()
         engine = Engine(socket, log, options)
+        signal.signal(signal.SIGUSR1, engine.leader_ends_or_follower_leaves)
+        signal.signal(signal.SIGUSR2, engine.loses_a_rank)
         code = serve(engine, options)
         engine.write_totals()
     socket.close(linger=1000)
@@ -149,11 +167,10 @@ def serve(engine, options):
         return 1
     while options.start_with is not None and not options.start_with.exists():
         time.sleep(0.02)
-    engine.send(
-        m.Started(
-            "fake", 260, options.context_length, 4096, options.max_running, [options.eos], "float32", 1, "none", 0, 0.1
-        )
+    started = m.Started(
+        "fake", 260, options.context_length, 4096, options.max_running, [options.eos], "float32", 1, "none", 0, 0.1
     )
+    engine.send(m.Joined(1, 2) if options.joins else started)
     while not (engine.ending and not engine.sequences):
         timeout = 0 if engine.sequences else 1000
         while engine.socket.poll(timeout):

@@ -28,6 +28,7 @@ def parse(arguments):
     parser.add_argument("--scheduling-policy")
     parser.add_argument("--request-timeout", type=float)
     parser.add_argument("--drain-seconds", type=float)
+    parser.add_argument("--rank", type=int)
     parser.add_argument("--stuck-seconds", type=float, default=60.0)
     parser.add_argument("--lost-factor", type=float, default=2.0)
     parser.add_argument("--body-seconds", type=float, default=BODY_SECONDS)
@@ -40,7 +41,9 @@ async def serve(asked, engine):
     loop.add_signal_handler(signal.SIGUSR1, lambda: print("tasks:", len(asyncio.all_tasks()), flush=True))  # noqa: T201
     with listen("127.0.0.1", 0, asked.stall_seconds) as listener:
         options = Options(
-            engine=EngineOptions(model=asked.model, max_running=4, scheduling_policy=asked.scheduling_policy),
+            engine=EngineOptions(
+                model=asked.model, max_running=4, scheduling_policy=asked.scheduling_policy, rank=asked.rank
+            ),
             served_name="echo",
             max_waiting=asked.max_waiting,
             request_timeout=asked.request_timeout,

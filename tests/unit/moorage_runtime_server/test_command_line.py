@@ -117,3 +117,21 @@ def test_what_is_no_model_is_told_in_one_line(tmp_path, capsys, content, message
 @pytest.mark.parametrize(("path", "name"), [("/models/Qwen2.5-0.5B", "Qwen2.5-0.5B"), ("/m/small.q4.gguf", "small.q4")])
 def test_a_model_is_served_under_its_own_name(path, name):
     assert options_of(parser().parse_args(["serve", path])).served_name == name
+
+
+def test_the_engines_place_in_a_group():
+    asked = parser().parse_args(["serve", "/model", "--tensor-parallel", "4"])
+    names = {"LWS_GROUP_SIZE": "2", "LWS_WORKER_INDEX": "1", "LWS_LEADER_ADDRESS": "chat-0.chat"}
+    said = engine_command(options_of(asked, names).engine)
+    assert said[said.index("--tensor-parallel") :] == [
+        *("--tensor-parallel", "4", "--local-ranks", "2", "--rank", "2", "--leader-address", "chat-0.chat:8010")
+    ]
+    assert options_of(asked, names).engine.follows
+    assert not options_of(asked).engine.follows
+
+
+def test_ranks_that_do_not_go_together_are_wrong_arguments(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        main(["serve", "m", "--tensor-parallel", "3", "--pods", "2"])
+    assert exit_.value.code == 2
+    assert "3 ranks cannot be divided equally between 2 pods" in capsys.readouterr().err

@@ -55,7 +55,13 @@ MOORAGE_DOOR const char* moorage_model_complete(Model* model) { return told(mode
 
 MOORAGE_DOOR uint64_t moorage_model_bytes(const Model* model) { return model->bytes(); }
 
-// The model must be complete and outlive the session.
+MOORAGE_DOOR Group* moorage_group_new(const GroupOptions* options) {
+    return guarded([&] { return Group::make(*options).release(); });
+}
+
+MOORAGE_DOOR void moorage_group_free(Group* group) { delete group; }
+
+// The model must be complete; it and the group outlive the session.
 MOORAGE_DOOR Session* moorage_session_new(const Model* model, const SessionOptions* options) {
     return guarded([&] { return new Session(*model, *options); });
 }

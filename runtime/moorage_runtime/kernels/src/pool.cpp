@@ -4,13 +4,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <climits>
+
+#include "spin.h"
 
 namespace moorage {
 namespace {
-
-constexpr int kPausesBetweenClocks = 16;
 
 void futex_wait(std::atomic<uint32_t>& word, uint32_t seen) {
     syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
@@ -18,28 +17,6 @@ void futex_wait(std::atomic<uint32_t>& word, uint32_t seen) {
 
 void futex_wake(std::atomic<uint32_t>& word) {
     syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT_MAX, nullptr, nullptr, 0);
-}
-
-void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-}
-
-// Spins until `ready()` or until the time is over; whether it became ready.
-template <class Ready>
-bool spin(int64_t nanoseconds, const Ready& ready) {
-    if (nanoseconds <= 0) return ready();
-    const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(nanoseconds);
-    do {
-        for (int i = 0; i < kPausesBetweenClocks; ++i) {
-            if (ready()) return true;
-            pause();
-        }
-    } while (std::chrono::steady_clock::now() < end);
-    return ready();
 }
 
 bool any_left(uint64_t ticket) { return static_cast<uint32_t>(ticket) < static_cast<uint32_t>(ticket >> 32); }

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <ctime>
+#include <stdexcept>
+#include <type_traits>
 
 namespace moorage {
 namespace {
@@ -14,6 +16,7 @@ constexpr int kRowsPerTask = 16;
 constexpr int kAttentionRows = 64;     // queries times heads that one task of attention takes through the cache
 constexpr int kTasksPerThread = 8;     // of products, where rows are few: enough that threads end together
 constexpr int kFewRows = 16;
+constexpr int kLanes = 16;  // rows are padded to a multiple of it
 
 int64_t now_ns() {
     timespec now;
@@ -27,6 +30,16 @@ int divided(int value, int by) { return (value + by - 1) / by; }
 
 unsigned bit(Operand kind) { return 1u << static_cast<unsigned>(kind); }
 
+std::vector<int32_t> vocabulary_of(const Shape& shape, const SessionOptions& options) {
+    if (options.group == nullptr) return {0, shape.vocab};
+    return {options.vocabulary, options.vocabulary + options.group->ranks() + 1};
+}
+
+// Numbers that a rank hands to the others at once: the rows of a step, or one row of logits, or the best of all samples.
+size_t slot_size(const Shape& shape, const std::vector<int32_t>& vocabulary, const SessionOptions& options) {
+    return std::max({area(options.rows, padded(shape.hidden)), area(1, vocabulary[1]), area(2, options.samples)});
+}
+
 }  // namespace
 
 Session::Session(const Model& model, const SessionOptions& options)
@@ -34,12 +47,18 @@ Session::Session(const Model& model, const SessionOptions& options)
       ops_(ops_for(options.bf16_cache != 0, options.kernels)),
       options_(options),
       heads_{model.shape.heads, model.shape.kv_heads, model.shape.head_dim, model.shape.eps},
+      group_(options.group),
+      vocabulary_(vocabulary_of(model.shape, options)),
+      // The first rank's part is where the whole row begins.
+      logits_stride_(group_ != nullptr && group_->rank() != 0 ? model.shape.vocab : vocabulary_.back()),
       pool_(options.threads, options.spin_ns),
       layer_bytes_(static_cast<size_t>(options.blocks) * static_cast<size_t>(heads_.kv_heads) * heads_.block_size() *
                    (options.bf16_cache != 0 ? 2 : 4)),
       finite_(static_cast<size_t>(options.rows)),
       queries_(std::max(1, kAttentionRows / heads_.group())) {
     const Shape& shape = model.shape;
+    if (group_ != nullptr && group_->capacity() < slot_size(shape, vocabulary_, options))
+        throw std::length_error("the group's slots are smaller than a step of this session");
     const int rows = options.rows, q = heads_.heads * heads_.dim, kv = heads_.kv_heads * heads_.dim;
     const int hidden = padded(shape.hidden), intermediate = padded(shape.intermediate);
     cache_ = Pages<uint8_t>(layer_bytes_ * static_cast<size_t>(options.layers));
@@ -53,7 +72,7 @@ Session::Session(const Model& model, const SessionOptions& options)
     up_ = Pages<float>(area(rows, intermediate));
     cosines_ = Pages<float>(area(rows, heads_.half()));
     sines_ = Pages<float>(area(rows, heads_.half()));
-    logits_ = Pages<float>(area(options.samples, shape.vocab));
+    logits_ = Pages<float>(area(options.samples, logits_stride_));
     highest_ = Pages<float>(area(options.samples, matrix_tiles(*model.head().matrix)));
     scratch_size_ = static_cast<size_t>(padded(static_cast<int>(attention_scratch(heads_, queries_))));
     scratch_ = Pages<float>(scratch_size_ * static_cast<size_t>(options.threads));
@@ -70,6 +89,7 @@ const char* Session::step(const StepInput& input) {
     embed(input);
     for (int layer = 0; layer < options_.layers; ++layer) compute_layer(layer, input, layer + 1 == options_.layers);
     if (input.samples > 0) finish(input);
+    if (problem_ != nullptr) return problem_;
     counters_.steps += 1;
     counters_.rows += input.rows;
     return nullptr;
@@ -80,7 +100,7 @@ const char* Session::problem(const StepInput& input) const {
     if (input.samples < 0 || input.samples > options_.samples)
         return "the step samples more rows than the session was made for";
     for (int row = 0; row < input.rows; ++row)
-        if (input.tokens[row] < 0 || input.tokens[row] >= model_.shape.vocab) return "a token is not in the vocabulary";
+        if (input.tokens[row] < 0 || input.tokens[row] >= vocabulary_.back()) return "a token is not in the vocabulary";
     int row = 0;
     for (int chunk = 0; chunk < input.chunks; ++chunk) {
         if (input.counts[chunk] < 1 || input.starts[chunk] < 0) return "a chunk has no tokens";
@@ -166,10 +186,10 @@ void Session::prepare(unsigned kinds, const float* x, int stride, int k, int beg
 }
 
 void Session::embed(const StepInput& input) {
-    const int hidden = padded(model_.shape.hidden), half = heads_.half();
+    const int half = heads_.half();
     for_rows([&](int begin, int end) {
         for (int row = begin; row < end; ++row) {
-            matrix_row(*model_.embedding().matrix, input.tokens[row], x_.get() + area(row, hidden));
+            embed_token(input.tokens[row], row);
             for (int i = 0; i < half; ++i) {
                 const float angle = static_cast<float>(positions_[static_cast<size_t>(row)]) *
                                     model_.inverse_frequencies[static_cast<size_t>(i)];
@@ -178,6 +198,58 @@ void Session::embed(const StepInput& input) {
             }
         }
     });
+    exchange();
+}
+
+// In a group the token's row is the sum of all ranks' rows, of which one is not zero.
+void Session::embed_token(int token, int row) {
+    const int hidden = padded(model_.shape.hidden);
+    float* x = x_.get() + area(row, hidden);
+    if (group_ == nullptr) return matrix_row(*model_.embedding().matrix, token, x);
+    float* mine = group_->mine() + area(row, hidden);
+    std::memset(x, 0, sizeof(float) * area(1, hidden));
+    std::memset(mine, 0, sizeof(float) * area(1, hidden));
+    const int first = vocabulary_[static_cast<size_t>(group_->rank())];
+    if (token >= first && token < first + model_.shape.vocab) matrix_row(*model_.embedding().matrix, token - first, mine);
+}
+
+// What all ranks left in their slots is due to be added to x, by `normed`.
+void Session::exchange() {
+    if (group_ == nullptr) return;
+    spend(&Counters::rest_ns);
+    if (problem_ == nullptr) problem_ = group_->exchange(area(rows_, padded(model_.shape.hidden)));
+    spend(&Counters::waited_ns);
+}
+
+// x += the product; in a group each rank has a part of the sum over the product's inputs.
+void Session::add_product(const Linear& linear) {
+    const int hidden = padded(model_.shape.hidden);
+    multiply({{&linear, group_ == nullptr ? x_.get() : group_->mine(), hidden, group_ == nullptr}});
+    exchange();
+}
+
+// Norms a row of x, after adding what the ranks have worked out since the last time. Whether it is finite.
+bool Session::normed(int row, const std::vector<float>& weight) {
+    const int hidden = padded(model_.shape.hidden);
+    float* x = x_.get() + area(row, hidden);
+    if (group_ != nullptr) add_parts(row, x);
+    return ops_.rms_norm(x, weight.data(), model_.shape.hidden, hidden, model_.shape.eps, normed_.get() + area(row, hidden));
+}
+
+void Session::add_parts(int row, float* x) const {
+    const size_t at = area(row, padded(model_.shape.hidden));
+    const int hidden = model_.shape.hidden, whole = hidden / kLanes * kLanes;
+    const auto add = [&](int begin, auto lanes) {
+        float sum[kLanes];
+        std::memcpy(sum, group_->of(0) + at + begin, sizeof(float) * static_cast<size_t>(lanes));
+        for (int rank = 1; rank < group_->ranks(); ++rank) {
+            const float* part = group_->of(rank) + at + begin;
+            for (int lane = 0; lane < lanes; ++lane) sum[lane] += part[lane];
+        }
+        for (int lane = 0; lane < lanes; ++lane) x[begin + lane] += sum[lane];
+    };
+    for (int begin = 0; begin < whole; begin += kLanes) add(begin, std::integral_constant<int, kLanes>());
+    if (whole < hidden) add(whole, hidden - whole);
 }
 
 void Session::compute_layer(int index, const StepInput& input, bool last) {
@@ -188,9 +260,7 @@ void Session::compute_layer(int index, const StepInput& input, bool last) {
     const int q = heads_.heads * heads_.dim, kv = heads_.kv_heads * heads_.dim;
     const auto norm = [&](const std::vector<float>& weight) {
         return [&](int begin, int end) {
-            for (int row = begin; row < end; ++row)
-                ops_.rms_norm(x_.get() + area(row, hidden), weight.data(), shape.hidden, hidden, shape.eps,
-                              normed_.get() + area(row, hidden));
+            for (int row = begin; row < end; ++row) normed(row, weight);
         };
     };
     prepared({linear + kQ, linear + kK, linear + kV}, normed_.get(), hidden, shape.hidden,
@@ -200,7 +270,7 @@ void Session::compute_layer(int index, const StepInput& input, bool last) {
     if (last) keep_samples(input);
     if (rows_ == 0) return;
     prepared({linear + kOutput}, attended_.get(), q, q, [](int, int) {});
-    multiply({{linear + kOutput, x_.get(), hidden, true}});
+    add_product(linear[kOutput]);
     prepared({linear + kGate, linear + kUp}, normed_.get(), hidden, shape.hidden, norm(layer.vector[kMlpNorm]));
     multiply({{linear + kGate, gate_.get(), intermediate, false}, {linear + kUp, up_.get(), intermediate, false}});
     prepared({linear + kDown}, normed_.get(), intermediate, shape.intermediate, [&](int begin, int end) {
@@ -208,7 +278,7 @@ void Session::compute_layer(int index, const StepInput& input, bool last) {
             ops_.silu_times(gate_.get() + area(row, intermediate), up_.get() + area(row, intermediate), intermediate,
                             normed_.get() + area(row, intermediate));
     });
-    multiply({{linear + kDown, x_.get(), hidden, true}});
+    add_product(linear[kDown]);
 }
 
 void Session::attend(const Layer& layer, int index) {
@@ -287,22 +357,23 @@ void Session::finish(const StepInput& input) {
     const Linear& head = model_.head();
     const int hidden = padded(shape.hidden);
     prepared({&head}, normed_.get(), hidden, shape.hidden, [&](int begin, int end) {
-        for (int row = begin; row < end; ++row)
-            finite_[static_cast<size_t>(row)] =
-                ops_.rms_norm(x_.get() + area(row, hidden), model_.final_norm().data(), shape.hidden, hidden, shape.eps,
-                              normed_.get() + area(row, hidden));
+        for (int row = begin; row < end; ++row) finite_[static_cast<size_t>(row)] = normed(row, model_.final_norm());
     });
     const int tiles = matrix_tiles(*head.matrix), width = matrix_tile_width(*head.matrix);
-    multiply({{&head, logits_.get(), shape.vocab, false}}, [&](int begin, int end, int tile) {
+    multiply({{&head, logits_.get(), logits_stride_, false}}, [&](int begin, int end, int tile) {
         const int columns = std::min(width, shape.vocab - tile * width);
         for (int row = begin; row < end; ++row)
             highest_.get()[area(row, tiles) + static_cast<size_t>(tile)] =
-                ops_.highest(logits_.get() + area(row, shape.vocab) + tile * width, columns);
+                ops_.highest(logits_.get() + area(row, logits_stride_) + tile * width, columns);
     });
     for_rows([&](int begin, int end) {
         for (int row = begin; row < end; ++row) input.best[row] = best(row);
     });
     spend(&Counters::rest_ns);
+    if (group_ == nullptr) return;
+    gather_best(input);
+    gather_logits(input);
+    spend(&Counters::waited_ns);
 }
 
 // The lowest token with the highest logit of a row; -1 where that is no finite number.
@@ -312,10 +383,69 @@ int32_t Session::best(int row) const {
     const float* highest = highest_.get() + area(row, tiles);
     const int tile = static_cast<int>(std::max_element(highest, highest + tiles) - highest);
     if (!finite_[static_cast<size_t>(row)] || !std::isfinite(highest[tile])) return -1;
-    const float* logits = logits_.get() + area(row, vocab);
+    const float* logits = logits_.get() + area(row, logits_stride_);
     const float* end = logits + std::min(vocab, (tile + 1) * width);
     const float* found = std::find(logits + tile * width, end, highest[tile]);
     return found == end ? -1 : static_cast<int32_t>(found - logits);
+}
+
+// The most likely token of all ranks' parts, for the first rank: of equal ones that of the lowest rank, whose tokens are
+// lower. A part that has no finite number spoils the row.
+void Session::gather_best(const StepInput& input) {
+    struct Best {
+        float logit;
+        int32_t token;
+    };
+    static_assert(sizeof(Best) == 2 * sizeof(float));
+    for (int row = 0; row < rows_; ++row) {
+        const int32_t token = input.best[row];
+        const Best best = {token < 0 ? 0 : logits_.get()[area(row, logits_stride_) + static_cast<size_t>(token)], token};
+        std::memcpy(group_->mine() + 2 * row, &best, sizeof(best));
+    }
+    if (problem_ == nullptr) problem_ = group_->gather(2 * static_cast<size_t>(rows_));
+    if (group_->rank() != 0) return;
+    for (int row = 0; row < rows_; ++row) {
+        Best found = {0, -1};
+        for (int rank = 0; rank < group_->ranks(); ++rank) {
+            Best part;
+            std::memcpy(&part, group_->of(rank) + 2 * row, sizeof(part));
+            if (part.token < 0) {
+                found.token = -1;
+                break;
+            }
+            if (rank == 0 || part.logit > found.logit)
+                found = {part.logit, part.token + vocabulary_[static_cast<size_t>(rank)]};
+        }
+        input.best[row] = found.token;
+    }
+}
+
+// The other ranks' logits of the rows that are drawn from, to the first rank, as many rows at a time as fit a slot.
+void Session::gather_logits(const StepInput& input) {
+    std::vector<int> rows;
+    for (int row = 0; row < rows_; ++row)
+        if (input.drawn[row]) rows.push_back(row);
+    const int widest = vocabulary_[1] - vocabulary_[0];  // parts differ in size, and the first is none of the smaller
+    const size_t at_once = group_->capacity() / static_cast<size_t>(widest);
+    for (size_t first = 0; first < rows.size() && problem_ == nullptr; first += at_once) {
+        const size_t count = std::min(at_once, rows.size() - first);
+        for (size_t i = 0; i < count && group_->rank() != 0; ++i)
+            std::memcpy(group_->mine() + i * static_cast<size_t>(widest),
+                        logits_.get() + area(rows[first + i], logits_stride_),
+                        sizeof(float) * static_cast<size_t>(model_.shape.vocab));
+        problem_ = group_->gather(count * static_cast<size_t>(widest));
+        if (group_->rank() == 0) place_logits(rows.data() + first, count, widest);
+    }
+}
+
+void Session::place_logits(const int* rows, size_t count, int widest) {
+    for (int rank = 1; rank < group_->ranks(); ++rank) {
+        const int begin = vocabulary_[static_cast<size_t>(rank)], end = vocabulary_[static_cast<size_t>(rank) + 1];
+        for (size_t i = 0; i < count; ++i)
+            std::memcpy(logits_.get() + area(rows[i], logits_stride_) + begin,
+                        group_->of(rank) + i * static_cast<size_t>(widest),
+                        sizeof(float) * static_cast<size_t>(end - begin));
+    }
 }
 
 }  // namespace moorage

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <vector>
 
+#include "group.h"
 #include "memory.h"
 #include "model.h"
 #include "ops.h"
@@ -22,6 +23,10 @@ struct SessionOptions {
     int32_t bf16_cache;
     int64_t spin_ns;
     const char* kernels;  // see ops_for
+    // Where several ranks compute one model, this one its part of the heads, of the MLP and of the vocabulary; else
+    // nullptr. It outlives the session.
+    Group* group;
+    const int32_t* vocabulary;  // rank r has the tokens from vocabulary[r] on, below vocabulary[r + 1]
 };
 
 // As moorage_runtime.kernels.library has it. A chunk is `counts[i]` consecutive tokens of a sequence from position
@@ -34,20 +39,21 @@ struct StepInput {
     const int32_t* offsets;
     const int32_t* tables;
     const int32_t* sample_rows;  // ascending
+    const uint8_t* drawn;        // of each sample: whether its logits are read; all are where there is no group
     int32_t* best;               // of each sample: the most likely token, the lowest among equals; -1: no finite number
 };
 
 struct Counters {
-    int64_t products_ns, attention_ns, rest_ns, steps, rows;
+    int64_t products_ns, attention_ns, rest_ns, waited_ns, steps, rows;
 };
 
 class Session {
    public:
     Session(const Model& model, const SessionOptions& options);
 
-    // nullptr, or why the step is refused; nothing is computed then.
+    // nullptr, or why the step is refused; nothing is computed then. Or which rank is missing: the group is broken.
     const char* step(const StepInput& input);
-    // Of the last step's samples, one row of `vocab` each.
+    // Of the last step's samples, one row of the whole vocabulary each; of other ranks than the first only their part.
     const float* logits() const { return logits_.get(); }
     const Counters& counters() const { return counters_; }
     const char* ops_name() const { return ops_.name; }
@@ -66,9 +72,17 @@ class Session {
     void embed(const StepInput& input);
     void compute_layer(int index, const StepInput& input, bool last);
     void attend(const Layer& layer, int index);
+    void embed_token(int token, int row);
+    void exchange();
+    void add_product(const Linear& linear);
+    bool normed(int row, const std::vector<float>& weight);
+    void add_parts(int row, float* x) const;
     void keep_samples(const StepInput& input);
     void finish(const StepInput& input);
     int32_t best(int row) const;
+    void gather_best(const StepInput& input);
+    void gather_logits(const StepInput& input);
+    void place_logits(const int* rows, size_t count, int widest);
 
     template <class Body>
     void for_rows(const Body& body);
@@ -85,6 +99,10 @@ class Session {
     const Ops& ops_;
     const SessionOptions options_;
     const Heads heads_;
+    Group* const group_;
+    const std::vector<int32_t> vocabulary_;  // first tokens of the ranks, and the end
+    const int logits_stride_;
+    const char* problem_ = nullptr;  // of the group
     Pool pool_;
     int rows_ = 0;  // of what is computed now
     Pages<uint8_t> cache_;

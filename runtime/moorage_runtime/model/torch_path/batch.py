@@ -48,7 +48,7 @@ def batch_of(ordered: Sequence[Chunk], planned: Iterable[Chunk], attention: Atte
     first_row, token_ids = {}, list[int]()
     for chunk in ordered:
         first_row[chunk.sequence.id] = len(token_ids)
-        token_ids += chunk.sequence.tokens[chunk.start : chunk.start + chunk.count]
+        token_ids += chunk.tokens
     sample_rows = [first_row[chunk.sequence.id] + chunk.count - 1 for chunk in planned if chunk.samples]
     return Batch(
         token_ids=_integers(token_ids, device),

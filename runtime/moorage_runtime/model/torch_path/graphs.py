@@ -74,7 +74,7 @@ class Inputs:
     def fill(self, chunks: tuple[Chunk, ...], size: int) -> None:
         """Make the first rows those of the chunks, and the others up to `size` padding."""
         padding = size - len(chunks)
-        rows = [(chunk.sequence.tokens[chunk.start], chunk.start, *slots(chunk)) for chunk in chunks]
+        rows = [(chunk.tokens[0], chunk.start, *slots(chunk)) for chunk in chunks]
         rows += [(0, 0, self._scratch_slot)] * padding
         tiles = [(row, row, chunk.start, 1) for row, chunk in enumerate(chunks)] + [(0, 0, 0, 0)] * padding
         self._rows[:, :size].copy_(torch.tensor(rows).T)

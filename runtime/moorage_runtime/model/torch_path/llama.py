@@ -6,6 +6,7 @@ keys and values are one matrix product, and each product takes along the element
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from moorage_runtime.model.rotary import inverse_frequencies
 from moorage_runtime.model.torch_path.batch import Batch
 from moorage_runtime.model.torch_path.cache import CPU, KVCache
 from moorage_runtime.model.torch_path.linear import Linear, pack
+from moorage_runtime.model.torch_path.ranks import Ranks, Residual
 from moorage_runtime.model.torch_path.rope import rotate_, rotation
 
 
@@ -27,11 +29,11 @@ class Layer:
     qkv: Linear
     head_norm: Tensor | None
     """Qwen3's norm of each query and key head: (heads + kv_heads, head_dim)."""
-    output: Linear
+    output: Residual
     mlp_norm: Tensor
     gate: Linear
     up: Linear
-    down: Linear
+    down: Residual
 
 
 class Llama:
@@ -43,13 +45,17 @@ class Llama:
         dtype: torch.dtype,
         progress: Callable[[float], None],
         device: torch.device = CPU,
+        ranks: Ranks | None = None,
     ) -> None:
+        """With `ranks` the checkpoint is this rank's part of a model."""
         self.config = checkpoint.config
+        self._ranks = ranks
         self.dtype = dtype
         self.device = device
         self.weight_bytes = 0
         self._checkpoint = checkpoint
-        self._embedding = self._read("model.embed_tokens.weight")
+        table = self._read("model.embed_tokens.weight")
+        self._embedding = partial(functional.embedding, weight=table) if ranks is None else ranks.embedding(table)
         factors = checkpoint.optional(ROPE_FACTORS)
         divisors = None if factors is None else factors.float().numpy()
         frequencies = inverse_frequencies(self.config.rope, self.config.head_dim, divisors)
@@ -59,18 +65,21 @@ class Llama:
             self._layers.append(self._layer(f"model.layers.{index}"))
             progress((index + 1) / self.config.layers)
         self._norm = self._read("model.norm.weight")
-        self._head = pack(self._embedding if self.config.tied_embeddings else self._read("lm_head.weight"))
+        last = pack(table if self.config.tied_embeddings else self._read("lm_head.weight"))
+        self._head: Callable[[Tensor], Tensor] = last if ranks is None else ranks.head(last)
         del self._checkpoint
 
     def forward(self, batch: Batch, cache: KVCache, layers: int | None = None) -> Tensor:
         """Logits (sampling rows, vocabulary); keys and values of all rows are in the cache afterwards.
+
+        Of several ranks the first has them; the others return their own part of the vocabulary.
 
         Args:
             batch: The rows.
             cache: What the rows attend to, besides each other.
             layers: Stop after so many: to measure memory, of which each layer takes the same.
         """
-        x = functional.embedding(batch.token_ids, self._embedding)
+        x = self._embedding(batch.token_ids)
         cos, sin = rotation(batch.positions, self._frequencies, self.dtype)
         for index, layer in enumerate(self._layers[:layers]):
             qkv = self._qkv(layer, self._normed(x, layer.attention_norm), cos, sin)
@@ -103,11 +112,11 @@ class Llama:
             attention_norm=self._read(f"{prefix}.input_layernorm.weight"),
             qkv=self._linear(*(f"{prefix}.self_attn.{name}_proj" for name in "qkv")),
             head_norm=self._head_norm(prefix),
-            output=self._linear(f"{prefix}.self_attn.o_proj"),
+            output=self._summed(f"{prefix}.self_attn.o_proj"),
             mlp_norm=self._read(f"{prefix}.post_attention_layernorm.weight"),
             gate=self._linear(f"{prefix}.mlp.gate_proj"),
             up=self._linear(f"{prefix}.mlp.up_proj"),
-            down=self._linear(f"{prefix}.mlp.down_proj"),
+            down=self._summed(f"{prefix}.mlp.down_proj"),
         )
 
     def _head_norm(self, prefix: str) -> Tensor | None:
@@ -116,6 +125,11 @@ class Llama:
         queries = self._read(f"{prefix}.self_attn.q_norm.weight").expand(self.config.heads, -1)
         keys = self._read(f"{prefix}.self_attn.k_norm.weight").expand(self.config.kv_heads, -1)
         return torch.cat((queries, keys))
+
+    def _summed(self, name: str) -> Residual:
+        """A product of whose inputs each rank has a part."""
+        linear = self._linear(name)
+        return linear if self._ranks is None else self._ranks.summed(linear)
 
     def _linear(self, *names: str) -> Linear:
         """One product for all of these, their outputs side by side."""

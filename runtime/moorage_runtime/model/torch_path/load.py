@@ -3,24 +3,27 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from moorage_runtime import resources
-from moorage_runtime.engine.plan import Limits, Runner
+from moorage_runtime.engine.plan import Limits
+from moorage_runtime.group.links import Links
 from moorage_runtime.model import memory
 from moorage_runtime.model.checkpoint import Checkpoint
 from moorage_runtime.model.config import ModelConfig
 from moorage_runtime.model.device import Device
 from moorage_runtime.model.loaded import KVBudget
+from moorage_runtime.model.shares import Share
 from moorage_runtime.model.torch_path import gpu
 from moorage_runtime.model.torch_path.cache import KVCache, block_bytes
 from moorage_runtime.model.torch_path.graphs import SCRATCH_BLOCKS, DecodeGraphs
 from moorage_runtime.model.torch_path.linear import packs
 from moorage_runtime.model.torch_path.llama import Llama
 from moorage_runtime.model.torch_path.paged import Kernel
+from moorage_runtime.model.torch_path.ranks import ProcessGroup, Ranks
 from moorage_runtime.model.torch_path.runner import ModelRunner
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -64,7 +67,7 @@ class TorchModel:
             path = "torch-cuda triton-paged-attention cuda-graphs"
         return path if self.stored in _FLOATS else f"{path}, {self.stored} as {self.dtype}"
 
-    def runner(self, limits: Limits) -> Runner:
+    def runner(self, limits: Limits) -> ModelRunner:
         """See `LoadedModel`; on a GPU decoding steps are captured here."""
         if self.kernel is None:
             return self.probe(limits.total_blocks)
@@ -72,7 +75,7 @@ class TorchModel:
         graphs = DecodeGraphs(self.llama, cache, self.kernel, limits, gpu.GraphCapture())
         return ModelRunner(self.llama, cache, kernel=self.kernel, graphs=graphs)
 
-    def probe(self, blocks: int, layers: int | None = None) -> Runner:
+    def probe(self, blocks: int, layers: int | None = None) -> ModelRunner:
         """See `LoadedModel`."""
         return ModelRunner(self.llama, self._cache(blocks, layers), layers, self.kernel)
 
@@ -88,7 +91,21 @@ class TorchModel:
         return KVCache(self.config, blocks, self.llama.dtype, layers, self.llama.device)
 
 
-def load(checkpoint: Checkpoint, where: Device, asked: str | None, progress: Callable[[float], None]) -> TorchModel:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Whose part of a model is loaded."""
+
+    links: Links
+    shares: Sequence[Share]
+
+
+def load(
+    checkpoint: Checkpoint,
+    where: Device,
+    asked: str | None,
+    progress: Callable[[float], None],
+    part: Part | None = None,
+) -> TorchModel:
     """Bring the weights to the device; quantised ones are dequantised.
 
     Args:
@@ -96,22 +113,37 @@ def load(checkpoint: Checkpoint, where: Device, asked: str | None, progress: Cal
         where: The device.
         asked: Type to compute in; None is the one that the device computes fastest.
         progress: Told the share that is loaded.
+        part: With it the checkpoint is one rank's part of a model.
 
     Raises:
+        ExchangeError: another rank does not come.
         InsufficientMemoryError: they do not fit.
         UnsupportedModelError: a tensor is missing or of an unknown type.
     """
-    device = torch.device(where)
-    dtype = _dtype(device, asked)
+    device = _device_of(where, part)
+    dtype = dtype_of(device, asked)
     if device.type == "cpu":
-        limit, engine = resources.memory_limit(), resources.resident_bytes()
+        sharing = part.links.local_ranks if part else 1
+        limit, engine = resources.memory_limit() // sharing, resources.resident_bytes()
         memory.check_weights_fit(checkpoint.config, dtype.itemsize, limit, engine)
     else:
         gpu.check_weights_fit(_weight_count(checkpoint.config) * dtype.itemsize, *torch.cuda.mem_get_info(device))
     some_matrix = checkpoint.layout("model.layers.0.mlp.down_proj.weight")
     stored = some_matrix.format if some_matrix else "F32"
     kernel = paged_kernel(device, checkpoint.config.head_dim, dtype)
-    return TorchModel(Llama(checkpoint, dtype, progress, device), stored, kernel)
+    ranks = None
+    if part is not None:
+        ranks = Ranks(ProcessGroup(part.links, part.shares, device), part.shares[part.links.rank].vocabulary.first)
+    return TorchModel(Llama(checkpoint, dtype, progress, device, ranks), stored, kernel)
+
+
+def _device_of(where: Device, part: Part | None) -> torch.device:
+    """Ranks of one pod have a GPU each. It becomes the one that streams, graphs and Triton take without being told."""
+    if part is None or where == "cpu":
+        return torch.device(where)
+    device = torch.device(where, part.links.rank % part.links.local_ranks)
+    torch.cuda.set_device(device)
+    return device
 
 
 def paged_kernel(device: torch.device, head_dim: int, dtype: torch.dtype) -> Kernel | None:
@@ -129,7 +161,8 @@ def paged_kernel(device: torch.device, head_dim: int, dtype: torch.dtype) -> Ker
     return attend
 
 
-def _dtype(device: torch.device, asked: str | None) -> torch.dtype:
+def dtype_of(device: torch.device, asked: str | None) -> torch.dtype:
+    """The type to compute in: None is the one that this machine computes fastest."""
     if asked is not None:
         return DTYPES[asked]
     if device.type == "cuda":

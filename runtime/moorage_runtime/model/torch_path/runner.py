@@ -5,6 +5,7 @@ from torch import Tensor
 
 from moorage_runtime.engine.plan import Chunk, Sampled, StepPlan
 from moorage_runtime.model import sampler
+from moorage_runtime.model.step_arrays import StepArrays
 from moorage_runtime.model.torch_path import gathered, gpu_sampler, paged
 from moorage_runtime.model.torch_path.batch import Batch
 from moorage_runtime.model.torch_path.cache import KVCache
@@ -47,6 +48,15 @@ class ModelRunner:
         if logits.device.type == "cpu":
             return sampler.sample(logits.float().numpy(), sequences)
         return gpu_sampler.sample(logits, sequences)
+
+    def compute(self, plan: StepPlan, _arrays: StepArrays) -> list[Sampled]:
+        """See `moorage_runtime.model.loaded.PartRunner`."""
+        return self.execute(plan)
+
+    @torch.inference_mode()
+    def follow(self, arrays: StepArrays) -> None:
+        """See `moorage_runtime.model.loaded.PartRunner`."""
+        self._logits(arrays.chunks())
 
     def _logits(self, chunks: tuple[Chunk, ...]) -> Tensor:
         if self._graphs is not None and only_decodes(chunks):

@@ -1,0 +1,1 @@
+"""Several processes that compute one model: who is who, how they meet, and how they tell that one is lost."""

@@ -15,6 +15,8 @@ TORCH_LOCK := requirements/$(if $(CPU_TORCH),torch-cpu,torch).txt
 # e2e: which provider (local, kind; empty = what answers) and which case (empty = all).
 PROVIDER ?=
 CASE ?=
+# ... and on how many clusters side by side, when it is all cases: they wait most of their time.
+LANES ?= 2
 PYTEST := $(BIN)/python -m pytest
 # What runs side by side is printed one after the other, by makes that can (4.0).
 WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -94,7 +96,7 @@ model: setup kernels ## The runtime with the real model on this machine's CPU
 
 .PHONY: e2e
 e2e: setup kernels ## Whole cluster, real images, real model; PROVIDER=local|kind CASE=quickstart narrow it
-	@MOORAGE_PROVIDER=$(PROVIDER) $(PYTEST) -q $(if $(CASE),e2e/cases/$(CASE),e2e/cases e2e/tests)
+	@MOORAGE_PROVIDER=$(PROVIDER) $(PYTEST) -q $(if $(CASE),e2e/cases/$(CASE),--numprocesses=$(LANES) --dist=loadfile e2e/cases e2e/tests)
 
 .PHONY: engine-soak
 engine-soak: setup ## 1,000,000 random steps of the scheduler under every policy (about 3 min; STEPS=, SEED= change it)

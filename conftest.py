@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -25,6 +25,20 @@ def bar(pytestconfig: pytest.Config) -> Bar:
         pytestconfig.stash[LINES].append(f"{name}  {shown}")
 
     return record
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what was shown in a process of its own to the one that prints (pytest-xdist)."""
+    told: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told["bars"] = session.config.stash[LINES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take what such a process has shown; one that died has told nothing."""
+    told: dict[str, list[str]] = getattr(node, "workeroutput", {})
+    node.config.stash[LINES] += told.get("bars", [])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

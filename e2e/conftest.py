@@ -10,7 +10,9 @@ from e2e.cluster.progress import Progress
 from e2e.kit import Kit
 from e2e.stack import Stack, bring_up
 
-CLUSTER = os.environ.get("MOORAGE_CLUSTER") or "moorage-e2e"
+LANE = os.environ.get("PYTEST_XDIST_WORKER", "")
+"""Which of several processes this is: each has a cluster of its own, so that no case stands in another's way."""
+CLUSTER = "-".join(filter(None, (os.environ.get("MOORAGE_CLUSTER") or "moorage-e2e", LANE)))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -90,16 +90,15 @@ def _joined(number: int, pods: Sequence[Manifest]) -> Replica:
     waiting = [one.unschedulable_since for one in there if one.unschedulable_since is not None]
     crowded = [one.crowded_since for one in there if one.crowded_since is not None]
     ready = complete and not behind
-    name, blamed = (None, None) if ready else _blamed(members, awaited=phase in _BEFORE_THE_SERVER)
-    trouble = blamed.trouble if blamed is not None else None
+    trouble, restarts = (None, 0) if ready else _blamed(members, awaited=phase in _BEFORE_THE_SERVER)
     return Replica(
         revision=there[0].revision,
         ready=ready,
         phase=phase,
-        trouble=None if trouble is None else Trouble(trouble.reason, f"{name}: {trouble.detail}"),
+        trouble=trouble,
         model_digest=next((one.model_digest for one in there if one.model_digest), None),
         uid=next((replica.uid for index, _, replica in members if index == 0), ""),
-        restarts=blamed.restarts if blamed is not None else 0,
+        restarts=restarts,
         born=min((one.born for one in there if one.born), default=None),
         ready_since=max((one.ready_since for one in there if one.ready_since), default=None) if ready else None,
         unschedulable_since=min(waiting, default=None),
@@ -109,21 +108,24 @@ def _joined(number: int, pods: Sequence[Manifest]) -> Replica:
     )
 
 
-def _blamed(members: Sequence[tuple[int, str, Replica]], *, awaited: bool) -> tuple[str | None, Replica | None]:
-    """Whose trouble it is, of all who have some.
+def _blamed(members: Sequence[tuple[int, str, Replica]], *, awaited: bool) -> tuple[Trouble | None, int]:
+    """Whose trouble it is, of all who have some, and how often the group ended by the like of it.
 
     A server that ends on an error usually does so because of another one, which was lost or never came: while one is
     awaited, what the others say is never the matter, and otherwise the last to be believed. Of those the first one
-    says which rank it was.
+    says which rank it was. What ends the group ends each of them, once; who had to wait has tired of it besides.
     """
-    troubled = [
-        (replica.trouble.reason is Reason.ENGINE_FAILED and replica.phase not in _BEFORE_THE_SERVER, name, replica)
-        for _, name, replica in members
-        if replica.trouble is not None
-    ]
-    own = [(name, replica) for follows, name, replica in troubled if not follows]
-    others = [(name, replica) for follows, name, replica in troubled if follows and not awaited]
-    return next(iter((*own, *others)), (None, None))
+    own: list[tuple[Trouble, int]] = []
+    others: list[tuple[Trouble, int]] = []
+    for _, name, replica in members:
+        if replica.trouble is None:
+            continue
+        trouble = Trouble(replica.trouble.reason, f"{name}: {replica.trouble.detail}")
+        follows = trouble.reason is Reason.ENGINE_FAILED and replica.phase not in _BEFORE_THE_SERVER
+        (others if follows else own).append((trouble, replica.restarts))
+    if own or awaited or not others:
+        return next(iter(own), (None, 0))
+    return others[0][0], min(replica.restarts for _, _, replica in members)
 
 
 def _index(pod: Manifest) -> int:

@@ -82,8 +82,26 @@ def test_ranks_that_tire_of_waiting_are_not_the_trouble(make, late):
     found = only(make.member(0, server=tired), *other)
     assert not found.crashes, "a lack of room, or a slow fetch, is no reason to give a revision up"
     assert (found.trouble.reason if found.trouble else None) == {"unscheduled": "Unschedulable"}.get(late)
-    crashed = only(make.member(0, server=tired), make.member(1, server=LOADING))
-    assert crashed.crashes
+    assert not only(make.member(0, server=tired), make.member(1, server=LOADING)).crashes, "nor that it came late"
+
+
+def ended(make, said, restarts):
+    return {**make.ended(said), "restartCount": restarts}
+
+
+def test_an_end_of_the_group_counts_once_and_what_others_waited_for_it_does_not(make):
+    lost = {"error": "rank 0 is gone", "reason": "EngineFailed"}
+    counts = {2: False, 3: True}
+    for times, given_up in counts.items():
+        rest = [make.member(index, server=ended(make, lost, times)) for index in (1, 2, 3)]
+        found = only(make.member(0, server=ended(make, GONE, times + 6)), *rest)
+        assert (found.restarts, found.crashes) == (times, given_up)
+
+
+def test_what_ends_one_of_them_before_it_meets_the_others_counts_by_itself(make):
+    said = {"error": "no such model", "reason": "ModelNotFound"}
+    found = only(make.member(0, server=LOADING), make.member(1, fetch=ended(make, said, 3)))
+    assert found.crashes
 
 
 def test_a_fetch_that_fails_is_the_groups_trouble(make):

@@ -4,6 +4,7 @@
 local provider starts them with the same flags inside a namespace and adds a node.
 """
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ SERVICE_ADDRESS: Final = "10.96.0.1"
 POD_RANGE: Final = "10.244.0.0/16"
 QUICKLY: Final = "2s"
 """How often autoscalers look where a test waits for them; every 15 s by default."""
+SYNC_VARIABLE: Final = "MOORAGE_AUTOSCALER_SYNC"
+"""How often they look in a cluster of the local provider that comes up, such as `15s`."""
 _LOOPBACK: Final = "127.0.0.1"
 _READY_DEADLINE: Final = 90.0
 _ATTEMPTS: Final = 3
@@ -95,6 +98,11 @@ class ControlPlane:
     url: str
     binaries: Path
     """A folder with `kubectl` and `helm`."""
+
+
+def autoscaler_sync() -> str:
+    """Return how often autoscalers look in a cluster that pods run in."""
+    return os.environ.get(SYNC_VARIABLE) or QUICKLY
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import aiohttp
 
+from moorage_api import names
+
 EVENT = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
 DEADLINE = 60
 
@@ -19,8 +21,8 @@ DEADLINE = 60
 _addresses = (f"127.77.{random.randint(1, 250)}.{n}" for n in itertools.count(1))
 
 
-async def until(look, accept=bool):
-    async with asyncio.timeout(DEADLINE):
+async def until(look, accept=bool, seconds=DEADLINE):
+    async with asyncio.timeout(seconds):
         while not accept(seen := await look()):  # noqa: ASYNC110 - what is waited for happens in another process
             await asyncio.sleep(0.02)  # between two looks
     return seen
@@ -29,6 +31,31 @@ async def until(look, accept=bool):
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as found:
         return found.getsockname()[1]
+
+
+def own_address():
+    """Where the API server finds this machine: it refuses loopback addresses of Services."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("203.0.113.1", 9))  # no packet is sent
+        return probe.getsockname()[0]
+
+
+def metrics_service(namespace, address, port):
+    """The Service and its slice: where the API server finds the metrics of the one gateway that listens there."""
+    name = names.GATEWAY_METRICS
+    ports = [{"name": "metrics", "port": 443, "targetPort": port}]
+    labels = {"kubernetes.io/service-name": name}
+    return [
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": ports}},
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "addressType": "IPv4",
+            "ports": [{"name": "metrics", "port": port}],
+            "endpoints": [{"addresses": [address]}],
+        },
+    ]
 
 
 class Replica:

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import random
-import socket
 import ssl
 
 import aiohttp
@@ -12,7 +11,16 @@ import pytest
 
 from moorage_api import names
 from tests.integration.api_kit import admin
-from tests.integration.gateway_kit import DEADLINE, Cluster, Gateway, Replica, free_port, until
+from tests.integration.gateway_kit import (
+    DEADLINE,
+    Cluster,
+    Gateway,
+    Replica,
+    free_port,
+    metrics_service,
+    own_address,
+    until,
+)
 
 ROOT = "/apis/custom.metrics.k8s.io/v1beta2"
 ASLEEP = {"Accepted": True, "Available": True}
@@ -20,10 +28,7 @@ ASLEEP = {"Accepted": True, "Available": True}
 
 @pytest.fixture
 def address():
-    """Where the API server finds this machine: it refuses loopback addresses of Services."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("203.0.113.1", 9))  # no packet is sent
-        return probe.getsockname()[0]
+    return own_address()
 
 
 @pytest.fixture
@@ -80,23 +85,6 @@ async def certificate(gateway):
     return await until(told)
 
 
-def service(namespace, address, port):
-    name = names.GATEWAY_METRICS
-    ports = [{"name": "metrics", "port": 443, "targetPort": port}]
-    labels = {"kubernetes.io/service-name": name}
-    return [
-        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": ports}},
-        {
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {"name": name, "namespace": namespace, "labels": labels},
-            "addressType": "IPv4",
-            "ports": [{"name": "metrics", "port": port}],
-            "endpoints": [{"addresses": [address]}],
-        },
-    ]
-
-
 def api_service(namespace, pem):
     return {
         "apiVersion": "apiregistration.k8s.io/v1",
@@ -118,7 +106,7 @@ async def registered(cluster, gateways, address):
     """The API as the operator registers it, with the certificate that the gateway tells."""
     pem = await certificate(gateways[0])
     api = api_service(cluster.namespace, pem)
-    for each in (*service(cluster.namespace, address, gateways[0].metrics_port), api):
+    for each in (*metrics_service(cluster.namespace, address, gateways[0].metrics_port), api):
         await cluster.create(each)
     yield api
     await cluster.remove("apiservice", api["metadata"]["name"])

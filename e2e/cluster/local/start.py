@@ -95,7 +95,8 @@ class _Starter:
         api = Api(f"https://{_LOOPBACK}:{port}", certificate, self.credentials.admin)
         kubeconfig.write(self.place.kubeconfig, api.url, certificate, self.credentials.admin, self._context)
         listen = Listen(advertise=NODE_ADDRESS)
-        controlplane.start(self.supervisor, self.binaries, self.credentials, listen, api)
+        sync = controlplane.autoscaler_sync()
+        controlplane.start(self.supervisor, self.binaries, self.credentials, listen, api, autoscaler_sync=sync)
         return api
 
     def _node(self) -> None:

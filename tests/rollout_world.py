@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import NamedTuple
 
+from moorage_operator.cluster.slim import slim
 from moorage_operator.plan.figures import Gateway, RevisionFigures
 from moorage_operator.plan.nodes import Nodes, nodes
 from moorage_operator.plan.planner import plan
@@ -298,9 +299,10 @@ class World:
         pods = [pod.manifest() for pod in (*self.pods, *self.ending)]
         pods += [self._lookup(one) for one in self.lookups.values()]
         gateways = tuple(one.view(self.now) for one in self.gateways) if self.gateways_installed else None
+        known = {kind: tuple(map(slim, those)) for kind, those in {**children, "Pod": pods}.items()}
         return Snapshot(
             self.deployment,
-            {**children, "Pod": tuple(pods)},
+            known,
             self.now,
             gateways=gateways,
             accelerators_short=self.short,

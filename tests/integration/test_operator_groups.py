@@ -149,18 +149,44 @@ def test_a_pod_that_is_lost_takes_its_replica_out_until_it_is_back(operator, tea
     assert team.becomes("Serving")["ready"] == "2/2"
 
 
-def test_of_a_pod_that_was_told_to_go_the_whole_group_goes_and_another_comes_at_once(operator, team):
-    """The pod never ends here, as on a lost node, and no other one could have its name."""
+def test_a_drain_takes_one_group_after_the_other_though_the_last_one_never_ends(operator, team):
+    """Of a pod that was told to go the whole group goes and another comes at once. The pod never ends here, as on a
+    lost node: no other one could have its name, and its StatefulSet is gone."""
     team.apply(replicas=2, sharding=TWO)
     team.becomes("Serving")
-    held = ("--type=merge", '--patch={"metadata": {"finalizers": ["tests.moorage.dev/held"]}}')
-    team.kubectl("patch", "pod", "chat-r1-1-1", f"--namespace={team.namespace}", *held)
-    team.kubectl("delete", "pod", "chat-r1-1-1", "--wait=false", f"--namespace={team.namespace}")
+    drained = "chat-r1-1-1", "chat-r1-0-0"
+    for one in drained:
+        change(team, one, ["tests.moorage.dev/held"])
+    team.eventually(lambda: evictable(team), lambda count: count == 1)
+    assert evict(team, "chat-r1-1-1") == ""
     team.eventually(lambda: groups(team), lambda found: found == ["chat-r1-0", "chat-r1-2"])
+    assert "violate the pod's disruption budget" in evict(team, "chat-r1-0-0"), "until another one is whole"
     assert team.becomes("Serving")["ready"] == "2/2"
     assert sorted(pods(team)) == ["chat-r1-0-0", "chat-r1-0-1", "chat-r1-2-0", "chat-r1-2-1"]
-    loose = ("--type=merge", '--patch={"metadata": {"finalizers": null}}')
-    team.kubectl("patch", "pod", "chat-r1-1-1", f"--namespace={team.namespace}", *loose)
+    team.eventually(lambda: evictable(team), lambda count: count == 1)
+    assert evict(team, "chat-r1-0-0") == ""
+    team.eventually(lambda: groups(team), lambda found: found == ["chat-r1-2", "chat-r1-3"])
+    assert team.becomes("Serving")["ready"] == "2/2"
+    for one in drained:
+        change(team, one, None)
+
+
+def change(team, pod, finalizers):
+    merge = "--type=merge", f"--patch={json.dumps({'metadata': {'finalizers': finalizers}})}"
+    team.kubectl("patch", "pod", pod, f"--namespace={team.namespace}", *merge)
+
+
+def evict(team, pod):
+    """As `kubectl drain` does it; why it is refused."""
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": team.namespace}}
+    path = f"/api/v1/namespaces/{team.namespace}/pods/{pod}/eviction"
+    return team.kubectl.run("create", "--raw", path, "--filename=-", stdin=json.dumps(eviction)).stderr
+
+
+def evictable(team):
+    status = team.get("poddisruptionbudget", "chat")["status"]
+    assert all(one["reason"] != "SyncFailed" for one in status.get("conditions", ())), status
+    return status["disruptionsAllowed"]
 
 
 def test_a_restart_is_made_with_other_groups(operator, team):

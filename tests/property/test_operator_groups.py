@@ -65,6 +65,10 @@ def test_every_way_keeps_the_promise_in_whole_groups(rollout, sharding, replicas
     assert selector["moorage.dev/revision"] == str(stable)
     assert ("apps.kubernetes.io/pod-index" in selector) == world.several
     assert ("apps.kubernetes.io/pod-index" in status["selector"]) == world.several
+    budget = world.objects.get(("PodDisruptionBudget", "chat"))
+    assert (budget is not None) == (wanted > 1)
+    pods = len([pod for pod in world.pods if pod.revision == stable])
+    assert budget is None or budget["spec"].get("minAvailable", pods - 1) == pods - 1
     assert world.step() == 0, "at rest there is nothing to do"
     counted.append(len(events))
 

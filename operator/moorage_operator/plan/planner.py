@@ -113,7 +113,8 @@ def _applies(decided: Judged, groups: Arranged, context: Context) -> Iterator[Ap
     if found.serving is not None:
         number, template = found.serving.number, found.serving.template
         yield Apply(service(found.owner, number, template), f"revision {number} serves")
-        budget = disruption_budget(found.owner, found.serving.number, found.wanted)
+        grouped = sharded.pods_wanted(found.serving, by_number[number]) if number in groups else None
+        budget = disruption_budget(found.owner, number, found.wanted, grouped)
         if budget is not None:
             yield Apply(budget, f"{found.wanted} replicas: node drains take one at a time")
 

@@ -56,6 +56,11 @@ def surroundings(owner: Owner, groups: Arranged) -> Iterator[Apply]:
         yield Apply(ranks_service(owner), "the ranks of a replica find each other by name")
 
 
+def pods_wanted(made_of: Revision, share: Share) -> int:
+    """How many pods a revision shall have, those of all its groups."""
+    return (share.replicas or 0) * pods_of(made_of.template)
+
+
 def applies(owner: Owner, made_of: Revision, share: Share, those: Arrangement) -> Iterator[Apply]:
     """The groups of one revision that stay as they are, and new ones."""
     number, template, reason = share.number, made_of.template, f"revision {share.number}: {share.reason}"

@@ -110,6 +110,26 @@ def test_a_group_with_a_pod_on_a_lost_node_is_replaced():
     assert groups(made) == ["chat-r1-1", "chat-r1-2"]
 
 
+def budget(made):
+    found = made.objects.get(("PodDisruptionBudget", "chat"))
+    return found and {key: value for key, value in found["spec"].items() if key != "selector"}
+
+
+def test_evictions_are_counted_in_pods_of_the_groups_that_shall_be_there():
+    """Never in those of their workloads: one that was let go has none any more, and then none would be allowed."""
+    made = world(sharding=THREE)
+    assert budget(made) == {"minAvailable": 5, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
+    made.spec(replicas=3)
+    made.settle()
+    assert budget(made)["minAvailable"] == 8
+    made.spec(replicas=1)
+    made.settle()
+    assert budget(made) is None, "it would block every drain"
+    made.spec(replicas=2, sharding=None)
+    made.settle()
+    assert budget(made) == {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
+
+
 def test_a_restart_replaces_groups_beside_what_serves():
     made = world()
     made.act("restart", 1)

@@ -1,40 +1,26 @@
-"""The serving certificate for custom metrics: signed by itself, made at the start, its key never written to a disk.
-
-By the `openssl` command: it comes with Debian's ca-certificates, and Python's own `ssl` makes no certificates.
-"""
+"""The serving certificate for custom metrics: signed by itself, made at the start, its key never written to a disk."""
 
 import os
 import ssl
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from moorage_api import names
 
-_DAYS: Final = 365
-_PATIENCE_SECONDS: Final = 60
+_LASTS: Final = timedelta(days=365)
+_SLACK: Final = timedelta(hours=1)
+"""It is good since before it was made: the API server's clock may be behind this machine's."""
 RENEW_SECONDS: Final = 300 * 24 * 3600
 """After this long there should be another."""
-_CONFIG: Final = """\
-[req]
-prompt = no
-distinguished_name = name
-x509_extensions = leaf
-[name]
-CN = {name}
-[leaf]
-basicConstraints = critical, CA:FALSE
-keyUsage = critical, digitalSignature
-extendedKeyUsage = serverAuth
-subjectAltName = {names}
-"""
-_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
-
-
-class CertificateError(Exception):
-    """It could not be made; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -46,24 +32,26 @@ class Pair:
 
 
 def self_signed(dns_names: Sequence[str]) -> Pair:
-    """Make a certificate for these DNS names. Blocks for some milliseconds.
+    """Make a certificate for these DNS names, and its key. It signs nothing but itself."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names.GATEWAY_METRICS)])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - _SLACK, now + _LASTS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_signs_handshakes(), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in dns_names]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Pair(secret.decode(), made.public_bytes(Encoding.PEM).decode())
 
-    Raises:
-        CertificateError: there is no `openssl`, or it failed.
-    """
-    config = _CONFIG.format(name=names.GATEWAY_METRICS, names=",".join(f"DNS:{name}" for name in dns_names))
-    what = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-sha256", "-days", str(_DAYS)]
-    command = ["openssl", "req", "-x509", *what, "-config", "/dev/stdin"]  # which writes both parts to its output
-    try:
-        done = subprocess.run(  # noqa: S603 - nothing in it is anybody else's
-            command, input=config, capture_output=True, text=True, timeout=_PATIENCE_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CertificateError(f"openssl cannot be run: {error}") from error
-    key, begin, rest = done.stdout.partition(_BEGIN)
-    if done.returncode != 0 or not begin:
-        raise CertificateError(f"openssl failed: {done.stderr.strip()[-300:]}")
-    return Pair(key, begin + rest)
+
+def _signs_handshakes() -> x509.KeyUsage:
+    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign")
+    return x509.KeyUsage(
+        digital_signature=True, crl_sign=False, encipher_only=False, decipher_only=False, **dict.fromkeys(others, False)
+    )
 
 
 def context(pair: Pair, authorities: str) -> ssl.SSLContext:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from moorage_gateway import certificate
-from moorage_gateway.certificate import CertificateError, Pair
+from moorage_gateway.certificate import Pair
 from moorage_gateway.front_proxy import FrontProxy, Trust
 from moorage_gateway.signal import Signal
 
@@ -45,12 +45,9 @@ class Door:
         self.certificate = ""
 
     async def run(self) -> None:
-        """Keep the door, until cancelled. Where no certificate can be made there is none, and the log says why."""
-        try:
-            while True:
-                await self._keep(await asyncio.to_thread(certificate.self_signed, self._names))
-        except CertificateError:
-            log.exception("no custom metrics are served")
+        """Keep the door, until cancelled, with another certificate long before the first has run out."""
+        while True:
+            await self._keep(certificate.self_signed(self._names))
 
     async def _keep(self, pair: Pair) -> None:
         """Serve with one certificate, until it should be renewed."""

@@ -3,12 +3,14 @@
 import asyncio
 import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
+from cryptography import x509
 
 from e2e.cluster.pki import Authority
-from moorage_gateway import certificate, door, table
+from moorage_gateway import certificate, table
 from moorage_gateway.custom_metrics import CustomMetrics
 from moorage_gateway.door import Door
 from moorage_gateway.front_proxy import FrontProxy, Trust
@@ -334,18 +336,8 @@ async def test_a_certificate_is_renewed_in_time(keep, authority, until, monkeypa
     await until(renewed)
 
 
-async def test_without_openssl_the_gateway_goes_on_without_custom_metrics(keep, caplog, monkeypatch, tmp_path, until):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = keep(Trust())
-    await until(lambda: "no custom metrics are served" in caplog.text)
-    assert found.door.certificate == ""
-    assert door.__name__ in {record.name for record in caplog.records}
-
-
-def test_what_openssl_says_is_in_the_error(monkeypatch, tmp_path):
-    program = tmp_path / "openssl"
-    program.write_text("#!/bin/sh\necho no entropy >&2\nexit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(certificate.CertificateError, match="openssl failed: no entropy"):
-        certificate.self_signed([SERVICE])
+def test_a_clock_that_is_behind_finds_the_certificate_good_and_it_outlives_its_renewal():
+    made = x509.load_pem_x509_certificate(certificate.self_signed([SERVICE]).certificate.encode())
+    now = datetime.now(UTC)
+    assert made.not_valid_before_utc < now - timedelta(minutes=30)
+    assert made.not_valid_after_utc > now + timedelta(seconds=certificate.RENEW_SECONDS, days=30)

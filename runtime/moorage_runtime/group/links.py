@@ -17,6 +17,8 @@ CONNECT_SECONDS = 60.0
 _LONGER = 10.0
 """Seconds that a rank is waited for beyond those: it knows better what it cannot reach."""
 _ATTEMPT_SECONDS = 5.0
+_SHORTEST_SECONDS = 0.1
+_PAUSE_SECONDS = 0.2
 Look = Callable[[], None]
 Streams = tuple[socket.socket | None, ...]
 
@@ -59,20 +61,27 @@ def connect_all(rank: int, join: Join, listener: socket.socket, look: Look) -> S
 
 
 def _connect(other: int, join: Join, rank: int, deadline: float, look: Look) -> socket.socket:
+    """A stream to a rank below. It listens already; yet the way to a pod that has just begun may be open later."""
     host, port = join.peers[other]
     while True:
         look()
         left = deadline - time.monotonic()
         try:
-            stream = socket.create_connection((host, port), max(0.1, min(left, _ATTEMPT_SECONDS)))
-            Wire(stream).send(encode(Link(join.token, rank)))
-        except TimeoutError as error:
+            return _opened((host, port), max(_SHORTEST_SECONDS, min(left, _ATTEMPT_SECONDS)), Link(join.token, rank))
+        except (OSError, WireError) as error:
             if left <= 0:
                 raise GroupError(f"cannot reach rank {other} at {Address(host, port)}: {error}") from error
-        except (OSError, WireError) as error:
-            raise GroupError(f"cannot reach rank {other} at {Address(host, port)}: {error}") from error
-        else:
-            return stream
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _opened(address: tuple[str, int], seconds: float, link: Link) -> socket.socket:
+    stream = socket.create_connection(address, seconds)
+    try:
+        Wire(stream).send(encode(link))
+    except WireError:
+        stream.close()
+        raise
+    return stream
 
 
 def _accept(rank: int, join: Join, listener: socket.socket, deadline: float, look: Look) -> dict[int, socket.socket]:
@@ -86,12 +95,20 @@ def _accept(rank: int, join: Join, listener: socket.socket, deadline: float, loo
                 raise GroupError(f"rank {missing[0]} opened no stream to rank {rank} in time")
             for wire, frame in door.turn():
                 if (other := _who(frame, join)) in missing and other not in streams:
-                    streams[other] = wire.detach()
+                    streams[other] = _detached(other, wire)
                 else:
                     wire.close()
     finally:
         door.close()
     return streams
+
+
+def _detached(other: int, wire: Wire) -> socket.socket:
+    try:
+        return wire.detach()
+    except WireError as error:
+        wire.close()
+        raise GroupError(f"rank {other} began before its stream was taken: {error}") from error
 
 
 def _who(frame: bytes, join: Join) -> int:

@@ -108,6 +108,31 @@ def test_a_rank_that_cannot_be_reached_is_named_with_its_address(monkeypatch, li
     assert looks
 
 
+def test_the_way_to_a_new_pod_may_be_open_later(monkeypatch, listener):
+    """Routes and policies follow a pod's address by a moment."""
+    connect, refusals = socket.create_connection, iter((ConnectionRefusedError(), OSError("No route to host")))
+
+    def late(*where):
+        if (error := next(refusals, None)) is not None:
+            raise error
+        return connect(*where)
+
+    address = listener.getsockname()[:2]
+    monkeypatch.setattr(links.socket, "create_connection", late)
+    (right, _) = connect_all(1, Join(b"token", [address, address], 0), listener, nothing)
+    right.close()
+    assert next(refusals, None) is None
+
+
+def test_a_rank_that_begins_before_its_stream_is_taken_is_named(listener):
+    address = listener.getsockname()[:2]
+    with socket.create_connection(address) as stream:
+        frame = msgspec.msgpack.encode(["link", b"token", 1])
+        stream.sendall(len(frame).to_bytes(4, "big") + frame + b"numbers")
+        with pytest.raises(GroupError, match="rank 1 began before its stream was taken"):
+            connect_all(0, Join(b"token", [address, address], 0), listener, nothing)
+
+
 def test_a_rank_that_opens_no_stream_is_named(monkeypatch, listener):
     monkeypatch.setattr(links, "CONNECT_SECONDS", 0.0)
     monkeypatch.setattr(links, "_LONGER", 0.0)

@@ -4,7 +4,7 @@
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -94,7 +94,8 @@ class Book:
         pages: By model and revision.
         held: How many requests of a model wait for a replica; no entry where none does.
         waits: How long they did, by model and by how it ended.
-        demand: When a request of a model ended last, or had waited; no entry where none ever did.
+        demand: When a request of a model ended last, or had waited, or a replica of it said that it has some, whoever
+            sent them; no entry where none ever did.
     """
 
     def __init__(self) -> None:
@@ -114,6 +115,13 @@ class Book:
     def waited(self, key: Key, outcome: str) -> Histogram:
         """The waits of one model that ended so, to count in."""
         return self.waits.setdefault(key, {}).setdefault(outcome, Histogram(WAIT_SECONDS))
+
+    def asked(self, models: Iterable[Model], busy: Mapping[str, float]) -> None:
+        """Their replicas have had requests, which may have come past this gateway: by target, when one said so last."""
+        for model in models:
+            moments = [busy[each.key] for revision in model.revisions for each in revision.targets if each.key in busy]
+            if moments:
+                self.demand[model.key] = max(self.demand.get(model.key, 0.0), *moments)
 
     def keep(self, models: Iterable[Model]) -> None:
         """Drop what is not theirs, but for revisions that have a request in flight."""

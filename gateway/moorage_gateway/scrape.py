@@ -29,17 +29,17 @@ _OK: Final = 200
 
 
 class Scraper:
-    """Keeps `Targets` fresh, and calls `forget` on each tick, with the table that everything else is to be free of."""
+    """Keeps `Targets` fresh, and calls `keep` on each tick, with the table that everything else is to agree with."""
 
     def __init__(
         self,
         table: Callable[[], Table],
         session: aiohttp.ClientSession,
         targets: Targets,
-        forget: Callable[[Table], None],
+        keep: Callable[[Table], None],
         tick_seconds: float = _TICK_SECONDS,
     ) -> None:
-        self._table, self._session, self._targets, self._forget = table, session, targets, forget
+        self._table, self._session, self._targets, self._keep = table, session, targets, keep
         self._tick_seconds = tick_seconds
         self._permits = asyncio.Semaphore(_AT_ONCE)
         self._owing: set[str] = set()  # targets that did not answer when they were asked last
@@ -65,7 +65,7 @@ class Scraper:
         found = {target.key: target for target in table.targets()}
         self._targets.keep(found)
         self._owing &= found.keys()
-        self._forget(table)
+        self._keep(table)
         await asyncio.gather(*(self._look(target, tick, now) for target in found.values()))
 
     async def _look(self, target: Target, tick: int, now: float) -> None:

@@ -147,7 +147,7 @@ class _Gateway:
 
     def _background(self) -> Iterator[Coroutine[Any, Any, None]]:
         settings, routes = self._settings, self._routes
-        scraper = Scraper(lambda: routes.table, self._session, self._targets, self._forget)
+        scraper = Scraper(lambda: routes.table, self._session, self._targets, self._keep)
         yield scraper.run()
         yield scraper.greet(routes.changes)
         yield self._lines.run()
@@ -173,7 +173,8 @@ class _Gateway:
     def _table(self) -> Table | None:
         return self._routes.table if self._routes.synced else None
 
-    def _forget(self, now: Table) -> None:
+    def _keep(self, now: Table) -> None:
+        self._book.asked(now.full.values(), self._targets.busy)
         self._book.keep(now.full.values())
         self._draws.keep(now.full.values())
 

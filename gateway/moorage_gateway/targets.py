@@ -39,12 +39,14 @@ class Targets:
         load: Requests in flight from here plus those that the replica reports beyond them; what `balance.choose` reads.
         ejected: Keys of targets to leave out.
         ejections: How many times one was ejected.
+        busy: When a target last said that it has requests, whoever sent them; no entry where it never did.
     """
 
     def __init__(self) -> None:
         self.load: dict[str, int] = {}
         self.ejected: frozenset[str] = frozenset()
         self.ejections = 0
+        self.busy: dict[str, float] = {}
         self._states: dict[str, _State] = {}
 
     def begin(self, key: str, now: float) -> None:
@@ -73,6 +75,8 @@ class Targets:
         state.report, state.reported = report, now
         if (requests := report.requests) is not None:
             self.report(key, requests)
+            if requests:
+                self.busy[key] = now
 
     def last_report(self, key: str, now: float) -> Report | None:
         """What it said of itself, unless that was too long ago."""
@@ -126,6 +130,7 @@ class Targets:
         for key in [key for key, state in self._states.items() if key not in kept and not state.in_flight]:
             del self._states[key]
             self.load.pop(key, None)
+            self.busy.pop(key, None)
         self.ejected &= frozenset(self._states)
 
     def _state(self, key: str) -> _State:

@@ -8,6 +8,7 @@ clients are sent to and that does not answer nobody knows what it has, and then 
 from dataclasses import dataclass
 from datetime import datetime
 
+from moorage_operator.plan.figures import Gateway
 from moorage_operator.plan.routable import Routing
 
 
@@ -18,7 +19,7 @@ class Demand:
     held: int = 0
     """Requests that wait at gateways, since nothing serves them."""
     in_flight: int = 0
-    """Requests that replicas answer."""
+    """Requests that replicas answer, also those that came past the gateways, by the Service."""
     quiet_since: datetime | None = None
     """When any gateway last had a request; None while nobody knows."""
     heard: datetime | None = None
@@ -38,13 +39,26 @@ def demand(routing: Routing) -> Demand:
     """Add up what the gateways say of a deployment."""
     answering = routing.answering
     held = sum(one.held for one in answering)
-    in_flight = sum(figures.in_flight for one in answering for figures in one.revisions)
+    in_flight = max(_sent(answering), _told(answering))
     quiet = [one.quiet_since for one in answering if one.quiet_since is not None]
     heard = [one.heard for one in answering if one.heard is not None]
     unknown = _unknown(routing)
     if unknown or not quiet or not heard:
         return Demand(held, in_flight, unknown=unknown)
     return Demand(held, in_flight, max(quiet), min(heard), len(answering))
+
+
+def _sent(gateways: tuple[Gateway, ...]) -> int:
+    """What gateways have sent to replicas: true at once, but theirs alone."""
+    return sum(figures.in_flight for one in gateways for figures in one.revisions)
+
+
+def _told(gateways: tuple[Gateway, ...]) -> int:
+    """What replicas say that they have, whoever sent it: up to seconds old. Of several words the largest counts."""
+    most: dict[str, int] = {}
+    for pod in (pod for one in gateways for pod in one.pods):
+        most[pod.uid] = max(most.get(pod.uid, 0), pod.running + pod.waiting)
+    return sum(most.values())
 
 
 def _unknown(routing: Routing) -> str:

@@ -192,9 +192,10 @@ class Gateway:
 
     def scraper(self, tick: float = 0.01) -> Scraper:
         """Who keeps the targets fresh; to be run by the test."""
-        return Scraper(lambda: self.table, self.session, self.targets, self._forget, tick)
+        return Scraper(lambda: self.table, self.session, self.targets, self._keep, tick)
 
-    def _forget(self, now: table.Table) -> None:
+    def _keep(self, now: table.Table) -> None:
+        self.book.asked(now.full.values(), self.targets.busy)
         self.book.keep(now.full.values())
         self.draws.keep(now.full.values())
 

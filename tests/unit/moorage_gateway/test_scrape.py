@@ -2,6 +2,7 @@
 
 import asyncio
 
+import orjson
 import pytest
 
 from moorage_gateway import table
@@ -58,6 +59,27 @@ async def test_no_figure_is_no_load(gateway, make_replica, scrape, until, body):
     await until(lambda: len(replica.seen) >= 2)
     assert gateway.targets.load == {}
     assert not gateway.targets.ejected
+
+
+async def test_a_replica_with_requests_that_came_past_the_gateway_is_asked_for(gateway, make_replica, scrape, until):
+    said = {"running": 2, "waiting": 1}
+
+    async def behave(connection, _seen):
+        await connection.answer(orjson.dumps(said))
+
+    async def again():
+        seen = len(replica.seen)
+        await until(lambda: len(replica.seen) >= seen + 3)
+        return gateway.book.demand["team-a", "chat"]
+
+    replica = await make_replica(behave)
+    scrape(replica)
+    await until(lambda: gateway.book.demand)
+    first = await again()
+    said.update(running=0, waiting=0)
+    last = await again()
+    assert gateway.clock.started < first < last
+    assert await again() == last, "it is idle now"
 
 
 async def test_an_error_is_no_figure(gateway, make_replica, scrape, until):

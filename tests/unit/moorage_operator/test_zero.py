@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from moorage_operator.plan.demand import Demand, demand
-from moorage_operator.plan.figures import Gateway, RevisionFigures
+from moorage_operator.plan.figures import Gateway, PodFigures, RevisionFigures
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.startup import startup
 from tests.rollout_world import CRASHING, OTHER, STUCK
@@ -40,12 +40,12 @@ def last(made):
 # What gateways say
 
 
-def gateway(name="a", *, answering=True, ready=True, held=0, in_flight=0, quiet=60, heard=0):
+def gateway(name="a", *, answering=True, ready=True, held=0, in_flight=0, quiet=60, heard=0, pods=()):
     """`quiet` and `heard`: how many seconds ago; None: it does not say."""
     since = None if quiet is None else NOW - timedelta(seconds=quiet)
     rows = (RevisionFigures(1, in_flight=in_flight),)
     about = {"ready": ready, "held": held, "quiet_since": since, "heard": NOW - timedelta(seconds=heard)}
-    return Gateway(name, "2026-01-01T00:00:00Z", answering, rows, **about)
+    return Gateway(name, "2026-01-01T00:00:00Z", answering, rows, pods, **about)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,15 @@ def test_one_gateway_with_a_request_suffices_whatever_the_others_do():
     assert demand(Routing((busy, silent))).in_flight == 3
     assert demand(Routing((waiting, silent))).there
     assert not demand(Routing((replace(waiting, answering=False), silent))).there, "it is not believed any more"
+
+
+def test_requests_that_come_past_the_gateways_count_by_the_word_of_the_replicas():
+    one, other = PodFigures("one", running=5, waiting=3), PodFigures("other", running=1)
+    idle = PodFigures("one")
+    assert demand(Routing((gateway(pods=(one,)), gateway("b")))).in_flight == 8
+    assert demand(Routing((gateway(pods=(one, other)), gateway("b", pods=(idle, other))))).in_flight == 9, "each once"
+    assert demand(Routing((gateway(pods=(one,), in_flight=7), gateway("b", in_flight=4)))).in_flight == 11, "or ours"
+    assert not demand(Routing((gateway(pods=(one,), answering=False), gateway("b", pods=(idle,))))).there
 
 
 # Falling asleep

@@ -3,6 +3,7 @@
 The real model for what they answer; a small one, which starts at once, for how they end.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -54,20 +55,39 @@ def small_model(tmp_path_factory, unit):
     return folder
 
 
-@pytest.fixture
-def spawn(tmp_path, unit):
+def spawning(folders, unit):
     """Start an engine's process; all are killed at the end."""
     started = []
 
     def start(model, *arguments):
-        folder = tmp_path / f"socket{len(started)}"
-        folder.mkdir()
-        started.append(unit[0].EngineProcess(folder, model, *FLOAT32, *arguments))
+        started.append(unit[0].EngineProcess(next(folders), model, *FLOAT32, *arguments))
         return started[-1]
 
     yield start
     for engine in started:
         engine.close()
+
+
+@pytest.fixture
+def spawn(tmp_path_factory, unit):
+    yield from spawning(iter(lambda: tmp_path_factory.mktemp("socket"), None), unit)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stuck(tmp_path_factory, unit, small_model):
+    """Two engines, one that computes and one that does not, whose other ranks stand still: with what each of them says.
+
+    It takes them half a minute to notice, in which all other tests run.
+    """
+    with contextlib.contextmanager(spawning)(iter(lambda: tmp_path_factory.mktemp("stuck"), None), unit) as spawn:
+        engines = idle, busy = [spawn(small_model, *in_one_pod(2)) for _ in range(2)]
+        for engine in engines:
+            engine.until(Started)
+        keep_busy(busy)
+        ranks = [*followers(idle, unit), *followers(busy, unit)]
+        for rank in ranks:
+            os.kill(rank, signal.SIGSTOP)
+        yield idle, busy, ranks
 
 
 @pytest.fixture
@@ -196,21 +216,6 @@ def test_followers_end_with_a_leader_that_is_killed(spawn, unit, small_model):
     unit[0].until_ended(ranks)
 
 
-def test_a_rank_that_is_stuck_ends_its_group(spawn, unit, small_model):
-    """One that computes and one that does not, side by side: both take half a minute."""
-    idle, busy = (spawn(small_model, *in_one_pod(2)) for _ in range(2))
-    for engine in (idle, busy):
-        engine.until(Started)
-    keep_busy(busy)
-    ranks = [*followers(idle, unit), *followers(busy, unit)]
-    for rank in ranks:
-        os.kill(rank, signal.SIGSTOP)
-    assert busy.until(Failed).message == "rank 1 did not come to an exchange in time"
-    assert idle.until(Failed).message == "rank 1 has not answered for 30 s"
-    assert (busy.exit_code(), idle.exit_code()) == (1, 1)
-    unit[0].until_ended(ranks)
-
-
 def test_a_pod_that_is_killed_is_named_by_the_others(spawn, spawn_rank, small_model):
     """Over sockets, where the survivors notice it by themselves."""
     address = over_pods(3)
@@ -260,3 +265,12 @@ def test_a_rank_with_another_model_is_refused_and_the_right_one_ends_with_its_le
     _, said = right.communicate(timeout=DEADLINE_S)
     assert right.returncode == 1
     assert "rank 1: rank 0 is gone" in said
+
+
+def test_a_rank_that_is_stuck_ends_its_group(stuck, unit):
+    """The last one here, see `stuck`."""
+    idle, busy, ranks = stuck
+    assert busy.until(Failed).message == "rank 1 did not come to an exchange in time"
+    assert idle.until(Failed).message == "rank 1 has not answered for 30 s"
+    assert (busy.exit_code(), idle.exit_code()) == (1, 1)
+    unit[0].until_ended(ranks)

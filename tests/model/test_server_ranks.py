@@ -18,7 +18,7 @@ pytestmark = pytest.mark.model
 # Generous: two cores may be shared with a whole cluster.
 DEADLINE = 300
 HARBOUR = {"model": "chat", "prompt": "A harbour is", "temperature": 0, "max_tokens": 16}
-LONG = {**HARBOUR, "max_tokens": 300, "ignore_eos": True, "stream": True}
+LONG = {**HARBOUR, "max_tokens": 120, "ignore_eos": True, "stream": True}
 
 
 class Pod:

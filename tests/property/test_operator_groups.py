@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.rollout_ways import EVENTS, STRATEGIES, Trajectory
 from tests.rollout_world import OTHER
 
-TRAJECTORIES = 1000
+TRAJECTORIES = 400
 SHARDINGS = st.sampled_from(
     (
         {"tensorParallel": 2, "pods": 2},
@@ -73,7 +73,7 @@ def test_every_way_keeps_the_promise_in_whole_groups(rollout, sharding, replicas
     counted.append(len(events))
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(SHARDINGS, SHARDINGS, st.integers(0, 3))
 def test_what_ranks_find_each_other_by_is_there_as_long_as_they_are(before, after, replicas):
     world = Sharded(replicas=replicas)
@@ -90,7 +90,7 @@ def test_what_ranks_find_each_other_by_is_there_as_long_as_they_are(before, afte
     assert left == ({"Service", "NetworkPolicy"} if world.several else set())
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.integers(2, 3), st.integers(1, 4), st.integers(1, 12))
 def test_however_few_nodes_there_are_as_many_groups_as_fit_become_whole(pods, replicas, room):
     """Each waits for nodes that others hold only for so long: all together they might hold all, and none be whole."""

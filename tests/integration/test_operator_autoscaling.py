@@ -120,13 +120,15 @@ async def doors(http, kubectl, kubeconfig, namespace, address):
 class Crowd:
     """Makes a replica of each pod, and gives all of them together so many requests; `silent` ones tell no figure."""
 
+    selector = f"{names.RANK_LABEL}=0"
+
     def __init__(self, api, namespace):
         self.kubelet, self.load, self.silent, self.replicas = Kubelet(api, namespace), 0, 0, {}
         self.fewest = None
 
     async def tend(self):
         while True:
-            pods = await asyncio.to_thread(self.kubelet.pods, f"{names.RANK_LABEL}=0")
+            pods = await asyncio.to_thread(self.kubelet.pods, self.selector)
             for name in {*self.replicas} - {pod["metadata"]["name"] for pod in pods}:
                 await self.replicas.pop(name).stop()
             for pod in pods:
@@ -149,9 +151,23 @@ class Crowd:
             replica.telemetry = {} if index < self.silent else {"running": part, "waiting": 0}
 
 
-@pytest.fixture
-async def crowd(api, namespace):
-    crowd = Crowd(api, namespace)
+class Ranks(Crowd):
+    """The same of replicas that are two pods each; the second one tells of work, too, as no pod of ranks does."""
+
+    selector = names.GROUP_LABEL
+
+    def _share(self):
+        everybody = self.replicas
+        self.replicas = {name: one for name, one in everybody.items() if name.endswith("-0")}
+        super()._share()
+        for name in everybody.keys() - self.replicas.keys():
+            everybody[name].telemetry = {"running": 50, "waiting": 0}
+        self.replicas = everybody
+
+
+@pytest.fixture(params=[Crowd])
+async def crowd(request, api, namespace):
+    crowd = request.param(api, namespace)
     tending = asyncio.create_task(crowd.tend())
     yield crowd
     tending.cancel()
@@ -301,6 +317,21 @@ async def test_without_autoscaling_there_is_no_autoscaler_and_nothing_is_registe
     await team.sees(lambda: team.get("horizontalpodautoscalers")["items"], lambda items: items == [])
     await team.sees(team.registered, lambda seen: seen is None)
     await team.sees(team.scaling, becomes(None))
+
+
+@pytest.mark.usefixtures("operator", "doors")
+@pytest.mark.parametrize("crowd", [Ranks], indirect=True)
+async def test_a_group_of_pods_is_one_replica_to_the_autoscaler(crowd, team):
+    sharding = {"tensorParallel": 2, "pods": 2}
+    await asyncio.to_thread(team.apply, autoscaling=AUTOSCALING, sharding=sharding)
+    await team.sees(team.scaling, becomes("MetricsFound"))
+    crowd.load = 16
+    status = await team.sees(team.status, lambda seen: seen.get("ready") == "2/2")
+    told = [one["reason"] for one in status["decisions"] if one["kind"] == "Scale"]
+    assert any("; HPA: RequestsInFlight 16 over 8 per replica" in one for one in told), told
+    assert sorted(crowd.replicas) == ["chat-r1-0-0", "chat-r1-0-1", "chat-r1-1-0", "chat-r1-1-1"]
+    crowd.load = 1
+    await team.sees(team.ready, becomes("1/1"))
 
 
 @pytest.mark.usefixtures("operator")

@@ -63,13 +63,21 @@ def test_one_object_becomes_children_that_serve(operator, team, proxy):
     team.kubectl("wait", "--for=condition=Ready", "llmdep/chat", f"--namespace={team.namespace}", "--timeout=5s")
 
 
-def test_a_plain_creation_takes_at_most_six_writes(operator, team, proxy):
-    team.apply()
-    team.eventually(team.kubelet.pods, lambda pods: len(pods) == 1)
+def test_r11_a_plain_object_takes_few_writes(operator, team, proxy, bar):
+    """To make it and to scale it; that it takes none at rest is in R6, and in `test_resyncs_write_nothing`."""
+    team.apply(replicas=2)
+    team.eventually(team.kubelet.pods, lambda pods: len(pods) == 2)
     settled(proxy)
     team.becomes("Serving")
+    created = settled(proxy)
+    team.kubectl("scale", "llmdep/chat", "--replicas=3", f"--namespace={team.namespace}")
+    team.eventually(team.kubelet.pods, lambda pods: len(pods) == 3)
     settled(proxy)
-    assert len(proxy.writes) <= 6, proxy.writes
+    team.becomes("Serving")
+    scaled = settled(proxy) - created
+    bar("R11 plain", create=created, scale=scaled)
+    assert created <= 6, proxy.writes
+    assert scaled <= 3, proxy.writes[created:]
 
 
 def test_nothing_of_ours_has_a_finalizer_or_an_annotation_of_the_framework(operator, team):

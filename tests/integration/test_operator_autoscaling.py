@@ -29,7 +29,7 @@ from tests.integration.gateway_kit import (
     until,
 )
 from tests.integration.operator_kit import READY, Kubelet, Operator, Proxy, is_ready
-from tests.integration.team_kit import Team
+from tests.integration.team_kit import Team, settled
 
 OLD = OF_THE_GROUP[0]
 AUTOSCALING = {
@@ -42,6 +42,8 @@ SYNCS = 5
 LOST_SECONDS = float(os.environ.get("MOORAGE_METRICS_LOST_SECONDS") or 0)
 """How long it finds nothing, at least."""
 SCALES = 100
+CHANGES = 6
+"""Of the figures that an autoscaler finds, in which a status that followed them would be written as often."""
 
 
 @pytest.fixture
@@ -118,12 +120,16 @@ async def doors(http, kubectl, kubeconfig, namespace, address):
 
 
 class Crowd:
-    """Makes a replica of each pod, and gives all of them together so many requests; `silent` ones tell no figure."""
+    """Makes a replica of each pod, and gives all of them together so many requests; `silent` ones tell no figure.
+
+    Each generates tokens at the same `pace`.
+    """
 
     selector = f"{names.RANK_LABEL}=0"
 
     def __init__(self, api, namespace):
-        self.kubelet, self.load, self.silent, self.replicas = Kubelet(api, namespace), 0, 0, {}
+        self.kubelet, self.replicas = Kubelet(api, namespace), {}
+        self.load = self.silent = self.pace = 0
         self.fewest = None
 
     async def tend(self):
@@ -148,7 +154,8 @@ class Crowd:
     def _share(self):
         for index, replica in enumerate(self.replicas.values()):
             part = self.load // len(self.replicas) + (index < self.load % len(self.replicas))
-            replica.telemetry = {} if index < self.silent else {"running": part, "waiting": 0}
+            told = {"running": part, "waiting": 0, "tokensPerSecond": self.pace}
+            replica.telemetry = {} if index < self.silent else told
 
 
 class Ranks(Crowd):
@@ -317,6 +324,46 @@ async def test_without_autoscaling_there_is_no_autoscaler_and_nothing_is_registe
     await team.sees(lambda: team.get("horizontalpodautoscalers")["items"], lambda items: items == [])
     await team.sees(team.registered, lambda seen: seen is None)
     await team.sees(team.scaling, becomes(None))
+
+
+async def settled_writes(proxy, since=0):
+    """What was written about the namespace, but for the registration, once nothing came for a while."""
+    until_now = await asyncio.to_thread(settled, proxy, 3)
+    return [path.split("/", 1)[1] for _, path in proxy.writes[since:until_now] if not path.startswith("/apis/")]
+
+
+@pytest.mark.usefixtures("operator", "doors")
+async def test_r11_an_autoscaled_object_takes_few_writes(proxy, crowd, team, bar):
+    """To make it two more than a plain one; at rest its status is written once a minute, however figures change."""
+    await asyncio.to_thread(team.apply, "stopped", autoscaling=AUTOSCALING, replicas=0)
+    await team.sees(team.registered, lambda seen: seen is not None)
+    await asyncio.to_thread(settled, proxy)
+    before = len(proxy.writes)
+    await asyncio.to_thread(team.apply, autoscaling=AUTOSCALING)
+    await team.sees(team.scaling, becomes("MetricsFound"))
+    made = await settled_writes(proxy, before)
+
+    before, crowd.load = len(proxy.writes), 24
+    await team.sees(team.ready, becomes("3/3"))
+    scaled = await settled_writes(proxy, before)
+
+    before, began, figures = len(proxy.writes), time.monotonic(), []
+
+    def changes():
+        """How often the autoscaler has found another figure; there is another one after each."""
+        found = team.get("horizontalpodautoscaler", "chat")["status"]["currentMetrics"]
+        if not figures or figures[-1] != found:
+            figures.append(found)
+            crowd.load, crowd.pace = 24 - 4 * (len(figures) % 2), 100 * (len(figures) % 2)
+        return len(figures)
+
+    await team.sees(changes, lambda count: count >= CHANGES, 2 * DEADLINE)
+    rest, seconds = await settled_writes(proxy, before), time.monotonic() - began
+    bar("R11 autoscaled", create=len(made), scale=len(scaled), rest_writes=len(rest), rest_seconds=seconds)
+    assert len(made) <= 8, made  # the autoscaler, and what it found
+    assert len(scaled) <= 5, scaled  # a disruption budget that comes with the second replica, and what gateways know
+    assert len(rest) <= 1 + seconds / 60, rest
+    assert {*rest} <= {"llmdeployments/chat/status"}
 
 
 @pytest.mark.usefixtures("operator", "doors")

@@ -31,7 +31,7 @@ class MetricsApi:
     served: bool = False
     """Our gateways are registered."""
     at_hand: bool = False
-    """They are not, since nobody has wanted them; they will be as soon as somebody does."""
+    """They are not, since nobody has wanted them, or since no gateway has answered for less than a minute."""
     owner: str = ""
     """Who else is, in words; empty: nobody."""
     cpu: bool = False
@@ -86,7 +86,8 @@ def registration(seen: Seen) -> Registration:
         why = f"no gateway has been ready for {SILENCE:g} s"
         return Registration(MetricsApi(cpu=cpu), delete=ours, reason=why)
     if not may_serve:
-        return Registration(MetricsApi(served=ours is not None, cpu=cpu))
+        expected = ours is None and bool(seen.silent)  # one that answers without a certificate serves no metrics
+        return Registration(MetricsApi(served=ours is not None, at_hand=expected, cpu=cpu))
     return Registration(MetricsApi(served=True, cpu=cpu), apply=api_service(seen), reason="the gateways serve metrics")
 
 

@@ -1,5 +1,6 @@
-"""What passes: phases of a start that are over before anybody could read of them."""
+"""What passes: phases of a start that are over before anybody could read of them, and figures, which never press."""
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from moorage_api.conditions import PODS_ON_THE_WAY, ConditionType, Reason
@@ -9,10 +10,13 @@ _START: Final = frozenset(PODS_ON_THE_WAY)
 _TELLING: Final = frozenset({*PODS_ON_THE_WAY, Reason.ROLLING_OUT, Reason.SCALING})
 """Reasons whose messages name the phase of the next replica."""
 _PHASES: Final = frozenset({"startup", "replicas", "conditions"})
+_FIGURES: Final = frozenset({"gpu", "traffic", "measured"})
+_COUNTS: Final = frozenset({"ready", "readyReplicas"})
+"""How many are ready. While more are on their way the next number may be there in a moment."""
 
 
 def passes(before: Manifest, after: Manifest) -> bool:
-    """Whether a status tells nothing new but how far replicas have come that are not ready yet.
+    """Whether a status tells nothing new but figures, and how far replicas have come of which not all are ready yet.
 
     The API server's work is writes: such a status may wait a moment, and is often out of date by then.
 
@@ -40,12 +44,22 @@ def _ways(status: Manifest) -> tuple[Any, ...]:
     return (status.get("revision"), *rows)
 
 
-def _lasting(status: Manifest) -> tuple[list[Manifest], Manifest]:
-    conditions = [_condition(one) for one in status.get("conditions", ())]
-    return conditions, {name: value for name, value in status.items() if name not in _PHASES}
+def _lasting(status: Manifest) -> tuple[list[Manifest], list[Manifest], Manifest]:
+    conditions = status.get("conditions", [])
+    awaited = any(one["type"] == ConditionType.READY and one.get("reason") in _TELLING for one in conditions)
+    # Gateways have a replica in their tables a moment after it is ready.
+    passing = {"routable", "ready"} if awaited else {"routable"}
+    rows = [_without(row, passing) for row in status.get("revisions", ())]
+    rest = _without(status, {*_PHASES, *_FIGURES, "revisions", *(_COUNTS if awaited else ())})
+    return [_condition(one, awaited=awaited) for one in conditions], rows, rest
 
 
-def _condition(one: Manifest) -> Manifest:
+def _condition(one: Manifest, *, awaited: bool) -> Manifest:
     reason = one.get("reason")
-    message = "" if reason in _TELLING else one.get("message")
+    counts = awaited and one.get("type") == ConditionType.AVAILABLE and reason == Reason.SERVING
+    message = "" if counts or reason in _TELLING else one.get("message")
     return {**one, "reason": "" if reason in _START else reason, "message": message}
+
+
+def _without(fields: Manifest, left_out: Collection[str]) -> Manifest:
+    return {name: value for name, value in fields.items() if name not in left_out}

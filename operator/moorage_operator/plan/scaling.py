@@ -16,6 +16,8 @@ from moorage_operator.plan.remembered import remembered_moment
 PATIENCE: Final = timedelta(seconds=60)
 """How long an autoscaler may find no metric, while a replica could have told it, before that is said."""
 _CPU: Final = "CPUUtilization"
+_TOO_MANY: Final = "TooManyReplicas"
+_LIMITED: Final = "More than maxReplicas"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def _by_its_word(scaled: Scaled, before: Condition | None, now: datetime) -> Sca
         return replace(as_before(before) if known else _waiting(None), wake=left)
     if not _said(scaled.autoscaler, "ScalingActive"):
         return _waiting(None)
-    return Scaling(active=True, why=Finding(Reason.METRICS_FOUND, _found(scaled)))
+    limited, unsettled = _limited(scaled.autoscaler, before, now)
+    return Scaling(active=True, why=Finding(Reason.METRICS_FOUND, _found(scaled, limited=limited)), wake=unsettled)
 
 
 def _judged(live: Manifest | None) -> tuple[Manifest, ...]:
@@ -116,13 +119,25 @@ def _awaited() -> Finding:
     return Finding(Reason.METRICS_AWAITED, Reason.METRICS_AWAITED.explanation)
 
 
-def _found(scaled: Scaled) -> str:
+def _limited(live: Manifest | None, before: Condition | None, now: datetime) -> tuple[bool, float | None]:
+    """Whether maxReplicas keeps it from more, and the seconds until that is to be looked at again.
+
+    A load around what maxReplicas can bear is now above and now below: it is told as it was until that has settled.
+    """
+    said = _said(live, "ScalingLimited")
+    limited, known = said.get("reason") == _TOO_MANY, before is not None and _LIMITED in before.message
+    since = remembered_moment(said.get("lastTransitionTime"))
+    left = (since + PATIENCE - now).total_seconds() if since is not None else 0.0
+    return (known, left) if limited != known and left > 0 else (limited, None)
+
+
+def _found(scaled: Scaled, *, limited: bool) -> str:
     """By what it scales, between which numbers, and what bounds it now."""
     wish = scaled.autoscaling
     targets = ", ".join(f"{one.metric} {one.average_value}" for one in wish.targets)
     words = f"Between {wish.min_replicas} and {wish.max_replicas} replicas by {targets} per replica."
-    if _said(scaled.autoscaler, "ScalingLimited").get("reason") == "TooManyReplicas":
-        words += f" More than maxReplicas ({wish.max_replicas}) would be needed."
+    if limited:
+        words += f" {_LIMITED} ({wish.max_replicas}) would be needed."
     return f"{words} {_sentence(scaled.cut)}".strip()
 
 

@@ -7,6 +7,7 @@ only when something has changed, and every quarter of a minute for what others h
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -92,7 +93,7 @@ class Registrar:
         certificates = () if self._gateways is None else self._gateways.certificates
         if self._gateways is not None and self._gateways.serve:
             self._served = now
-        silent = now - self._served
+        silent = math.inf if self._gateways is None else now - self._served
         reasons = (bool(wanted), certificates, silent > 0, silent >= SILENCE)
         if self._asked is not None and not self._is_due(reasons, now, *self._asked):
             return

@@ -193,8 +193,29 @@ def test_it_works_when_it_says_so(look):
     assert said(decided) == ("True", "MetricsFound")
     words = "Between 1 and 6 replicas by RequestsInFlight 8, CPUUtilization 80.9 per replica."
     assert condition(decided)["message"] == words
-    limited = {"type": "ScalingLimited", "status": "True", "reason": "TooManyReplicas", "message": "…"}
-    assert condition(look(live(FOUND, limited)))["message"] == f"{words} More than maxReplicas (6) would be needed."
+
+
+def limit(make, reason, ago):
+    since = f"{make.now - timedelta(seconds=ago):%Y-%m-%dT%H:%M:%SZ}"
+    return {"type": "ScalingLimited", "status": str(reason != "DesiredWithinRange"), "reason": reason} | {
+        "lastTransitionTime": since
+    }
+
+
+def test_that_more_would_be_needed_is_told_once_it_is_so_for_a_minute_and_as_long_as_that_after_it(look, make):
+    """A load that swings around what maxReplicas can bear would change the status at each look of the autoscaler."""
+    words = "More than maxReplicas (6) would be needed."
+    early = look(live(FOUND, limit(make, "TooManyReplicas", 40)))
+    assert words not in condition(early)["message"]
+    assert early.requeue_after == 20
+    late = look(live(FOUND, limit(make, "TooManyReplicas", 60)))
+    assert condition(late)["message"].endswith(words)
+    before = {"conditions": late.status["conditions"]}
+    dips = look(live(FOUND, limit(make, "DesiredWithinRange", 40)), status=before)
+    assert condition(dips)["message"].endswith(words)
+    assert dips.requeue_after == 20
+    over = look(live(FOUND, limit(make, "DesiredWithinRange", 60)), status=before)
+    assert words not in condition(over)["message"]
 
 
 def test_a_missing_metric_is_told_once_a_replica_could_have_told_it_for_a_minute(look, make):

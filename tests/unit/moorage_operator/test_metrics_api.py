@@ -51,11 +51,10 @@ def test_ready_gateways_are_registered_with_the_certificates_of_all():
     assert decided.apply["metadata"]["ownerReferences"] == [ROLE]
 
 
-@pytest.mark.parametrize("there", [{"silent": 1.0}, {"certificates": ()}])
-def test_nobody_is_registered_who_may_not_answer(there):
-    assert registration(seen(**there)) == registration(seen(silent=59.0))
-    assert registration(seen(**there)).apply is None
-    assert registration(seen(**there)).state == MetricsApi()
+@pytest.mark.parametrize(("there", "at_hand"), [({"silent": 59.0}, True), ({"certificates": ()}, False)])
+def test_nobody_is_registered_who_may_not_answer_though_one_who_just_went_is_expected_back(there, at_hand):
+    decided = registration(seen(**there))
+    assert (decided.apply, decided.delete, decided.state) == (None, None, MetricsApi(at_hand=at_hand))
 
 
 def test_a_short_silence_takes_nothing_back():

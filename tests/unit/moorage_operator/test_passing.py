@@ -63,6 +63,33 @@ def test_of_a_rollout_only_phases_pass():
     assert not passes(placed, world.status)
 
 
+def test_how_many_are_ready_passes_while_more_are_awaited():
+    world = World(replicas=1)
+    world.settle()
+    serving = world.status
+    world.spec(replicas=3)
+    world.run()
+    scaled = world.status
+    assert not passes(serving, scaled), "that it is scaled is told at once"
+    world.start()
+    world.sync()
+    world.run()
+    second = world.status
+    assert (scaled["ready"], second["ready"]) == ("1/3", "2/3")
+    assert passes(scaled, second)
+    world.settle()
+    assert world.status["ready"] == "3/3"
+    assert not passes(second, world.status), "that all are there is told at once"
+    assert not passes(world.status, second), "and that one went"
+
+
+def test_what_gateways_know_of_and_figures_pass(status, make):
+    serving = plan(make.running(make.deployment(), make.ready()), make.context).status
+    (row,) = serving["revisions"]
+    assert passes(serving, {**serving, "revisions": [{**row, "routable": 1}], "traffic": {"running": 1}})
+    assert not passes(serving, {**serving, "revisions": [{**row, "weight": 50}]})
+
+
 def test_a_candidate_in_trouble_does_not_pass():
     world = World(replicas=1)
     world.settle()

@@ -1,8 +1,8 @@
 """How much memory a model needs, from its `config.json`: weights, and the KV cache of its requests."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -86,19 +86,51 @@ def weight_bytes(shape: Shape, quantization: str) -> float:
     return shape.vocabulary * _ROUNDED["Int8"] + shape.layers * _ROUNDED[quantization]
 
 
+def parts(shape: Shape, ranks: int) -> tuple[Shape, ...]:
+    """What each rank holds: the shape of a smaller model, by the same rule as the runtime's.
+
+    Heads that share a KV head stay together, so parts are not equal where their number is no multiple of the ranks;
+    more ranks than KV heads hold copies of them, and divide their query heads.
+    """
+    together = shape.num_attention_heads // shape.num_key_value_heads
+    if ranks <= shape.num_key_value_heads:
+        heads = [(count * together, count) for count in _sizes(shape.num_key_value_heads, ranks)]
+    else:
+        holders = _sizes(ranks, shape.num_key_value_heads)
+        heads = [(count, 1) for several in holders for count in _sizes(together, several)]
+    rest = zip(_sizes(shape.intermediate_size, ranks), _sizes(shape.vocab_size, ranks), strict=True)
+    return tuple(
+        replace(
+            shape,
+            num_attention_heads=queries,
+            num_key_value_heads=kv_heads,
+            intermediate_size=columns,
+            vocab_size=tokens,
+        )
+        for (queries, kv_heads), (columns, tokens) in zip(heads, rest, strict=True)
+    )
+
+
+def _sizes(total: int, count: int) -> list[int]:
+    """Nearly equal ones, the larger first."""
+    return [total // count + (index < total % count) for index in range(count)]
+
+
 def memory_lines(shape: Shape, spec: Spec, device_gib: float | None) -> list[str]:
     """What a replica's accelerator (or, without one, its container) has to hold; `device_gib` is what it has.
 
     Of a replica that is divided: what the one with the most of it has to hold.
     """
+    ranks, most = spec.sharding.tensor_parallel, spec.engine.scheduling.max_running
     context = spec.model.context_length or shape.max_position_embeddings
-    part, whose = _largest_part(shape, spec)
-    weights = part * weight_bytes(shape, spec.model.quantization)
-    one = part * shape.kv_bytes * context
-    most = spec.engine.scheduling.max_running
+    divided = parts(shape, ranks)
+    if not all(part.num_attention_heads for part in divided):
+        return [f"it cannot be divided between {ranks} ranks: it has {shape.num_attention_heads} query heads"]
+    held = [_memory(those, spec.model.quantization, context) for those in _together(divided, spec)]
+    weights, one = max(held, key=sum)
     least = weights + one
     needs = (
-        f"{whose}weights {_gib(weights)}, and {_gib(one)} for one request of {context} tokens; "
+        f"{_whose(spec)}weights {_gib(weights)}, and {_gib(one)} for one request of {context} tokens; "
         f"{most} take {_gib(one * most)}"
     )
     if device_gib is None:
@@ -108,20 +140,24 @@ def memory_lines(shape: Shape, spec: Spec, device_gib: float | None) -> list[str
     return [f"about {_gib(least)} of {device_gib:g} GiB at least: {needs}"]
 
 
-def _largest_part(shape: Shape, spec: Spec) -> tuple[float, str]:
-    """The part of the model that the rank, or the pod, with the most of it holds, and whose that is.
+def _together(divided: Sequence[Shape], spec: Spec) -> list[Sequence[Shape]]:
+    """The parts that share a memory: each accelerator's own, or those of a pod."""
+    local = 1 if spec.accelerator is not None else len(divided) // spec.sharding.pods
+    return [divided[first : first + local] for first in range(0, len(divided), local)]
 
-    Heads that share a KV head stay together, so parts are not equal where their number is no multiple of the ranks;
-    more ranks than KV heads hold copies of their keys and values, which is little beside the rest.
-    """
-    ranks, pods = spec.sharding.tensor_parallel, spec.sharding.pods
-    if ranks == 1:
-        return 1.0, ""
-    heads = shape.num_key_value_heads
-    largest = -(-heads // ranks) / heads if ranks <= heads else 1 / ranks
+
+def _memory(those: Iterable[Shape], quantization: str, context: int) -> tuple[float, float]:
+    """Bytes of the weights, and of the KV cache of one request."""
+    held = [(weight_bytes(part, quantization), part.kv_bytes * context) for part in those]
+    return sum(weights for weights, _ in held), sum(cache for _, cache in held)
+
+
+def _whose(spec: Spec) -> str:
+    if spec.sharding.tensor_parallel == 1:
+        return ""
     if spec.accelerator is not None:
-        return largest, "for each rank at most "
-    return min(1.0, largest * (ranks // pods)), "for each pod at most " if pods > 1 else ""
+        return "for each rank at most "
+    return "for each pod at most " if spec.sharding.pods > 1 else ""
 
 
 def _gib(size: float) -> str:

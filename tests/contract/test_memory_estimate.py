@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from moorage_cli.estimate import read_shape
+from moorage_cli.estimate import parts, read_shape
 from moorage_runtime.model.config import from_hugging_face
+from moorage_runtime.model.errors import UnsupportedModelError
+from moorage_runtime.model.shares import Blocks, shares_of
 
 SMALL = {
     "model_type": "llama",
@@ -36,3 +38,27 @@ def test_both_read_the_same_shape(change, tmp_path):
     assert ours.vocabulary == theirs.vocab_size * theirs.hidden_size * (1 if theirs.tied_embeddings else 2)
     assert ours.kv_bytes == theirs.layers * theirs.kv_size * 2
     assert ours.max_position_embeddings == theirs.context_length
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8, 12, 24, 25])
+@pytest.mark.parametrize("heads", [(24, 8), (24, 3), (9, 3), (8, 8)])
+def test_both_divide_it_in_the_same_way(heads, ranks, tmp_path):
+    """But for columns and tokens, of which the runtime keeps whole vectors together."""
+    query_heads, kv_heads = heads
+    counts = {"num_attention_heads": query_heads, "num_key_value_heads": kv_heads, "head_dim": 8}
+    config = {**SMALL, **counts, "vocab_size": 4800, "intermediate_size": 2400}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ours = parts(read_shape(str(tmp_path / "config.json")), ranks)
+    try:
+        theirs = [
+            share.config(from_hugging_face(config, {}))
+            for share in shares_of(from_hugging_face(config, {}), ranks, Blocks())
+        ]
+    except UnsupportedModelError:
+        assert not all(part.num_attention_heads for part in ours)
+        return
+    assert [part.num_attention_heads for part in ours] == [part.heads for part in theirs]
+    assert [part.num_key_value_heads for part in ours] == [part.kv_heads for part in theirs]
+    for part, real in zip(ours, theirs, strict=True):
+        assert abs(part.intermediate_size - real.intermediate_size) <= 64
+        assert abs(part.vocab_size - real.vocab_size) <= 128

@@ -115,11 +115,13 @@ def test_memory_follows_from_the_models_shape(shape, model, device, said):
     [
         (2, 1, 2, "about 8.0 GiB of 24 GiB at least: for each rank at most weights 7.5 GiB, and 0.5 GiB for one"),
         (2, 2, 1, "about 8.0 GiB of 24 GiB at least: for each rank at most weights 7.5 GiB"),
-        (3, 1, 3, "about 6.0 GiB of 24 GiB at least: for each rank at most weights 5.6 GiB"),  # 3, 3 and 2 of 8 heads
-        (16, 2, 8, "about 1.0 GiB of 24 GiB at least: for each rank at most weights 0.9 GiB"),
+        (3, 1, 3, "about 5.5 GiB of 24 GiB at least: for each rank at most weights 5.1 GiB"),  # 3, 3 and 2 of 8 heads
+        # Two ranks of 16 have copies of a KV head.
+        (16, 2, 8, "about 1.1 GiB of 24 GiB at least: for each rank at most weights 1.0 GiB, and 0.1 GiB for one"),
+        (16, 2, 0, "about 8.7 GiB of 24 GiB at least: for each pod at most weights 7.7 GiB, and 1.0 GiB for one"),
         (2, 1, 0, "about 16.0 GiB of 24 GiB at least: weights 15.0 GiB"),
         (2, 2, 0, "about 8.0 GiB of 24 GiB at least: for each pod at most weights 7.5 GiB"),
-        (6, 2, 0, "about 12.0 GiB of 24 GiB at least: for each pod at most weights 11.2 GiB"),
+        (6, 2, 0, "about 8.4 GiB of 24 GiB at least: for each pod at most weights 7.8 GiB, and 0.6 GiB for one"),
     ],
 )
 def test_ranks_share_the_memory(shape, ranks, pods, gpus, said):
@@ -127,6 +129,12 @@ def test_ranks_share_the_memory(shape, ranks, pods, gpus, said):
     model = {"source": "python://m==1", "contextLength": 8192}
     sharded = {"model": model, "sharding": {"tensorParallel": ranks, "pods": pods}, **accelerator}
     assert memory_lines(shape(), Spec.model_validate(sharded), 24.0)[0].startswith(said)
+
+
+def test_more_ranks_than_there_are_heads_are_too_many(shape):
+    model, sharding = {"source": "python://m==1"}, {"tensorParallel": 64, "pods": 8}
+    sharded = Spec.model_validate({"model": model, "sharding": sharding})
+    assert memory_lines(shape(), sharded, 24.0) == ["it cannot be divided between 64 ranks: it has 32 query heads"]
 
 
 def test_what_64_requests_take_is_told(shape):

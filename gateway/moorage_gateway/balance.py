@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from moorage_gateway.table import Revision, Target
+from moorage_gateway.table import Open, Revision, Target, serving
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,8 @@ def choose(
     """Choose a target for one request.
 
     A revision with weight but without a target hands its share to the others with weight. Where none of those has a
-    target, the newest revision that has one serves: the table is a moment behind the pods, and a request that can be
-    answered is answered. Ejected targets count only when their revision's tier has no other: the connection failed a
-    moment ago, but nothing better is known.
+    target, the newest revision that has one serves. Ejected targets count only where nothing else takes requests: the
+    connection failed a moment ago, but nothing better is known.
 
     Args:
         revisions: All of the model, by number.
@@ -44,37 +43,28 @@ def choose(
     Returns:
         None when no target is left.
     """
-    for weighted in (True, False):
-        for shunned in (ejected | tried, tried):
-            tier = _tier(revisions, shunned, weighted=weighted)
-            if tier:
-                total = sum(revision.weight for revision, _ in tier)
-                revision, targets = _by_weight(tier, revision_draw * total) if weighted else tier[-1]
-                share = f"weight {revision.weight} of {total}" if weighted else "no revision with weight has a target"
-                return _least_loaded(revision.number, targets, load, tie_draw, share)
-    return None
+    found = serving(revisions, tried)
+    if ejected:
+        found = _without(found, ejected) or found
+    if not found:
+        return None
+    total = sum(revision.weight for revision, _ in found)
+    revision, targets = _by_weight(found, revision_draw * total) if total else found[-1]
+    share = f"weight {revision.weight} of {total}" if total else "no revision with weight has a target"
+    return _least_loaded(revision.number, targets, load, tie_draw, share)
 
 
-_Open = tuple[Revision, Sequence[Target]]
+def _without(found: Sequence[Open], shunned: AbstractSet[str]) -> list[Open]:
+    left = ((revision, [each for each in targets if each.key not in shunned]) for revision, targets in found)
+    return [each for each in left if each[1]]
 
 
-def _tier(revisions: Sequence[Revision], shunned: AbstractSet[str], *, weighted: bool) -> list[_Open]:
-    """The revisions with (or without) weight that have a target left, each with its targets."""
-    tier: list[_Open] = []
-    for revision in revisions:
-        if (revision.weight > 0) is weighted:
-            targets = [t for t in revision.targets if t.key not in shunned] if shunned else revision.targets
-            if targets:
-                tier.append((revision, targets))
-    return tier
-
-
-def _by_weight(tier: Sequence[_Open], point: float) -> _Open:
-    for each in reversed(tier):
+def _by_weight(found: Sequence[Open], point: float) -> Open:
+    for each in reversed(found):
         point -= each[0].weight
         if point < 0:
             return each
-    return tier[0]  # rounding: a draw just under 1
+    return found[0]  # rounding: a draw just under 1
 
 
 def _least_loaded(revision: int, targets: Sequence[Target], load: Mapping[str, int], draw: float, share: str) -> Choice:

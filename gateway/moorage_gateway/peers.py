@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 _SILENCE_SECONDS: Final = 15.0
 """Without a line, though there is one every 5 s: what it said last is no longer believed."""
+_LOST_SECONDS: Final = 2.0
+"""After its connection ended: one that is still there is heard again by then, and of one that is not nobody has the
+requests any more that it had."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=2, sock_read=_SILENCE_SECONDS)
 _AGAIN_SECONDS: Final = 1.0
 _UNREADABLE: Final = (AttributeError, KeyError, TypeError, ValueError)
@@ -117,14 +120,13 @@ class Peers:
         readers = [each for each in self._readers.values() if each.answers]
         return [told for each in readers if (told := each.models.get("/".join(key))) is not None]
 
-    @property
-    def complete(self) -> bool:
-        """Whether all that clients are sent to answer."""
-        return self._listed and all(self._answers(each) for each in self._pods.values() if each.ready)
-
-    def _answers(self, gateway: Pod) -> bool:
-        reader = self._readers.get((gateway.uid, gateway.address))
-        return reader is not None and reader.answers
+    def silent(self, key: Key) -> list[Told | None]:
+        """What those told last of one model that clients are sent to, and that do not answer; None: nothing."""
+        if not self._listed:
+            return [None]
+        readers = [self._readers.get((each.uid, each.address)) for each in self._pods.values() if each.ready]
+        name = "/".join(key)
+        return [each.models.get(name) if each else None for each in readers if each is None or not each.answers]
 
     def _put(self, raw: Object) -> None:
         found = pod(raw, self._port)
@@ -141,12 +143,12 @@ class _Reader:
         self.models: dict[str, Told] = {}
         self.task: asyncio.Task[None] | None = None
         self._session, self._gateway = session, gateway
-        self._heard = float("-inf")
+        self._believed_until = float("-inf")
 
     @property
     def answers(self) -> bool:
         """Whether what it said is still so."""
-        return time.monotonic() < self._heard + _SILENCE_SECONDS
+        return time.monotonic() < self._believed_until
 
     def stop(self) -> None:
         """Its pod is gone."""
@@ -160,6 +162,7 @@ class _Reader:
                 await self._follow()
             except _FAILURES as error:
                 log.info("gateway %s: %s", self._gateway.name, str(error) or type(error).__name__)
+            self._believed_until = min(self._believed_until, time.monotonic() + _LOST_SECONDS)
             await asyncio.sleep(_AGAIN_SECONDS * random.uniform(0.5, 1))  # noqa: S311 - spreads gateways, guards nothing
 
     async def _follow(self) -> None:
@@ -169,8 +172,9 @@ class _Reader:
                 self._take(orjson.loads(line))
 
     def _take(self, view: Any) -> None:
-        models = {f"{each['namespace']}/{each['deployment']}": measure.read(each) for each in view["models"]}
+        now, at = time.monotonic(), view.get("time", "")
+        models = {f"{each['namespace']}/{each['deployment']}": measure.read(each, at, now) for each in view["models"]}
         self.models = models if view["whole"] else self.models | models
         for name in view["removed"]:
             self.models.pop(name, None)
-        self._heard = time.monotonic()
+        self._believed_until = now + _SILENCE_SECONDS

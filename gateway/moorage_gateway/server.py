@@ -111,13 +111,13 @@ class _Gateway:
         self._metrics = Metrics(self._book, self._targets)
         patience = Patience(settings.hold_requests, settings.hold_seconds, settings.hold_stream_seconds)
         self._lines = Lines(lambda: self._routes.table, self._routes.changes, self._book, patience)
-        clock, name = Clock(), settings.pod_name or socket.gethostname()
-        self._view = View(lambda: self._routes.table, self._book, self._targets, clock)
+        self._clock, name = Clock(), settings.pod_name or socket.gethostname()
+        self._view = View(lambda: self._routes.table, self._book, self._targets, self._clock)
         self._peers = Peers(session, name)
         self._trust = Trust()
         self._door = Door(self._trust, _names(settings), self._open, self._routes.changes)
         self._telemetry = Telemetry(
-            name, clock, self._view, self._routes.changes, certificate=lambda: self._door.certificate
+            name, self._clock, self._view, self._routes.changes, certificate=lambda: self._door.certificate
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -166,9 +166,10 @@ class _Gateway:
 
     def _figure(self, model: Model, metric: str) -> float | Unknown:
         """Over all gateways, of which this is one."""
-        own = measure.read(orjson.loads(self._view.part(model, time.monotonic())))
-        told = [own, *self._peers.told(model.key)]
-        return measure.figure(metric, model, told, complete=self._peers.complete or not self._settings.namespace)
+        now = time.monotonic()
+        own = measure.read(orjson.loads(self._view.part(model, now)), self._clock.text(now), now)
+        silent = self._peers.silent(model.key) if self._settings.namespace else ()
+        return measure.figure(metric, model, [own, *self._peers.told(model.key)], silent=silent)
 
     def _table(self) -> Table | None:
         return self._routes.table if self._routes.synced else None

@@ -5,7 +5,8 @@ line to its last byte.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +36,27 @@ class Revision:
     number: int
     weight: int
     targets: tuple[Target, ...]
+
+
+Open = tuple[Revision, Sequence[Target]]
+"""A revision that takes requests, and its replicas."""
+
+
+def serving(revisions: Sequence[Revision], without: AbstractSet[str] = frozenset()) -> list[Open]:
+    """Those that take requests: they have weight and a target. Where none does, all that have a target.
+
+    The table is a moment behind the pods, and a request that can be answered is answered.
+
+    Args:
+        revisions: All of the model, by number.
+        without: Keys of targets that count as not there.
+    """
+    found = [(each, targets) for each in revisions if (targets := _left(each.targets, without))]
+    return [each for each in found if each[0].weight] or found
+
+
+def _left(targets: Sequence[Target], without: AbstractSet[str]) -> Sequence[Target]:
+    return [each for each in targets if each.key not in without] if without else targets
 
 
 @dataclass(frozen=True, slots=True)

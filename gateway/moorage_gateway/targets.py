@@ -78,10 +78,12 @@ class Targets:
             if requests:
                 self.busy[key] = now
 
-    def last_report(self, key: str, now: float) -> Report | None:
-        """What it said of itself, unless that was too long ago."""
+    def last_report(self, key: str, now: float) -> tuple[Report, float] | None:
+        """What it said of itself, and when; None where that was too long ago."""
         state = self._states.get(key)
-        return state.report if state is not None and state.reported >= now - REPORT_SECONDS else None
+        if state is None or state.report is None or state.reported < now - REPORT_SECONDS:
+            return None
+        return state.report, state.reported
 
     def scrape_often(self, key: str, moment: float) -> bool:
         """Whether this gateway has yet to hear of it, or uses it: has a request there, or had one since."""

@@ -7,6 +7,7 @@ import orjson
 
 from moorage_gateway.clock import Clock
 from moorage_gateway.figures import BETWEEN_TOKENS_SECONDS, FIRST_TOKEN_SECONDS, Book, Figures
+from moorage_gateway.report import Report
 from moorage_gateway.table import Key, Model, Revision, Table
 from moorage_gateway.targets import Targets
 
@@ -58,10 +59,10 @@ class View:
         revisions = [_revision(each, page.get(each.number, _NOTHING), ejected) for each in model.revisions]
         left = _left(page, {revision.number for revision in model.revisions})
         pods = [
-            _pod(target.key, report.figures, report.gpu)
+            _pod(target.key, self._clock.text(heard[1]), heard[0])
             for revision in model.revisions
             for target in revision.targets
-            if (report := self._targets.last_report(target.key, now)) is not None
+            if (heard := self._targets.last_report(target.key, now)) is not None
         ]
         return orjson.dumps(self._model(model.key, revisions + left, pods))
 
@@ -99,5 +100,5 @@ def _revision(revision: Revision, figures: Figures, ejected: frozenset[str]) -> 
     }
 
 
-def _pod(uid: str, figures: Mapping[str, float], gpu: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"uid": uid, **figures, **({} if gpu is None else {"gpu": gpu})}
+def _pod(uid: str, heard: str, report: Report) -> dict[str, Any]:
+    return {"uid": uid, "at": heard, **report.figures, **({} if report.gpu is None else {"gpu": report.gpu})}

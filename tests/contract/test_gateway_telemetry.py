@@ -57,6 +57,7 @@ class RevisionFigures(_Exact):
 
 class PodFigures(_Exact):
     uid: str
+    at: str
     running: NonNegativeInt
     waiting: NonNegativeInt
     kvCacheUtilization: NonNegativeFloat  # noqa: N815 - as it is on the wire

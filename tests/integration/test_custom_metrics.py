@@ -47,7 +47,7 @@ async def replicas(cluster):
     """Two of the model `chat`, each with three requests that it computes and one that waits."""
     await cluster.model("chat", {1: 100})
     await cluster.model("sleepy", {1: 100})
-    await cluster.status("sleepy", {1: 100}, **ASLEEP)
+    await cluster.status("sleepy", {1: 100}, "ScaledToZero", "Nobody asks.", **ASLEEP)
     found = [Replica(), Replica()]
     for each in found:
         each.telemetry = {"running": 3, "waiting": 1, "kvCacheUtilization": 0.125}

@@ -1,11 +1,13 @@
 """Whatever gateways tell, in whatever order: a figure is the same, and never below what is known to be."""
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage_gateway import measure
+from moorage_gateway import balance, measure
 from moorage_gateway.measure import Told, Unknown
-from moorage_gateway.table import Model, Revision, Target
+from moorage_gateway.table import Model, Revision, Target, serving
 
 UIDS = [f"uid-{n}" for n in range(12)]
 
@@ -30,7 +32,9 @@ told = st.builds(
     st.integers(0, 100),
     st.dictionaries(st.integers(1, 2), st.integers(0, 50)),
     st.dictionaries(st.sampled_from(UIDS), pods),
+    st.dictionaries(st.sampled_from(UIDS), st.floats(0, 10)),
 )
+draws = st.floats(0, 1, exclude_max=True)
 metrics = st.sampled_from(sorted(measure.METRICS))
 
 
@@ -41,31 +45,56 @@ def models(draw):
     weights = draw(st.sampled_from([(100, 0), (0, 100), (50, 50), (0, 0)]))
     targets = tuple(Target(uid, uid, "10.0.0.1:8000") for uid in UIDS[:count])
     revisions = Revision(1, weights[0], targets[:split]), Revision(2, weights[1], targets[split:])
-    return Model("team-a", "chat", "chat", 0, "Serving", "", revisions)
+    return Model("team-a", "chat", "chat", 0, draw(st.sampled_from(["Serving", "ScaledToZero"])), "", revisions)
 
 
 def _serving(model):
-    weighted = [revision for revision in model.revisions if revision.weight] or model.revisions
-    return [target.key for revision in weighted for target in revision.targets]
+    return [target.key for _, targets in serving(model.revisions) for target in targets]
 
 
-@given(metrics, models(), st.lists(told, max_size=4), st.randoms(use_true_random=False), st.booleans())
-def test_every_gateway_gives_the_same_answer(metric, model, gateways, order, complete):
-    found = measure.figure(metric, model, gateways, complete=complete)
+def _last(metric, uid, gateways):
+    """What was heard last of a replica."""
+    heard = {}
+    for each in gateways:
+        if (value := measure.METRICS[metric](each.pods.get(uid, {}))) is not None:
+            heard.setdefault(each.heard.get(uid, -math.inf), []).append(value)
+    return max(heard[max(heard)]) if heard else None
+
+
+silent = st.lists(st.one_of(st.none(), told), max_size=2)
+
+
+@given(metrics, models(), st.lists(told, max_size=4), st.randoms(use_true_random=False), silent)
+def test_every_gateway_gives_the_same_answer(metric, model, gateways, order, silent):
+    found = measure.figure(metric, model, gateways, silent=silent)
     shuffled = list(gateways)
     order.shuffle(shuffled)
-    assert measure.figure(metric, model, shuffled, complete=complete) == found
+    assert measure.figure(metric, model, shuffled, silent=silent) == found
+
+
+@given(models(), draws, draws)
+def test_who_gets_requests_is_measured(model, revision_draw, tie_draw):
+    choice = balance.choose(model.revisions, {}, revision_draw=revision_draw, tie_draw=tie_draw)
+    assert (choice is None) is (not _serving(model))
+    if choice is not None:
+        busy = {uid: {"running": 7 if uid == choice.target.key else 0, "waiting": 0} for uid in _serving(model)}
+        assert measure.figure("RequestsInFlight", model, [Told(0, {}, busy)]) == 7
+
+
+@given(metrics, models(), st.lists(told, max_size=4), silent)
+def test_nothing_is_told_as_zero_where_no_replica_says_so_unless_the_model_sleeps(metric, model, gateways, silent):
+    if not _serving(model) and model.reason != "ScaledToZero":
+        assert measure.figure(metric, model, gateways, silent=silent) != 0
 
 
 @given(metrics, models(), st.lists(told, max_size=4))
 def test_no_more_than_a_fifth_is_ever_guessed_and_what_is_known_always_counts(metric, model, gateways):
     values = {}
     for uid in _serving(model):
-        heard = [value for each in gateways if (value := measure.METRICS[metric](each.pods.get(uid, {}))) is not None]
-        if heard:
-            values[uid] = max(heard)
+        if (value := _last(metric, uid, gateways)) is not None:
+            values[uid] = value
     replicas = len(_serving(model))
-    found = measure.figure(metric, model, gateways, complete=True)
+    found = measure.figure(metric, model, gateways)
     if 5 * (replicas - len(values)) > replicas:
         assert isinstance(found, Unknown)
     elif isinstance(found, Unknown):

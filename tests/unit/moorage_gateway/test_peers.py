@@ -58,7 +58,7 @@ async def test_it_follows_what_another_gateway_tells(listen, chat, other, until)
     chat(2, 5)
     found = listen(pod("own"), pod("other"))
     await until(lambda: found.told(KEY) == [measure.Told(2, {1: 5}, {})])
-    assert found.complete
+    assert not found.silent(KEY)
     chat(0, 7)
     await until(lambda: found.told(KEY) == [measure.Told(0, {1: 7}, {})])
     assert found.told(("team-b", "chat")) == []
@@ -71,7 +71,7 @@ async def test_a_gateway_does_not_listen_to_itself(listen, chat, other, until):
     chat(1, 0)
     found = listen(pod("own"))
     found.put(pod("own"))
-    assert found.complete
+    assert not found.silent(KEY)
     found.put(pod("other"))
     await until(lambda: len(found.told(KEY)) == 1)
     assert len(other.server.server_state.tasks) == 1
@@ -89,11 +89,11 @@ async def test_while_a_ready_gateway_is_silent_not_all_is_known(listen, chat, un
     chat(1, 0)
     found = listen(pod("other"), pod("silent", "127.77.0.1"))
     await until(lambda: found.told(KEY))
-    assert not found.complete
+    assert found.silent(KEY) == [None]
     found.put(pod("silent", "127.77.0.1", ready=False))  # no client is sent to it
-    assert found.complete
+    assert not found.silent(KEY)
     found.put(pod("silent", "127.77.0.1", deletionTimestamp="2026-11-22T08:00:00Z"))
-    assert found.complete
+    assert not found.silent(KEY)
 
 
 async def test_what_a_gateway_said_is_not_believed_for_ever(listen, chat, other, until, monkeypatch):
@@ -101,14 +101,28 @@ async def test_what_a_gateway_said_is_not_believed_for_ever(listen, chat, other,
     chat(1, 0)
     found = listen(pod("other"))
     await until(lambda: found.told(KEY))
+    monkeypatch.setattr(telemetry.Telemetry, "_line", lambda *_: b"")  # it has its connection, and says nothing
+    await until(lambda: not found.told(KEY))
+    assert found.silent(KEY) == [measure.Told(1, {1: 0}, {})]
+
+
+async def test_what_a_gateway_said_is_forgotten_soon_after_its_connection_has_ended(
+    listen, chat, other, until, monkeypatch
+):
+    """It has crashed: the requests that waited there have gone, and come again elsewhere."""
+    monkeypatch.setattr(peers, "_SILENCE_SECONDS", 3600)
+    monkeypatch.setattr(peers, "_LOST_SECONDS", 0.1)
+    chat(1, 0)
+    found = listen(pod("other"))
+    await until(lambda: found.told(KEY))
     await other.stop()
     await until(lambda: not found.told(KEY))
-    assert not found.complete
+    assert found.silent(KEY) == [measure.Told(1, {1: 0}, {})]
     await other.start()  # at another port: it does not answer here
 
 
 async def test_before_the_pods_are_listed_nobody_knows_who_there_is(gateway):
-    assert not Peers(gateway.session, "own").complete
+    assert Peers(gateway.session, "own").silent(KEY) == [None]
 
 
 async def test_a_gateway_that_comes_back_is_heard_again(listen, chat, other, until, monkeypatch):
@@ -117,13 +131,14 @@ async def test_a_gateway_that_comes_back_is_heard_again(listen, chat, other, unt
     other.synced = False  # 503, until it has read its routes
     found = listen(pod("other"))
     await until(lambda: other.server.server_state.total_requests > 3)
-    assert not found.complete
+    assert found.silent(KEY) == [None]
     other.synced = True
     await until(lambda: found.told(KEY))
 
 
 async def test_nonsense_is_not_taken_in(listen, chat, until, monkeypatch, caplog):
     caplog.set_level("INFO")
+    monkeypatch.setattr(peers, "_LOST_SECONDS", 3600)
     chat(1, 0)
     found = listen(pod("other"))
     await until(lambda: found.told(KEY))

@@ -46,7 +46,7 @@ def test_it_is_looked_at_often_while_it_is_new_or_in_use(targets):
 def test_a_report_counts_until_it_is_too_old(targets):
     assert targets.last_report("a", now=0) is None
     targets.note("a", IDLE, now=5)
-    assert targets.last_report("a", now=5 + REPORT_SECONDS) is IDLE
+    assert targets.last_report("a", now=5 + REPORT_SECONDS) == (IDLE, 5)
     assert targets.last_report("a", now=6 + REPORT_SECONDS) is None
 
 

@@ -117,11 +117,13 @@ async def test_pods_say_what_they_do_while_that_is_known(inside, make_replica, m
     scraping = asyncio.create_task(inside.gateway.scraper().run())
     await until(lambda: inside.gateway.targets.load == {replica.name: 3})
     async with http.get(inside.url) as answer:
-        (found,) = orjson.loads(await answer.read())["models"]
+        view = orjson.loads(await answer.read())
     scraping.cancel()
     await asyncio.gather(scraping, return_exceptions=True)
     del telemetry["phase"]
-    assert found["pods"] == [{"uid": replica.name, **telemetry, "gpu": gpu}]
+    (pod,) = view["models"][0]["pods"]
+    assert view["started"] < pod.pop("at") <= view["time"]
+    assert pod == {"uid": replica.name, **telemetry, "gpu": gpu}
 
 
 async def test_before_the_routes_are_read_nothing_is_told_as_nothing(inside, http):

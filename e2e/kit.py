@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from e2e.client import Record
+from e2e.client import MAX_LOAD_SECONDS, Record
 from e2e.stack import GATEWAY_PORT, GATEWAY_SERVICE, ROOT, SYSTEM_NAMESPACE, CommandError, Stack
 from e2e.waiting import eventually
 
 CHILDREN: Final = (
     "deployments,replicasets,statefulsets,pods,services,networkpolicies,controllerrevisions,poddisruptionbudgets"
 )
+OPERATOR: Final = "moorage-operator"
 MANAGED: Final = "app.kubernetes.io/managed-by=moorage"
 READ_ALL: Final = """
 import sys, urllib.request
@@ -181,8 +182,21 @@ class Kit:
 
     @contextmanager
     def without_gateways(self) -> Iterator[None]:
-        """The installation's gateways, scaled to none for as long as the context lasts."""
-        deployment = ("deployment", GATEWAY_SERVICE, f"--namespace={SYSTEM_NAMESPACE}")
+        """The installation's gateways, scaled to none for as long as the context lasts; open streams run on."""
+        with self._without(GATEWAY_SERVICE):
+            yield
+
+    @contextmanager
+    def without_operators(self) -> Iterator[None]:
+        """The installation's operators, scaled to none and gone for as long as the context lasts."""
+        with self._without(OPERATOR):
+            pods = f"--selector=app.kubernetes.io/name={OPERATOR}"
+            self.stack.kubectl("wait", "--for=delete", "pod", pods, f"--namespace={SYSTEM_NAMESPACE}", "--timeout=60s")
+            yield
+
+    @contextmanager
+    def _without(self, name: str) -> Iterator[None]:
+        deployment = ("deployment", name, f"--namespace={SYSTEM_NAMESPACE}")
         count = self.stack.get(*deployment)["spec"]["replicas"]
         self.stack.kubectl("scale", *deployment, "--replicas=0")
         try:
@@ -206,15 +220,22 @@ class Kit:
 
     @contextmanager
     def load(
-        self, model: str, workers: int = 2, tokens: int | None = None, *, pause: float = 0, at: str | None = None
+        self,
+        model: str,
+        workers: int = 2,
+        tokens: int | None = None,
+        *,
+        pause: float = 0,
+        at: str | None = None,
+        seconds: float = MAX_LOAD_SECONDS,
     ) -> Iterator[Load]:
         """Run a load with the official client in the cluster's network for as long as the context lasts.
 
         `tokens`: the length of each answer; without it they are short. `pause`: seconds between two requests of a
-        worker. `at`: another address than the gateway's.
+        worker. `at`: another address than the gateway's. `seconds`: when it ends by itself, should nobody end it.
         """
-        length = [f"--tokens={tokens}"] if tokens else []
-        argv = self._client(model, "load", f"--workers={workers}", f"--pause={pause}", *length, at=at)
+        length, limits = [f"--tokens={tokens}"] if tokens else [], [f"--pause={pause}", f"--seconds={seconds}"]
+        argv = self._client(model, "load", f"--workers={workers}", *limits, *length, at=at)
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
             assert process.stdin is not None

@@ -30,8 +30,11 @@ def eventually(look: Callable[[], _T], accept: Callable[[_T], bool], seconds: fl
 
 
 @contextmanager
-def each_second(look: Callable[[], _T]) -> Iterator[list[_T]]:
-    """Look once a second, in a thread of its own, for as long as the context lasts; the list grows meanwhile."""
+def each_second(look: Callable[[], _T], every: float = 1) -> Iterator[list[_T]]:
+    """Look once a second, in a thread of its own, for as long as the context lasts; the list grows meanwhile.
+
+    `every`: or after that many.
+    """
     seen: list[_T] = []
     over = threading.Event()
 
@@ -39,7 +42,7 @@ def each_second(look: Callable[[], _T]) -> Iterator[list[_T]]:
         due = time.monotonic()
         while not over.is_set():
             seen.append(look())
-            due += 1
+            due += every
             over.wait(max(0.0, due - time.monotonic()))
 
     thread = threading.Thread(target=sample)

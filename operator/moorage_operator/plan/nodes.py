@@ -6,12 +6,13 @@ have one: resources, labels and taints are judged as the scheduler does; pod aff
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
+from moorage_api import names
 from moorage_api.quantity import quantity_value
-from moorage_operator.manifest import MAPS, Manifest, dig, name_of
+from moorage_operator.manifest import MAPS, Manifest, dig, label_of, name_of, uid_of
 from moorage_operator.render.accelerator import MEMORY_LABEL, PRODUCT_LABEL
 
 Amounts: TypeAlias = Mapping[str, Decimal]
@@ -61,10 +62,24 @@ class Nodes:
     unknown: str = ""
     again: bool = False
     """They could not be read this time, and will be read again."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """The node of each replica's pod, by its uid."""
 
     def would_run(self, spec: Manifest) -> bool:
         """Whether one of them would run such a pod if it were empty; True where nobody may look."""
         return not self.again and (not self.there or any(not misfit(one, spec) for one in self.there))
+
+    def would_replace(self, spec: Manifest, uid: str, other: Manifest) -> bool:
+        """Whether one of them has room for a pod once another one (its uid and spec) has gone.
+
+        Where nobody knows where the other one is, whether one of them would run it if it were empty.
+        """
+        place = self.places.get(uid)
+        if place is None or not self.would_run(spec):
+            return self.would_run(spec)
+        left = {place: {**asked(other), "pods": Decimal(1)}}
+        there = (replace(one, free=added(one.free, left.get(one.name, {}))) for one in self.there)
+        return any(room(one, spec) for one in there)
 
 
 def nodes(listed: Iterable[Manifest], used: Mapping[str, Amounts]) -> tuple[Node, ...]:
@@ -80,6 +95,12 @@ def used(pods: Iterable[Manifest]) -> dict[str, dict[str, Decimal]]:
         if node is not None and dig(pod, "status", "phase") not in _OVER:
             found[node] = added(found.get(node, {}), {**asked(pod["spec"]), "pods": Decimal(1)})
     return found
+
+
+def places(pods: Iterable[Manifest]) -> dict[str, str]:
+    """The nodes of the replicas' pods among these, by their uids."""
+    ours = (pod for pod in pods if label_of(pod, names.DEPLOYMENT_LABEL))
+    return {uid_of(pod): node for pod in ours if (node := dig(pod, "spec", "nodeName")) is not None}
 
 
 def asked(spec: Manifest) -> dict[str, Decimal]:

@@ -449,15 +449,17 @@ def _drains(found: Situation) -> bool:
 
 
 def _has_a_place(found: Situation, target: Revision) -> bool:
-    """Whether a node would take a replica of the target if others gave way there; no for as long as that is looked up.
+    """Whether a node would take a replica of the target, whichever of the stable ones gave way; no until that is known.
 
-    What asks for more than any node has would find no place, and the deployment would be one replica short for good.
+    What asks for more than any node has, or than one leaves, would find no place, and the deployment would be one
+    replica short for good. Of replicas of several pods only the former is judged.
     """
-    if found.nodes is not None:
-        return found.nodes.would_run(target.template["spec"])
-    given = target.accelerators
-    troubles = (one.trouble for one in found.of(target.number))
-    return given is None or not any(one is not None and given.lacked(one.detail) for one in troubles)
+    nodes, stable = found.nodes, found.stable
+    if nodes is None or stable is None:
+        return False
+    spec, several = target.template["spec"], max(pods_of(target.template), pods_of(stable.template)) > 1
+    ready = () if several else tuple(one.uid for one in found.of(stable.number) if one.ready)
+    return nodes.would_run(spec) and all(nodes.would_replace(spec, uid, stable.template["spec"]) for uid in ready)
 
 
 def _patience(found: Situation) -> tuple[float, ...]:

@@ -24,23 +24,36 @@ def needs(template: Manifest, given: Accelerators, nodes: Nodes | None) -> str:
         return f"{wanted}; {nodes.unknown}"
     fit = [one for one in nodes.there if not misfit(one, spec)]
     if not fit:
-        return f"{wanted}; {_none(nodes.there, resource)}"
+        return f"{wanted}; {_none(nodes.there, spec, resource)}"
     fit.sort(key=lambda one: (-one.free.get(resource, 0), one.name))
-    told = ", ".join(_free(one, resource) for one in fit[:NAMED])
-    rest = len(fit) - NAMED
-    return f"{wanted}; {told}{f', {rest} more have no more' if rest > 0 else ''}"
+    return f"{wanted}; {_listed([_free(one, resource) for one in fit], 'have no more')}"
+
+
+def _listed(told: list[str], rest: str) -> str:
+    """The first few, and how many more there are, of which `rest` is so."""
+    more = len(told) - NAMED
+    return f"{', '.join(told[:NAMED])}{f', {more} more {rest}' if more > 0 else ''}"
 
 
 def _free(node: Node, resource: str) -> str:
-    product = f" ({node.product})" if node.product else ""
     free, all_of_them = (int(of.get(resource, 0)) for of in (node.free, node.allocatable))
-    return f"{node.name}{product} has {max(0, free)} of {all_of_them} free"
+    return f"{_called(node)} has {max(0, free)} of {all_of_them} free"
 
 
-def _none(there: tuple[Node, ...], resource: str) -> str:
-    """That no node would do even if it were empty, and what there is instead."""
+def _called(node: Node) -> str:
+    return f"{node.name} ({node.product})" if node.product else node.name
+
+
+def _none(there: tuple[Node, ...], spec: Manifest, resource: str) -> str:
+    """That no node would do even if it were empty, and why none of those that have such a resource does."""
     having = [one for one in there if one.allocatable.get(resource, 0)]
     if not having:
         return f"no node offers {resource}"
-    kinds = sorted({one.product or "unlabelled ones" for one in having})
-    return f"no node would do; there are {', '.join(kinds)} on {len(having)} {'node' if len(having) == 1 else 'nodes'}"
+    return f"no node would do: {_listed([_unfit(one, spec, resource) for one in having], 'would not either')}"
+
+
+def _unfit(node: Node, spec: Manifest, resource: str) -> str:
+    why = misfit(node, spec)
+    if why == resource:
+        return f"{_called(node)} has {int(node.allocatable[resource])} in all"
+    return f"{_called(node)} {'has too little ' if not why.startswith('its ') else 'is ruled out by '}{why}"

@@ -8,7 +8,7 @@ from typing import Final
 from moorage_operator.cluster.client import Client, ClusterError
 from moorage_operator.cluster.resources import ALL_PODS, NODES
 from moorage_operator.manifest import Key
-from moorage_operator.plan.nodes import PLACED, Amounts, Nodes, added, nodes, used
+from moorage_operator.plan.nodes import PLACED, Amounts, Nodes, added, nodes, places, used
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +54,11 @@ class Inventory:
     async def _read(self) -> Nodes:
         try:
             taken: dict[str, Amounts] = {}
+            found: dict[str, str] = {}
             async for page in self._client.pages(ALL_PODS, fieldSelector=PLACED):
                 for node, amounts in used(page).items():
                     taken[node] = added(taken.get(node, {}), amounts)
+                found |= places(page)
             # Page by page: of thousands of nodes, each with the list of its images, little is kept.
             there = [node async for page in self._client.pages(NODES) for node in nodes(page, taken)]
         except ClusterError as error:
@@ -64,4 +66,4 @@ class Inventory:
             return Nodes(
                 unknown="which nodes have some free could not be read; the operator's log has more", again=True
             )
-        return Nodes(tuple(there))
+        return Nodes(tuple(there), places=found)

@@ -20,7 +20,7 @@ from moorage_operator.plan.passing import moves_nothing, passes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Event, Plan, Snapshot
 from moorage_operator.render.context import Context
-from moorage_operator.shell.shortage import is_short, waits
+from moorage_operator.shell.shortage import is_short, looks_for_room, waits
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Reconciler:
             now=self._now(),
             gateways=None if self._gateways is None else self._gateways(key),
             accelerators_short=keeps_warm(deployment) and is_short(self._store, key.namespace),
-            nodes=self._nodes(key) if waits(self._store, key) else None,
+            nodes=self._nodes(key) if looks_for_room(self._store, key) else None,
             told=self._told(key),
             metrics=self._metrics(),
         )

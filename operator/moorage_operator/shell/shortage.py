@@ -3,7 +3,7 @@
 from moorage_operator.cluster.store import Store
 from moorage_operator.manifest import Key, Manifest, dig, key_of, revision_of
 from moorage_operator.plan.accelerators import Accelerators
-from moorage_operator.plan.pods import scheduler_said
+from moorage_operator.plan.pods import replica_of, scheduler_said
 from moorage_operator.render.context import Owner
 
 
@@ -15,6 +15,11 @@ def is_short(store: Store, namespace: str) -> bool:
 def waits(store: Store, key: Key) -> bool:
     """Whether a pod of that deployment waits for accelerators."""
     return any(_lacks_accelerators(store, pod) for pod in store.unplaced_of(key))
+
+
+def looks_for_room(store: Store, key: Key) -> bool:
+    """Whether a pod of that deployment waits for accelerators, or for nodes that others have filled."""
+    return waits(store, key) or any(replica_of(pod).crowded_since is not None for pod in store.unplaced_of(key))
 
 
 def _lacks_accelerators(store: Store, pod: Manifest) -> bool:

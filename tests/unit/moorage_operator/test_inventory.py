@@ -12,9 +12,10 @@ CHAT, CODE = Key("team", "chat"), Key("team", "code")
 GPU = "nvidia.com/gpu"
 
 
-def pod(count):
+def pod(count, **labels):
     containers = [{"resources": {"limits": {GPU: str(count)}}}]
-    return {"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": containers}}
+    metadata = {"name": "p", "uid": f"u{count}", "labels": labels}
+    return {"metadata": metadata, "spec": {"nodeName": "n", "containers": containers}}
 
 
 class ApiServer:
@@ -32,7 +33,7 @@ class ApiServer:
             return
         self.selection = selection
         yield [pod(1)]
-        yield [pod(2), pod(3)]
+        yield [pod(2, **{"moorage.dev/deployment": "chat"}), pod(3)]
 
 
 @pytest.fixture
@@ -69,6 +70,7 @@ async def test_who_asks_hears_of_it_and_then_knows(make_inventory, server):
     assert {await soon(told), await soon(told)} == {CHAT, CODE}
     (node,) = inventory.of(CHAT).there
     assert (node.name, node.free[GPU]) == ("n", 2)
+    assert inventory.of(CHAT).places == {"u2": "n"}, "of other people's pods nobody wants to know that"
     assert server.selection == {"fieldSelector": "spec.nodeName!=,status.phase!=Succeeded,status.phase!=Failed"}
     assert server.listed == 1, "one reading for all"
 

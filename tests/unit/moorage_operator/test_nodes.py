@@ -152,7 +152,17 @@ def test_how_many_fit():
         (
             accelerated(products=[H100]),
             Nodes(nodes([listed("a", gpus=1, product="NVIDIA-L4"), listed("b", gpus=1)], {})),
-            "no node would do; there are NVIDIA-L4, unlabelled ones on 2 nodes",
+            "no node would do: a (NVIDIA-L4) is ruled out by its labels, b is ruled out by its labels",
+        ),
+        (
+            {"containers": [container(**{GPU: "4", "cpu": "9"})]},
+            Nodes(nodes([listed("a", gpus=2, product=H100), listed("b", gpus=4)], {})),
+            f"no node would do: a ({H100}) has too little cpu, b has too little cpu",
+        ),
+        (
+            accelerated(4),
+            Nodes(nodes([listed("a", gpus=2, product=H100), listed("b"), listed("c", gpus=1)], {})),
+            f"no node would do: a ({H100}) has 2 in all, c has 1 in all",
         ),
         (
             accelerated(2, products=[H100]),

@@ -162,22 +162,31 @@ async def test_events_that_the_cluster_refuses_hold_nothing_up(reconciler, serve
     assert wait == 30
 
 
-@pytest.mark.parametrize("accelerator", [None, {"resource": "nvidia.com/gpu", "count": 1}])
-async def test_nodes_are_asked_for_only_by_who_waits_for_accelerators(make, server, store, events, accelerator):
+@pytest.mark.parametrize(
+    ("words", "looks"),
+    [
+        ("1 Insufficient nvidia.com/gpu", True),
+        ("1 node(s) didn't match Pod's node affinity/selector", True),
+        ("1 Insufficient memory", True),
+        ("1 node(s) had untolerated taint {spot: true}", False),
+    ],
+)
+async def test_nodes_are_asked_for_only_by_who_waits_for_room_on_one(make, server, store, words, looks):
     asked = []
-    wanted = make.deployment(accelerator=accelerator) if accelerator else make.deployment()
+    wanted = make.deployment(accelerator={"count": 1})
     wanted["metadata"]["resourceVersion"] = "2"
     server.objects[DEPLOYMENT] = wanted
     store.put(wanted)
-    reconciler = Reconciler(store, Writer(server, store), events, make.context, lambda: make.now, nodes=asked.append)
+    how = Events(), make.context, lambda: make.now
+    reconciler = Reconciler(store, Writer(server, store), *how, nodes=asked.append)
     while await reconciler.reconcile(CHAT) == 0:
         pass
     assert asked == []
     waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
-    pod = make.pod(conditions=[{**waiting, "message": "1 Insufficient nvidia.com/gpu"}])
+    pod = make.pod(conditions=[{**waiting, "message": words, "lastTransitionTime": "2026-01-01T00:00:00Z"}])
     store.put({**pod, "metadata": {**pod["metadata"], "resourceVersion": "7"}})
     await reconciler.reconcile(CHAT)
-    assert asked == ([CHAT] if accelerator else [])
+    assert asked == ([CHAT] if looks else [])
 
 
 class Clock:

@@ -1,6 +1,7 @@
 """What each strategy does, step by step, and what stops it, ends it or turns it back."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -129,8 +130,40 @@ def test_nothing_gives_way_for_a_replica_that_asks_for_more_than_any_node_has():
     assert made.there() == {2: 2}
 
 
-def listed(name, count):
-    return {"metadata": {"name": name}, "status": {"allocatable": {"nvidia.com/gpu": count}}}
+def listed(name, count, **more):
+    amounts = {"nvidia.com/gpu": count, "cpu": "8", "pods": "9", **more}
+    return {"metadata": {"name": name}, "status": {"allocatable": amounts}}
+
+
+@pytest.mark.parametrize("lacks", ["cpu", "memory"])
+def test_nothing_gives_way_for_a_replica_whose_requests_are_larger_than_any_node(lacks):
+    made = world(replicas=2)
+    made.room, made.scheduler_says = 2, f"0/2 nodes are available: 2 Insufficient {lacks}."
+    made.spec(resources={"requests": {lacks: "9Ti"}})
+    for _ in range(10):
+        made.tick(50)
+    assert made.there() == {1: 2, 2: 1}
+    assert made.ready == ("False", "Unschedulable")
+    made.listing = Nodes(nodes([listed("new", "0", **{lacks: "10Ti"})], {}))
+    made.run()
+    assert made.there() == {1: 1, 2: 1}, "now there is a place for it"
+
+
+def test_nothing_gives_way_where_its_place_is_too_small():
+    """Nor where the one that goes might be on another node than the one that would do: nobody chooses which it is."""
+    made = gpu(replicas=2)
+    made.room = 2
+    taken = {name: {"nvidia.com/gpu": Decimal(count)} for name, count in (("a", 4), ("b", 3))}
+    there = nodes([listed("a", "4"), listed("b", "4")], taken)
+    made.listing = Nodes(there, places={pod.uid: name for pod, name in zip(made.pods, "ab", strict=True)})
+    made.spec(accelerator={"count": 2})
+    for _ in range(10):
+        made.tick(50)
+    assert made.there() == {1: 2, 2: 1}
+    assert "a has 0 of 4 free" in made.message
+    made.listing = replace(made.listing, places=dict.fromkeys(made.listing.places, "b"))
+    made.run()
+    assert made.there() == {1: 1, 2: 1}, "whichever goes, it makes room"
 
 
 def test_nothing_gives_way_before_it_is_known_what_nodes_have():

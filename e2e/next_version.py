@@ -49,6 +49,7 @@ _POD: Final = "moorage_operator/render/pod.py"
 _WORKLOAD: Final = "moorage_operator/render/workload.py"
 _SCHEDULING: Final = "    scheduling: Scheduling = Scheduling()\n"
 _LIMIT: Final = '"revisionHistoryLimit": '
+_AFTER_IT: Final = tuple(f'            "{key}": ' for key in ("strategy", "podManagementPolicy"))
 _DEPLOYMENT: Final = "charts/moorage/templates/operator/deployment.yaml"
 _ENV: Final = "          env:\n"
 _MOUNT: Final = "            - {name: tmp, mountPath: /tmp}\n"
@@ -58,7 +59,7 @@ _EDITS: Final = (
     _Edit(_POD, "GRACE_PERIOD: Final = 300", "GRACE_PERIOD: Final = 600"),
     _Edit(_POD, "return [home, *given", f"return [home, {_VARIABLE}, *given"),
     _Edit(_POD, "names.READY_PATH, period=2", "names.READY_PATH, period=3"),
-    _Edit(_WORKLOAD, f"{_LIMIT}0", f"{_LIMIT}{HISTORY_LIMIT}"),
+    *(_Edit(_WORKLOAD, f"{_LIMIT}0,\n{key}", f"{_LIMIT}{HISTORY_LIMIT},\n{key}") for key in _AFTER_IT),
     _Edit("charts/moorage/Chart.yaml", "\nversion: 0.1.0\n", "\nversion: 0.2.0\n"),
     _Edit("charts/moorage/Chart.yaml", "\nappVersion: 0.1.0\n", "\nappVersion: 0.2.0\n"),
     # The image stays: its operator is the one of the archive.

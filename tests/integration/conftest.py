@@ -68,10 +68,16 @@ def plane(bare_plane: ControlPlane, checkout: Path) -> ControlPlane:
     """The control plane with our CustomResourceDefinition installed, served and published for `kubectl explain`."""
     kubectl = Kubectl(bare_plane)
     kubectl("apply", "--server-side", f"--filename={checkout / 'crds'}")
-    kubectl("wait", "--for=condition=Established", f"crd/{CRD_NAME}", "--timeout=30s")
+    # `kubectl wait` ends on an error where it looks before there is any condition.
+    waiting.eventually(lambda: _is_established(kubectl.get("crd", CRD_NAME)), bool, 30)
     published = ("get", "--raw", "/openapi/v3/apis/moorage.dev/v1alpha1")
     waiting.eventually(lambda: kubectl.run(*published).stdout, lambda text: "servedName" in text)
     return bare_plane
+
+
+def _is_established(crd: Any) -> bool:
+    conditions = crd["status"].get("conditions") or ()
+    return any((one["type"], one["status"]) == ("Established", "True") for one in conditions)
 
 
 @pytest.fixture(scope="session")

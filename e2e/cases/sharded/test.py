@@ -17,17 +17,19 @@ QUESTIONS = ("What is a harbour?", "Count from one to twenty in words.", "Write 
 TOKENS = 64
 LONG = 120
 
-ENGINE = """
-import os, pathlib, signal
+KILL = """
+import os, pathlib, signal, time
 for folder in pathlib.Path("/proc").glob("[0-9]*"):
     try:
         command = (folder / "cmdline").read_bytes().decode().split("\\0")
     except OSError:
         continue  # it ended meanwhile
     if "moorage_runtime.model.process" in command:
+        print(time.time(), flush=True)
         os.kill(int(folder.name), signal.SIGKILL)
         break
 """
+"""A rank, and when that was."""
 
 
 def start(kit, name, source, division=(1, 1), replicas=1):
@@ -97,13 +99,12 @@ def test_a_killed_rank_takes_its_group_out_whole_and_it_comes_back(kit, bar):
     model = start(kit, "chat", SMALL, (2, 2), replicas=2)
     victim = "chat-r1-0-1"
     with kit.load(model, workers=3, tokens=LONG) as load, routed(kit, "chat") as tables:
-        load.goes_on(3)
+        load.goes_on(3, 300)
         with each_second(lambda: (time.time(), ready_of(kit))) as seen:
-            killed = time.time()
-            kit.kubectl("exec", victim, "--container=server", "--", "python3", "-c", ENGINE)
-            out = tables.until(lambda view: view.targets == {1: 1}, since=killed, seconds=60)
-            back = tables.until(lambda view: view.targets == {1: 2}, since=out, seconds=300)
-            load.goes_on(3)
+            killed = float(kit.kubectl("exec", victim, "--container=server", "--", "python3", "-c", KILL))
+            out = tables.until(lambda view: view.targets == {1: 1}, since=killed)
+            back = tables.until(lambda view: view.targets == {1: 2}, since=out)
+            load.goes_on(3, 300)
     lost = [record for record in load.failures() if record.started > out]
     unnoticed = [record for record in load.failures() if killed < record.started <= out]
     meanwhile = [record for record in load.records if out < record.started < back]

@@ -14,6 +14,7 @@ from moorage_cli.errors import CommandError
 from moorage_cli.estimate import Shape, memory_lines
 from moorage_cli.fit import fit_lines
 from moorage_cli.prices import CONFIG_MAP, KEY, Prices, cost, cost_line, read_prices
+from moorage_cli.scaling import most_replicas, without_room
 from moorage_operator.manifest import WORKLOADS, Manifest, dig, kind_of
 from moorage_operator.plan.nodes import PLACED, Node, misfit, nodes, used
 
@@ -61,7 +62,7 @@ def footprint_lines(before: Manifest | None, after: Manifest, rollout: "Rehearse
     at_most = max((sum(one.replicas for one in moment.shares) for moment in rollout.moments), default=spec.replicas)
     return [
         *_titled("memory", _memory(spec, template["spec"], around)),
-        *_titled("nodes", _room(max(0, at_most - runs), template, around)),
+        *_titled("nodes", _room(spec, max(0, at_most - runs), template, around, rolls=runs >= spec.replicas)),
         *_titled("cost", _money(spec, template, at_most, around)),
     ]
 
@@ -89,10 +90,16 @@ def _memory_of_a_replica(spec: "Spec", pod: Manifest, around: Surroundings) -> f
     return None if limit is None else float(quantity_value(limit)) / GIB
 
 
-def _room(needed: int, template: Manifest, around: Surroundings) -> list[str]:
+def _room(spec: "Spec", needed: int, template: Manifest, around: Surroundings, *, rolls: bool) -> list[str]:
+    """Whether nodes have it; where not, what a rollout does: `rolls`, as many as are wanted run already."""
     if around.unknown:
         return [f"whether it fits is not known: {around.unknown}"]
-    return [] if around.nodes is None else fit_lines(needed, template, around.nodes)
+    if around.nodes is None:
+        return []
+    lines = fit_lines(needed, template, around.nodes)
+    if not rolls or not lines[0].startswith("it does not fit"):
+        return lines
+    return [*lines, f"a rollout that finds no room: {without_room(spec, spec.replicas)}"]
 
 
 def _money(spec: "Spec", template: Manifest, at_most: int, around: Surroundings) -> list[str]:
@@ -100,7 +107,7 @@ def _money(spec: "Spec", template: Manifest, at_most: int, around: Surroundings)
         return []
     one = cost(template, _products(spec.accelerator), around.prices)
     lines = [cost_line(one, spec.replicas, at_most, around.prices)]
-    most = spec.autoscaling.max_replicas if spec.autoscaling is not None else 0
+    most = most_replicas(spec)
     return [*lines, f"scaled out {cost_line(one, most, most, around.prices)}"] if most > spec.replicas else lines
 
 

@@ -18,6 +18,32 @@ def scaling_lines(manifest: Manifest) -> list[str]:
     return [f"  {'' if index else 'scaling':<7} {line}" for index, line in enumerate(said)]
 
 
+def most_replicas(spec: Spec) -> int:
+    """How many an autoscaler may come to; 0 without one."""
+    wish = spec.autoscaling
+    return 0 if wish is None else min(wish.max_replicas, _within_budget(spec, wish) or wish.max_replicas)
+
+
+def without_room(spec: Spec, replicas: int) -> str:
+    """What a rollout of so many does that finds no room beside them.
+
+    Explicit values are obeyed, and the only replica is never taken away.
+    """
+    if spec.rollout.strategy != "RollingUpdate":
+        return "it waits"
+    room = capacity.budget(spec.rollout, replicas, drains=False)
+    ours = capacity.is_auto(spec.rollout, spec.rollout.strategy)
+    gives_way = (ours and capacity.may_drain(replicas, replicas)) or room.unavailable > 0
+    return "it takes one away for each new one" if gives_way else "it waits; maxUnavailable: 1 would let it replace one"
+
+
+def _within_budget(spec: Spec, wish: Autoscaling) -> int | None:
+    """How many replicas the budget is, but always one; None: no bound."""
+    if wish.budget is None or spec.accelerator is None:
+        return None
+    return max(1, wish.budget.accelerators // (spec.accelerator.count * spec.sharding.pods))
+
+
 def _between(wish: Autoscaling) -> Iterator[str]:
     targets = ", ".join(f"{one.metric} {one.average_value}" for one in wish.targets)
     yield f"between {wish.min_replicas} and {wish.max_replicas} replicas by {targets} per replica"
@@ -27,10 +53,10 @@ def _between(wish: Autoscaling) -> Iterator[str]:
 
 def _budget(spec: Spec, wish: Autoscaling) -> Iterator[str]:
     """How many replicas the budget allows, and whether a rollout finds room beside them."""
-    if wish.budget is None or spec.accelerator is None:
+    most = _within_budget(spec, wish)
+    if most is None or wish.budget is None or spec.accelerator is None:
         return
     limit, each = wish.budget.accelerators, spec.accelerator.count * spec.sharding.pods
-    most = max(1, limit // each)
     whole = f"the budget of {limit} x {spec.accelerator.resource} is {most} {_plural(most)} of {each}"
     yield f"{whole}{_cut(most, wish.max_replicas)}"
     beside = min(most, wish.max_replicas)
@@ -39,7 +65,7 @@ def _budget(spec: Spec, wish: Autoscaling) -> Iterator[str]:
             need = f"a {spec.rollout.strategy} from {beside} {_plural(beside)} needs {2 * beside * each}"
             yield f"{need}: it waits until fewer serve"
     elif (beside + 1) * each > limit:
-        yield f"a rollout from {beside} {_plural(beside)} finds no room beside them: {_instead(spec, beside)}"
+        yield f"a rollout from {beside} {_plural(beside)} finds no room beside them: {without_room(spec, beside)}"
 
 
 def _cut(most: int, wanted: int) -> str:
@@ -48,11 +74,3 @@ def _cut(most: int, wanted: int) -> str:
 
 def _plural(count: int) -> str:
     return "replica" if count == 1 else "replicas"
-
-
-def _instead(spec: Spec, beside: int) -> str:
-    """What it does then: explicit values are obeyed, and the only replica is never taken away."""
-    room = capacity.budget(spec.rollout, beside, drains=False)
-    ours = capacity.is_auto(spec.rollout, spec.rollout.strategy)
-    gives_way = (ours and capacity.may_drain(beside, beside)) or room.unavailable > 0
-    return "it takes one away for each new one" if gives_way else "it waits; maxUnavailable: 1 would let it replace one"

@@ -1,6 +1,7 @@
 """Memory, room and money of a planned deployment."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -9,8 +10,9 @@ from moorage_cli.cluster import KubectlError
 from moorage_cli.errors import CommandError
 from moorage_cli.estimate import memory_lines, read_shape
 from moorage_cli.fit import fit_lines
-from moorage_cli.footprint import prices_from, surroundings
+from moorage_cli.footprint import Surroundings, footprint_lines, prices_from, surroundings
 from moorage_cli.prices import cost, cost_line
+from moorage_cli.rehearsal import Moment, Rehearsed, Share, Write
 from moorage_operator.plan.nodes import nodes
 
 GPU, L4, H100, OWN = "nvidia.com/gpu", "NVIDIA-L4", "NVIDIA-H100", "OUR-OWN"
@@ -210,3 +212,42 @@ def test_prices_of_the_installation_count_where_none_are_given():
     given = prices_from("{perHour: {cpu: 1}}", "x")
     assert surroundings(kubectl, given, None).prices is given
     assert [one.name for one in surroundings(kubectl, None, None).nodes] == ["a"]
+
+
+def footprint(around, *, runs, peak, **spec):
+    """The lines of an edit where `runs` replicas run, and a rollout has `peak` at once."""
+    spec = {"model": {"source": "python://m==1"}, "accelerator": {"count": 2}, **spec}
+    after = {"metadata": {"name": "chat", "namespace": "team"}, "spec": spec}
+    before = {"status": {"revisions": [{"replicas": runs}]}} if runs else None
+    moments = (Moment(0.0, (Share(1, "stable", 100, peak),), ""),)
+    write = Write("create", {"kind": "Deployment", "spec": {"template": pod(gpu="2")}}, "")
+    return footprint_lines(before, after, Rehearsed((write,), moments, True, "", ""), around)  # noqa: FBT003 - settled
+
+
+@pytest.mark.parametrize(
+    ("replicas", "rollout", "does"),
+    [
+        (2, {}, "it takes one away for each new one"),
+        (1, {}, "it waits; maxUnavailable: 1 would let it replace one"),
+        (2, {"maxSurge": 1, "maxUnavailable": 0}, "it waits; maxUnavailable: 1 would let it replace one"),
+        (2, {"strategy": "BlueGreen"}, "it waits"),
+    ],
+)
+def test_what_a_rollout_does_that_finds_no_room(replicas, rollout, does):
+    around = Surroundings(nodes([node("a", 4)], {"a": {GPU: Decimal(3)}}))
+    lines = footprint(around, runs=replicas, peak=replicas + 1, replicas=replicas, rollout=rollout)
+    assert lines[1].endswith("a: has 1 nvidia.com/gpu free; a replica asks for 2 nvidia.com/gpu")
+    assert lines[2].strip() == f"a rollout that finds no room: {does}"
+    roomy = Surroundings(nodes([node("a", 4)], {}))
+    assert len(footprint(roomy, runs=replicas, peak=replicas + 1, replicas=replicas, rollout=rollout)) == 1
+    assert len(footprint(around, runs=0, peak=1, replicas=1, rollout=rollout)) == 2, "a first start replaces nothing"
+
+
+def test_what_an_autoscaler_may_come_to_costs_no_more_than_its_budget():
+    around = Surroundings(prices=prices_from("{currency: EUR, perHour: {nvidia.com/gpu: 1}}", "x"))
+    wish = {"maxReplicas": 8, "targets": [{"metric": "QueueDepth", "averageValue": "1"}]}
+    said = footprint(around, runs=0, peak=1, autoscaling=wish)[1]
+    assert said.strip() == "scaled out 16.00 EUR an hour for 8 replicas at 2.00 EUR each"
+    thrifty = {**wish, "budget": {"accelerators": 7}}
+    said = footprint(around, runs=0, peak=1, autoscaling=thrifty)[1]
+    assert said.strip() == "scaled out 6.00 EUR an hour for 3 replicas at 2.00 EUR each"

@@ -1,14 +1,17 @@
 """A simulated deployment that may go to zero, and the laws of that, told without the words of the code that keeps them.
 
 It falls asleep only when every gateway that clients are sent to answers and has seen no request for `idleAfter`. While
-one that answers has a request, nothing is taken to zero, and what is at zero is started at once.
+one that answers has a request, nothing is taken to zero, and what is at zero is started at once, with as many replicas
+as the requests ask for.
 """
 
-from datetime import datetime
+import math
+from datetime import datetime, timedelta
 
 from tests.rollout_laws import LawfulWorld, seconds
 
-ASLEEP = "moorage.dev/asleep"
+ASLEEP, WOKEN = "moorage.dev/asleep", "moorage.dev/woken"
+MEASURED = timedelta(seconds=60)
 TARGETS = [{"metric": "RequestsInFlight", "averageValue": "8"}]
 AUTOSCALING = {"minReplicas": 0, "maxReplicas": 8, "targets": TARGETS, "idleAfter": "2m"}
 
@@ -88,6 +91,19 @@ class ZeroWorld(LawfulWorld):
         stable = self._stable()
         return "" if stable is None else stable["metadata"]["annotations"].get(ASLEEP, "")
 
+    @property
+    def waking(self):
+        """Whether it was woken, and nothing that came up then can have been measured yet."""
+        stable = self._stable()
+        woken = stable is not None and WOKEN in stable["metadata"]["annotations"]
+        up = [one.ready_since for one in self.pods if one.ready]
+        return woken and not self.stopped and (not up or self.now - min(up) < MEASURED)
+
+    @property
+    def enough(self):
+        """So many shall serve until then, as the operator tells."""
+        return int(self.decided.get("ready", "0/1").partition("/")[2])
+
     def _stable(self):
         stable = [one for one in self._records() if _role(one) == "stable"]
         return max(stable, key=lambda one: one["metadata"]["annotations"]["moorage.dev/role-since"], default=None)
@@ -96,7 +112,7 @@ class ZeroWorld(LawfulWorld):
     def wanted(self):
         """What the laws of rollouts count with."""
         if self.stopped or not self.asleep:
-            return super().wanted
+            return min(super().wanted, self.enough) if self.waking else super().wanted
         rests = self.decided.get("rollout", {}).get("reason") == "ScaledToZero"
         return 0 if rests or self._under_way() is None else 1
 
@@ -142,7 +158,10 @@ class ZeroWorld(LawfulWorld):
     def run(self):
         super().run()
         if self.asked and not self.stopped and self._stable() is not None:
-            assert sum(self.workloads().values()), "somebody waits, and nothing is started"
+            there = sum(self.workloads().values())
+            assert there, "somebody waits, and nothing is started"
+            if self.slept and self._under_way() is None:
+                assert there <= max(1, math.ceil(self.asked / 8)), "more is started than is asked for"
 
     def check(self):
         super().check()

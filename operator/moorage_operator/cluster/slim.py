@@ -10,7 +10,7 @@ _NUMBER: Final = "deployment.kubernetes.io/revision"
 _STATUS_UNREAD: Final = frozenset({"StatefulSet", "Service", "PodDisruptionBudget"})
 _CONDITIONS: Final = frozenset({"PodScheduled", "Ready"})
 _OF_CONTAINERS: Final = ("name", "restartCount", "started", "state", "lastState")
-_READ_OF_OWNERS: Final = ("manager", "operation", "subresource")
+_READ_OF_OWNERS: Final = ("manager", "operation", "subresource", "time")
 _READ_OF_AUTOSCALERS: Final = ("desiredReplicas", "currentMetrics")
 _JUDGED: Final = frozenset({"AbleToScale", "ScalingActive", "ScalingLimited"})
 
@@ -54,7 +54,7 @@ def _status_of_pod(status: Manifest) -> dict[str, Any]:
 
 
 def _writers(manifest: Manifest) -> dict[str, list[Manifest]]:
-    """Who owns spec.replicas, without what else they own and when they wrote."""
+    """Who owns spec.replicas, and since when, without what else they own."""
     owners = owners_of_replicas(manifest)
     read: list[Manifest] = [{name: one[name] for name in _READ_OF_OWNERS if name in one} for one in owners]
     return {"managedFields": read} if read else {}

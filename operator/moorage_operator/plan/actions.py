@@ -74,7 +74,7 @@ def afresh(standing: Standing, now: datetime, steering: str = "") -> Standing:
     """A candidate at the beginning of its rollout."""
     role, since = Role.CANDIDATE, as_text(now)
     made = replace(standing, role=role, since=since, steering=steering)
-    return replace(made, reason="", message="", asleep="", drains=False)
+    return replace(made, reason="", message="", asleep="", woken="", drains=False)
 
 
 def given_up(standing: Standing, reason: str, message: str, now: datetime) -> Standing:

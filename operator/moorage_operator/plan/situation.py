@@ -13,7 +13,7 @@ from moorage_api.reading import InvalidObjectError, parse
 from moorage_api.rollout import Rollout
 from moorage_api.status import RolloutStatus
 from moorage_operator.manifest import Manifest, dig
-from moorage_operator.plan import actions, warm, zero
+from moorage_operator.plan import actions, warm, writers, zero
 from moorage_operator.plan import revisions as revs
 from moorage_operator.plan.actions import Action
 from moorage_operator.plan.budgeting import Ledger, ledger
@@ -29,7 +29,7 @@ from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.plan.target import Pending, Target, target, updated
 from moorage_operator.plan.times import as_text, from_text
 from moorage_operator.plan.workloads import Workload, workloads
-from moorage_operator.plan.zero import Scale
+from moorage_operator.plan.zero import Mode, Scale
 from moorage_operator.render.context import Context, Owner
 from moorage_operator.render.record import Role
 
@@ -169,7 +169,7 @@ class Situation:
         found = replace(self, wanted=0, scale=zero.fallen_asleep(self.scale))
         if found.stable is None or found.stable.standing.asleep:
             return found
-        slept = replace(found.stable.standing, asleep=as_text(found.now))
+        slept = replace(found.stable.standing, asleep=as_text(found.now), woken="")
         return found.with_revision(replace(found.stable, standing=slept))
 
     def would_keep(self, revision: Revision) -> bool:
@@ -231,7 +231,7 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         before=RolloutStatus(),
     )
     found = _bounded(_acted(_tried(found, goes_back=asked.goes_back)), snapshot)
-    found = _scaled(found, deployment)
+    found = _scaled(found, snapshot, readable=deployment is not None)
     misunderstood = found.misunderstood or _concerns_nothing(snapshot, found)
     return replace(found, misunderstood=misunderstood, before=_before(snapshot, found))
 
@@ -269,18 +269,22 @@ def _bounded(found: Situation, snapshot: Snapshot) -> Situation:
     return replace(found, ledger=drawn, cut=cut, scale=Scale(most))
 
 
-def _scaled(found: Situation, deployment: LLMDeployment | None) -> Situation:
+def _scaled(found: Situation, snapshot: Snapshot, *, readable: bool) -> Situation:
     """The same once it is decided how many replicas shall serve; awake, where it was woken."""
     stable, candidate = found.stable, found.candidate
+    autoscaler = next(iter(snapshot.owned("HorizontalPodAutoscaler")), None)
     inputs = zero.Inputs(
         replicas=found.scale.wanted,
         autoscaling=found.autoscaling,
-        readable=deployment is not None,
+        written=writers.written(snapshot.deployment),
+        content=writers.is_content(autoscaler),
+        readable=readable,
         through_gateways=found.routing.gateways is not None,
         demand=demand(found.routing),
         stable=stable.standing if stable is not None else None,
         candidate=candidate.standing if candidate is not None else None,
         there=found.replicas,
+        running=max((found.crew(one.number).replicas for one in (stable, candidate) if one is not None), default=0),
         patience=duration_value(found.rollout.progress_deadline),
         now=found.now,
     )
@@ -288,7 +292,8 @@ def _scaled(found: Situation, deployment: LLMDeployment | None) -> Situation:
     found = replace(found, wanted=scale.wanted, scale=scale)
     if stable is None or not stable.standing.asleep or scale.asleep or scale.proves:
         return found
-    return found.with_revision(replace(stable, standing=replace(stable.standing, asleep="")))
+    woken = as_text(found.now) if scale.mode is Mode.AWAKE else ""
+    return found.with_revision(replace(stable, standing=replace(stable.standing, asleep="", woken=woken)))
 
 
 def _concerns_nothing(snapshot: Snapshot, found: Situation) -> str:

@@ -23,7 +23,8 @@ def judged(found: Situation, verdict: Verdict) -> Situation:
         stable = _changed(candidate.standing, Role.STABLE, found)
         steering = ALONE if found.scale.proves else candidate.standing.steering
         asleep = as_text(now) if found.scale.asleep else ""
-        standing = replace(stable, promoted=as_text(now), steering=steering, asleep=asleep)
+        woken = as_text(now) if found.scale.proves else found.stable.standing.woken if found.stable is not None else ""
+        standing = replace(stable, promoted=as_text(now), steering=steering, asleep=asleep, woken=woken)
         found = found.with_revision(replace(candidate, standing=standing))
         return replace(found, stable=found.target)
     if candidate is not None and verdict.given_up is not None:

@@ -1,4 +1,4 @@
-"""Who writes spec.replicas, and why it is what it is: for decisions, and to notice when two do.
+"""Who writes spec.replicas, when, and why it is what it is: for decisions, and to notice when two do.
 
 The API server records in managedFields which manager owns a field (KEP-555). A write through the scale subresource, as
 autoscalers and `kubectl scale` make it, is told apart from one of the whole object.
@@ -6,13 +6,17 @@ autoscalers and `kubectl scale` make it, is told apart from one of the whole obj
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final
 
 from moorage_api.quantity import quantity_value
 from moorage_operator.manifest import Manifest, dig, owners_of_replicas
+from moorage_operator.plan.remembered import remembered_moment
 
 CONTROLLER: Final = "kube-controller-manager"
 """The manager that HorizontalPodAutoscalers write as."""
+APPLIES: Final = "applies spec.replicas"
+"""Of somebody who means a number, and will apply it again."""
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 
 
@@ -40,12 +44,29 @@ def second(deployment: Manifest, autoscaler: Manifest | None) -> str:
     default, too, and may not have meant anything.
     """
     if applied := _applied_by(deployment):
-        return f"{applied} applies spec.replicas"
+        return f"{applied} {APPLIES}"
     if _is_in_last_applied(deployment):
         return "kubectl apply writes spec.replicas"
     scaled = _scaled_by(deployment)
     overruled = autoscaler is not None and _desired(autoscaler) != _number(deployment)
     return f"{scaled} scaled it last" if scaled not in ("", CONTROLLER) and overruled else ""
+
+
+def written(deployment: Manifest) -> datetime | None:
+    """When somebody last wrote the number; None where nobody is known to."""
+    times = (remembered_moment(one.get("time")) for one in owners_of_replicas(deployment))
+    return max((one for one in times if one is not None), default=None)
+
+
+def is_content(autoscaler: Manifest | None) -> bool:
+    """Whether the autoscaler measures, and what runs is enough by it, also while it keeps a higher number for a while.
+
+    (Down it goes only once it has wanted so for `stabilizationWindowSeconds`.)
+    """
+    said = dig(autoscaler, "status", "conditions", default=())
+    if autoscaler is None or not any(one["type"] == "ScalingActive" and one["status"] == "True" for one in said):
+        return False
+    return all(current <= target for _, current, target in _measured(autoscaler))
 
 
 def _scaled_by(deployment: Manifest) -> str:
@@ -77,14 +98,20 @@ def _is_in_last_applied(deployment: Manifest) -> bool:
 
 
 def _figures(autoscaler: Manifest) -> Iterator[str]:
-    """What it measured, beside what it was to hold."""
+    """What it measured, beside what it was to hold, in words."""
+    for name, current, target in _measured(autoscaler):
+        place = "over" if current > target else "under" if current < target else "at"
+        yield f"{name} {current:g} {place} {target:g} per replica"
+
+
+def _measured(autoscaler: Manifest) -> Iterator[tuple[str, float, float]]:
+    """Each metric, what a replica has of it, and what it should have."""
     targets = {_name(one): one for one in dig(autoscaler, "spec", "metrics", default=())}
     for measured in dig(autoscaler, "status", "currentMetrics", default=()) or ():
         name = _name(measured)
         current, target = _per_replica(measured, "current"), _per_replica(targets.get(name, {}), "target")
         if current is not None and target is not None:
-            place = "over" if current > target else "under" if current < target else "at"
-            yield f"{name} {current:g} {place} {target:g} per replica"
+            yield name, current, target
 
 
 def _name(metric: Manifest) -> str:

@@ -1,7 +1,8 @@
 """Scale to zero: when a deployment that nobody asks for goes to no replica at all, and what wakes it.
 
-Nobody writes spec.replicas for that: the autoscaler's number stays, and counts again from the next request on. What is
-remembered is when it fell asleep (`moorage.dev/asleep` on the stable revision's record). That decides, too, what an
+Nobody writes spec.replicas for that: the autoscaler's number stays. The next request starts one replica, or as many as
+those that wait ask for, and the number counts again once it is of after that. What is remembered is when it fell asleep
+and when it woke (`moorage.dev/asleep`, `moorage.dev/woken` on the stable revision's record). That decides, too, what an
 unfinished rollout does at zero: a candidate that is younger than the sleep proves itself with one replica; an older one
 had begun to among requests, and goes on with the next.
 
@@ -9,13 +10,15 @@ had begun to among requests, and goes on with the next.
     asleep ── a request is held ──▶ awake          asleep ── spec changes ──▶ proving ──▶ awake, with it as stable
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import ceil
 from typing import Final
 
 from moorage_api.autoscaling import Autoscaling
 from moorage_api.duration import duration_value
+from moorage_api.quantity import quantity_value
 from moorage_operator.plan.demand import Demand
 from moorage_operator.plan.pods import Replica
 from moorage_operator.plan.times import from_text
@@ -23,6 +26,8 @@ from moorage_operator.render.record import Standing
 
 _SOON: Final = 1.0
 """Seconds until it is looked at again where only the gateways' next word is awaited."""
+_MEASURED: Final = timedelta(seconds=60)
+"""In which an autoscaler, which looks every 15 s, has seen the figures of a replica that is up."""
 _RARELY: Final = 15.0
 """The same, at least, where it may take long until they answer again. That one does is told at once besides."""
 
@@ -70,6 +75,10 @@ class Inputs:
 
     replicas: int
     """spec.replicas."""
+    written: datetime | None
+    """When somebody last wrote that; None where it is not known."""
+    content: bool
+    """Whether the autoscaler measures, and what runs is enough by it."""
     autoscaling: Autoscaling | None
     readable: bool
     """Whether spec can be used; while it cannot, the deployment stays as it is, and is woken all the same."""
@@ -79,6 +88,8 @@ class Inputs:
     stable: Standing | None
     candidate: Standing | None
     there: tuple[Replica, ...]
+    running: int
+    """How many replicas the workload of the stable revision asks for, or the candidate's."""
     patience: timedelta
     """How long a replica may take to come up before it counts for nothing that it is still on its way."""
     now: datetime
@@ -88,14 +99,13 @@ def decide(inputs: Inputs) -> Scale:
     """How many replicas shall serve."""
     if not _may_sleep(inputs):
         return Scale(inputs.replicas)
-    wanted = max(1, inputs.replicas)
     if inputs.stable is None:
-        return Scale(wanted, Mode.AWAKE, "no revision has served yet")
-    if inputs.demand.there:
-        return Scale(wanted, Mode.AWAKE, _asked(inputs.demand), _while_asked(inputs.autoscaling))
-    if inputs.stable.asleep:
+        return Scale(max(1, inputs.replicas), Mode.AWAKE, "no revision has served yet")
+    if inputs.stable.asleep and not inputs.demand.there:
         return _at_zero(inputs, inputs.stable)
-    return _awake(inputs, wanted)
+    wanted, left = _number(inputs, inputs.stable)
+    scale = _asked_for(inputs, wanted) if inputs.demand.there else _awake(inputs, wanted)
+    return replace(scale, wakes=(*scale.wakes, *left))
 
 
 def fallen_asleep(scale: Scale) -> Scale:
@@ -115,6 +125,40 @@ def _may_sleep(inputs: Inputs) -> bool:
     if not inputs.readable:
         return inputs.stable is not None and bool(inputs.stable.asleep)
     return bool(inputs.replicas) and inputs.autoscaling is not None and not inputs.autoscaling.min_replicas
+
+
+def _number(inputs: Inputs, stable: Standing) -> tuple[int, tuple[float, ...]]:
+    """spec.replicas once it is of this waking; until then what the requests ask for, and no fewer than there are.
+
+    What was written before the wake was for the load before the sleep, and an autoscaler that goes by the load of now
+    may hold on to it for minutes. So it counts when it was written since, or when a replica has been up for long enough
+    to be measured and that autoscaler finds what runs too little, or cannot tell.
+    """
+    whole = max(1, inputs.replicas)
+    few = min(whole, max(1, inputs.running, _by_requests(inputs)))
+    if stable.asleep:
+        return few, ()
+    if not stable.woken or (inputs.written is not None and inputs.written > from_text(stable.woken)):
+        return whole, ()
+    up = min((one.ready_since for one in inputs.there if one.ready_since is not None), default=None)
+    if up is None:
+        return few, ()
+    left = (up + _MEASURED - inputs.now).total_seconds()
+    return (few, (left,)) if left > 0 or inputs.content else (whole, ())
+
+
+def _by_requests(inputs: Inputs) -> int:
+    """How many replicas the requests of now ask for, as the autoscaler would count them."""
+    targets = inputs.autoscaling.targets if inputs.autoscaling is not None else ()
+    each = next((one.average_value for one in targets if one.metric == "RequestsInFlight"), None)
+    return 1 if each is None else ceil((inputs.demand.held + inputs.demand.in_flight) / quantity_value(each))
+
+
+def _asked_for(inputs: Inputs, wanted: int) -> Scale:
+    why = _asked(inputs.demand)
+    if wanted < inputs.replicas:
+        why = f"{why}; spec.replicas {inputs.replicas} is of before the sleep"
+    return Scale(wanted, Mode.AWAKE, why, _while_asked(inputs.autoscaling))
 
 
 def _at_zero(inputs: Inputs, stable: Standing) -> Scale:

@@ -56,6 +56,9 @@ class Standing:
     asleep: str = ""
     """When the deployment went to zero with this revision as the stable one (RFC 3339); empty while it does not sleep.
     A candidate that is younger has to prove itself; one that is older had begun to, and goes on at the next request."""
+    woken: str = ""
+    """When a request, or the proof of a revision at zero, last ended that (RFC 3339). What an autoscaler has written
+    before it was for the load of then."""
     drains: bool = False
     """Its replicas found no room beside those of the stable revision, which gives up one for each."""
 
@@ -85,7 +88,7 @@ class Standing:
         said = dig(record, "metadata", "annotations", default={})
         texts = {field: str(said.get(f"{names.GROUP}/{key}", "")) for field, key in _TEXTS.items()}
         texts["since"] = _moment(texts["since"]) or str(dig(record, "metadata", "creationTimestamp", default=""))
-        texts["promoted"], texts["asleep"] = _moment(texts["promoted"]), _moment(texts["asleep"])
+        texts |= {field: _moment(texts[field]) for field in ("promoted", "asleep", "woken")}
         role = next((role for role in Role if role == label), Role.CANDIDATE)
         return cls(role=role, drains=said.get(DRAINS) == "true", **texts)
 
@@ -108,6 +111,7 @@ _TEXTS: Final = {
     "steering": "steering",
     "restarted": "restarted",
     "asleep": "asleep",
+    "woken": "woken",
 }
 """Field of `Standing` -> its annotation, below our group."""
 DRAINS: Final = f"{names.GROUP}/drains"

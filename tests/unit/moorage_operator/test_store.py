@@ -261,7 +261,7 @@ def test_who_writes_replicas_is_kept_and_who_writes_the_rest_is_not(store):
     written = {"kind": "LLMDeployment", "metadata": {**metadata, "managedFields": [person, scaler]}}
     store.put(written)
     kept = store.get("LLMDeployment", "team", "chat")
-    expected = [{"manager": "hpa", "operation": "Update", "subresource": "scale"}]
+    expected = [{"manager": "hpa", "operation": "Update", "subresource": "scale", "time": "t"}]
     assert kept["metadata"]["managedFields"] == expected
     again = {**kept, "metadata": {**kept["metadata"], "resourceVersion": "2"}}
     assert not store.put(again), "what was made slim once stays as it is"

@@ -5,10 +5,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from moorage_api.autoscaling import Autoscaling
+from moorage_api.conditions import Reason
+from moorage_operator.plan import writers, zero
 from moorage_operator.plan.demand import Demand, demand
 from moorage_operator.plan.figures import Gateway, PodFigures, RevisionFigures
+from moorage_operator.plan.pods import Replica
 from moorage_operator.plan.routable import Routing
 from moorage_operator.plan.startup import startup
+from moorage_operator.plan.times import as_text
+from moorage_operator.render.record import Role, Standing
 from tests.rollout_world import CRASHING, OTHER, STUCK
 from tests.zero_world import AUTOSCALING, ZeroWorld
 
@@ -202,20 +208,121 @@ def test_a_model_whose_fewest_replicas_are_one_never_sleeps():
 # Waking
 
 
-def test_a_request_that_waits_starts_what_the_autoscaler_last_asked_for():
-    made = serving(replicas=2)
+def test_a_request_that_waits_starts_one_replica_however_many_there_were_before_the_sleep():
+    made = serving(replicas=3)
     made.quiet(130)
     made.sync()
     made.ask(1)
     made.run()
-    assert made.workloads() == {1: 2}
+    assert made.workloads() == {1: 1}
     assert made.ready == ("False", "Scheduling")
     assert made.condition("Available") == "True", "the request is answered once a replica is up"
     kind, was, now, why = last(made)
-    assert (kind, was, now) == ("Scale", "r1: 0", "r1: 2")
-    assert why.endswith("; 1 request waits at the gateways, 0 are in flight")
+    assert (kind, was, now) == ("Scale", "r1: 0", "r1: 1")
+    assert why.endswith("; 1 request waits at the gateways, 0 are in flight; spec.replicas 3 is of before the sleep")
     made.until(lambda: made.ready[1] == "Serving", traffic=False)
     assert made.gateways[1].in_flight == 1
+    made.wait(50)
+    made.run()
+    assert (made.workloads(), made.requeue_after) == ({1: 1}, 8), "nobody has measured it yet"
+    made.wait(10)
+    made.run()
+    assert made.workloads() == {1: 3}, "no autoscaler tells that one is enough"
+
+
+def test_requests_that_wait_start_as_many_replicas_as_they_ask_for_and_none_of_them_is_stopped_when_some_go():
+    made = serving(replicas=4)
+    made.quiet(130)
+    made.sync()
+    made.ask(count=17)
+    made.run()
+    assert made.workloads() == {1: 3}
+    made.gateways[0].held = 1
+    made.run()
+    assert made.workloads() == {1: 3}
+    made.ask(count=99)
+    made.run()
+    assert made.workloads() == {1: 4}, "as many as the autoscaler asked for at the most"
+
+
+def test_what_proved_itself_at_zero_stays_one_replica_until_somebody_asks_for_more():
+    made = asleep(replicas=3)
+    made.edit(OTHER)
+    made.until(lambda: made.status["revision"] == {"stable": 2}, traffic=False)
+    made.tick(traffic=False)
+    assert made.there() == {2: 1}
+
+
+LONG_AGO, WOKEN = NOW - timedelta(hours=1), NOW - timedelta(seconds=100)
+
+
+@pytest.fixture
+def woken():
+    """`woken(up, **inputs)` -> replicas, where the last number is 8 and one replica has been up for so many seconds."""
+    target = {"metric": "RequestsInFlight", "averageValue": "8"}
+    autoscaling = Autoscaling.model_validate({**AUTOSCALING, "targets": [target]})
+
+    def decide(up, **inputs):
+        replica = Replica(1, ready=up is not None, phase=Reason.SERVING)
+        replica = replica if up is None else replace(replica, ready_since=NOW - timedelta(seconds=up))
+        stable = Standing(Role.STABLE, "2026-01-01T00:00:00Z", woken=as_text(WOKEN))
+        about = {"written": LONG_AGO, "content": False, "demand": Demand(in_flight=1), "running": 1, "stable": stable}
+        about |= {"readable": True, "through_gateways": True, "candidate": None, "there": (replica,)}
+        found = zero.Inputs(
+            **{
+                "replicas": 8,
+                "autoscaling": autoscaling,
+                "patience": timedelta(minutes=10),
+                "now": NOW,
+                **about,
+                **inputs,
+            }
+        )
+        return zero.decide(found).wanted
+
+    return decide
+
+
+@pytest.mark.parametrize(
+    ("up", "inputs", "wanted"),
+    [
+        (None, {}, 1),
+        (None, {"demand": Demand(held=30)}, 4),
+        (None, {"written": NOW}, 8),  # the autoscaler has heard of what waits, or a person wants them
+        (None, {"written": None}, 1),
+        (59, {}, 1),
+        (60, {}, 8),  # its metrics cannot be had, or ask for more
+        (60, {"content": True}, 1),  # it keeps 8 for its stabilisation alone
+        (60, {"content": True, "demand": Demand(in_flight=17)}, 3),
+        (60, {"content": True, "running": 5}, 5),
+        (60, {"content": True, "replicas": 1, "running": 5}, 1),  # the budget, for one
+        (60, {"content": True, "demand": Demand()}, 1),
+        (60, {"content": True, "stable": Standing(Role.STABLE, "2026-01-01T00:00:00Z")}, 8),  # it never slept
+    ],
+)
+def test_after_a_wake_a_number_counts_once_it_is_of_after_that(woken, up, inputs, wanted):
+    assert woken(up, **inputs) == wanted
+
+
+def test_what_is_enough_by_the_autoscalers_own_figures():
+    def hpa(current, active="True"):
+        metric = {"object": {"metric": {"name": "RequestsInFlight"}, "current": {"averageValue": current}}}
+        target = {"object": {"metric": {"name": "RequestsInFlight"}, "target": {"averageValue": "8"}}}
+        said = [{"type": "ScalingActive", "status": active}]
+        return {"spec": {"metrics": [target]}, "status": {"conditions": said, "currentMetrics": [metric]}}
+
+    assert [writers.is_content(hpa(each)) for each in ("2", "8", "8001m")] == [True, True, False]
+    assert not writers.is_content(hpa("2", active="False"))
+    assert not writers.is_content({"status": {}})
+    assert not writers.is_content(None)
+
+
+def test_when_the_number_was_written():
+    def deployment(*times):
+        return {"metadata": {"managedFields": [{"manager": "m", **({"time": one} if one else {})} for one in times]}}
+
+    assert writers.written(deployment("2026-01-01T12:00:00Z", "2026-01-01T11:00:00Z")) == NOW
+    assert writers.written(deployment("once", None)) is None
 
 
 def test_a_client_that_goes_away_leaves_it_starting_and_it_sleeps_after_it_has_served():

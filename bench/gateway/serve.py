@@ -33,7 +33,9 @@ async def _serve(port: int, addresses: list[str]) -> None:
     limits = Limits(settings.max_header_bytes, settings.max_body_bytes, settings.client_seconds)
     routes, targets, book = _table(addresses), Targets(), Book()
     metrics = Metrics(book, targets)
-    patience = Patience(settings.hold_requests, settings.hold_seconds, settings.hold_stream_seconds)
+    patience = Patience(
+        settings.hold_requests, settings.hold_seconds, settings.hold_stream_seconds, settings.hold_mib * 2**20
+    )
     lines = Lines(lambda: routes, Signal(), book, patience)
     async with new_session(settings.connect_seconds, settings.idle_seconds) as session:
         app = App(lambda: routes, Proxy(session, targets, book, lines, Draws(random.random)), metrics, limits)

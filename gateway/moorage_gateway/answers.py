@@ -18,11 +18,13 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _JSON: Final = (b"content-type", b"application/json")
-_RETRY_SECONDS: Final = 1
-"""A gateway that has just started reads its routes within a second."""
+RETRY_SECONDS: Final = 1
+"""Where another gateway can answer, or this one soon: one that has just started reads its routes within a second."""
 _WAITS: Final = {
     "held_too_many": " As many requests wait for it already as may.",
+    "held_too_much": " The requests that wait at this gateway take all the memory that they may.",
     "held_too_long": " The request has waited for it for as long as it may.",
+    "leaving": " This gateway is about to go: another one waits on.",
 }
 
 
@@ -112,9 +114,15 @@ def not_ready(model: Model, reason: str, retry_after: int | None) -> Refused:
     return Refused(reason, _unavailable(message, "model_not_ready", retry_after))
 
 
+def cut_short() -> Answer:
+    """503 of a gateway that goes before the answer is complete."""
+    message = "This gateway had to go before the answer was complete: ask again, and another one takes it."
+    return _unavailable(message, "gateway_leaving", RETRY_SECONDS)
+
+
 def no_routes() -> Refused:
     """503 of a gateway that has just started."""
-    answer = _unavailable("This gateway has not read its routes yet.", "gateway_starting", _RETRY_SECONDS)
+    answer = _unavailable("This gateway has not read its routes yet.", "gateway_starting", RETRY_SECONDS)
     return Refused("starting", answer)
 
 

@@ -16,12 +16,14 @@ class Case:
 
     Attributes:
         model: As the table has it; None: it is not there any more.
-        load: Of the replica that would get the request; None: there is none.
+        load: Of the replica of the model that has the least; None: there is none.
         open: For how many seconds the model has had a replica while requests of it waited.
         ahead: How many of the model's requests came before it and wait.
         behind: How many came after it and wait.
         limit: How many of a model may wait.
+        fits: Whether there is memory to keep it in.
         left: Seconds until it has waited long enough.
+        leaving: Whether that is because this gateway is about to go.
     """
 
     model: Model | None
@@ -30,7 +32,9 @@ class Case:
     ahead: int
     behind: int
     limit: int
+    fits: bool
     left: float
+    leaving: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +56,34 @@ def judge(case: Case) -> Verdict:
         return Verdict("refuse", "model_not_found")
     if case.load is not None:
         return _with_replica(case.model, case.load, case)
-    if not case.model.start.possible:
-        return Verdict("refuse", "not_ready")
+    refusal = _refusal(case.model, case)
+    return Verdict("refuse", refusal) if refusal else Verdict("hold", "no_replica")
+
+
+def _refusal(model: Model, case: Case) -> str:
+    if not model.start.possible:
+        return "not_ready"
     if case.ahead >= case.limit:
-        return Verdict("refuse", "held_too_many")
+        return "held_too_many"
+    if not case.fits:
+        return "held_too_much"
     if case.left <= 0:
-        return Verdict("refuse", "held_too_long")
-    return Verdict("hold", "no_replica")
+        return "leaving" if case.leaving else "held_too_long"
+    return ""
 
 
 def _with_replica(model: Model, load: int, case: Case) -> Verdict:
     if case.left <= 0:
         return Verdict("go", "waited_long_enough")
+    if not case.fits:
+        return Verdict("go", "no_memory_to_wait_in")
     if case.ahead:
         return Verdict("hold", "not_its_turn")
     if load < model.full_at:
         return Verdict("go", "replica_has_room")
-    if case.open >= CROWD_SECONDS:
-        return Verdict("go", "room_comes_too_late")
-    if case.behind >= case.limit:
-        return Verdict("go", "too_many_wait")
-    return Verdict("hold", "replica_is_full")
+    if case.open < CROWD_SECONDS and case.behind < case.limit:
+        return Verdict("hold", "replica_is_full")
+    return Verdict("go", "too_many_wait" if case.behind >= case.limit else "room_comes_too_late")
 
 
 def retry_after(start: Start, now: float, waited: float) -> int | None:

@@ -23,21 +23,46 @@ _KEEP_ALIVE_SECONDS: Final = 3.0
 _WORDS: Final = b"waiting for a replica"
 _ROOM_SECONDS: Final = 0.05
 """How often the first in line looks whether a replica that was full has room."""
+_REQUEST_BYTES: Final = 32 * 2**10
+"""What one that waits costs besides its body: its connection, its task, and its head, which may be as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How many requests of a model may wait, and for how many seconds.
+    """How many requests may wait, and for how many seconds.
+
+    None is refused as soon as it comes for want of room unless others wait: nobody but a request that waits wakes its
+    model.
 
     Attributes:
-        requests: Of one model at a time; 0: none waits.
+        requests: Of one model at a time.
         seconds: One that wants its answer whole.
         stream_seconds: One that wants a stream, and hears meanwhile that it waits.
+        memory: Bytes of all that wait. Of one model they take half of it at most, so that a crowd before one keeps no
+            other asleep.
     """
 
     requests: int
     seconds: float
     stream_seconds: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """A request that may have to wait.
+
+    Attributes:
+        client: Who asks.
+        since: When it came: it may not wait for ever by waiting again.
+        is_stream: Whether the client wants a stream, and so can be told that it waits.
+        body_bytes: How long its body is.
+    """
+
+    client: Client
+    since: float
+    is_stream: bool
+    body_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +71,11 @@ class Seeker:
 
     Attributes:
         choose: Where it would go now, of a model as the table has it; None: nowhere.
-        load: Of where it would go.
+        load: Of the replica of that model that has the least.
     """
 
     choose: Callable[[Model], Choice | None]
-    load: Callable[[Choice], int]
+    load: Callable[[Model], int]
 
 
 @dataclass(eq=False, slots=True)
@@ -60,6 +85,7 @@ class _Place:
     Attributes:
         since: When it came.
         until: How long it waits.
+        size: How many bytes it keeps.
         listener: Who hears that it waits; None: nobody can.
         heard: When that was said last.
         look: Set when there may be something for it.
@@ -67,6 +93,7 @@ class _Place:
 
     since: float
     until: float
+    size: int
     listener: Client | None
     heard: float
     look: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,6 +128,7 @@ class Lines:
         self._clock, self._wall = clock, wall
         self._lines: dict[Key, deque[_Place]] = {}
         self._open: dict[Key, float] = {}  # since when a model with a line has a replica
+        self._bytes = 0
         self._closes = math.inf
 
     def __contains__(self, key: Key) -> bool:
@@ -127,7 +155,7 @@ class Lines:
         """A model as the table has it now."""
         return self._table().by_key.get(key)
 
-    async def wait(self, key: Key, seeker: Seeker, client: Client, *, is_stream: bool) -> tuple[Model, Choice]:
+    async def wait(self, key: Key, seeker: Seeker, waiter: Waiter) -> tuple[Model, Choice]:
         """Wait for a replica; the model as it then is, and where its request goes.
 
         The request has to count as load of that replica before anything else is awaited: the next one looks then.
@@ -135,15 +163,12 @@ class Lines:
         Args:
             key: Whose request it is.
             seeker: How it finds its replica.
-            client: Who asks.
-            is_stream: Whether the client wants a stream, and so can be told that it waits.
+            waiter: What there is to know of it besides.
 
         Raises:
             Refused: there is no sense in waiting, or not any more.
         """
-        now, patience = self._clock(), self._patience
-        until = min(now + (patience.stream_seconds if is_stream else patience.seconds), self._closes)
-        place = _Place(now, until, client if is_stream else None, now)
+        place = self._place(waiter)
         verdict, found = self._look(key, place, seeker)
         if found is not None:
             return found
@@ -161,22 +186,43 @@ class Lines:
             self._leave(key, place, outcome)
         return found
 
+    def _place(self, waiter: Waiter) -> _Place:
+        now, patience = self._clock(), self._patience
+        until = waiter.since + (patience.stream_seconds if waiter.is_stream else patience.seconds)
+        listener = waiter.client if waiter.is_stream else None
+        return _Place(now, min(until, self._closes), waiter.body_bytes + _REQUEST_BYTES, listener, now)
+
     def _look(self, key: Key, place: _Place, seeker: Seeker) -> tuple[Verdict, _Found | None]:
         """What becomes of the request now, and where it goes if it goes."""
         model = self.model(key)
         choice = None if model is None else seeker.choose(model)
-        load = None if choice is None else seeker.load(choice)
+        load = None if model is None or choice is None else seeker.load(model)
         now, line = self._clock(), self._lines.get(key, deque())
         opened = self._opened(key, now, has_replica=choice is not None)
-        ahead = line.index(place) if place in line else len(line)
-        behind = max(0, len(line) - ahead - 1)
-        case = Case(model, load, now - opened, ahead, behind, self._patience.requests, place.until - now)
+        waits = place in line
+        ahead = line.index(place) if waits else len(line)
+        case = Case(
+            model,
+            load,
+            now - opened,
+            ahead,
+            behind=max(0, len(line) - ahead - 1),
+            limit=self._patience.requests,
+            fits=waits or self._fits(key, place.size),
+            left=place.until - now,
+            leaving=now >= self._closes,
+        )
         verdict = holding.judge(case)
         if verdict.act == "refuse":
             raise self._refused(model, verdict.reason, now - line[0].since if line else 0)
         if verdict.act == "hold" or model is None or choice is None:
             return verdict, None
         return verdict, (model, choice)
+
+    def _fits(self, key: Key, size: int) -> bool:
+        """Whether one more may wait. Where nobody waits yet it may, however large it is."""
+        most = self._patience.memory // 2 if key in self._lines else self._patience.memory
+        return not self._bytes or self._bytes + size <= most
 
     def _opened(self, key: Key, now: float, *, has_replica: bool) -> float:
         """Since when requests wait although there is a replica."""
@@ -188,6 +234,8 @@ class Lines:
     def _refused(self, model: Model | None, reason: str, waited: float) -> Refused:
         if model is None:
             return answers.model_gone()
+        if reason == "leaving":
+            return answers.not_ready(model, reason, answers.RETRY_SECONDS)
         return answers.not_ready(model, reason, holding.retry_after(model.start, self._wall(), waited))
 
     async def _pause(self, place: _Place, verdict: Verdict) -> None:
@@ -207,6 +255,7 @@ class Lines:
     def _enter(self, key: Key, place: _Place) -> None:
         line = self._lines.setdefault(key, deque())
         line.append(place)
+        self._bytes += place.size
         self._book.held[key] = len(line)
         if len(line) == 1:
             self._changes.tell()
@@ -214,6 +263,7 @@ class Lines:
     def _leave(self, key: Key, place: _Place, outcome: str) -> None:
         line, now = self._lines[key], self._clock()
         line.remove(place)
+        self._bytes -= place.size
         self._book.waited(key, outcome).observe(now - place.since)
         self._book.demand[key] = now
         if line:

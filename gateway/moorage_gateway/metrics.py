@@ -72,7 +72,8 @@ class _Revisions(Collector):
             "moorage_gateway_errors",
             "Of these, those that went wrong, by kind: connect, reset, timeout and unavailable (before the first "
             "byte), cut (in mid-stream), error_event (a stream that ended with an error), server_error (any other "
-            "status from 500 on), client_gone (no fault of the replica).",
+            "status from 500 on), no_stream (a whole answer where the client waits for a stream), client_gone (no "
+            "fault of the replica).",
             "kind",
             ((labels, figures.failed) for labels, figures in found),
         )

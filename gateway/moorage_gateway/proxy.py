@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
+import orjson
 
 from moorage_api import names
 from moorage_gateway import answers, balance
@@ -22,10 +23,10 @@ from moorage_gateway.balance import Choice
 from moorage_gateway.client import Client
 from moorage_gateway.draw import Draws
 from moorage_gateway.figures import CLIENT_GONE, Book, Figures
-from moorage_gateway.lines import Lines, Seeker
+from moorage_gateway.lines import Lines, Seeker, Waiter
 from moorage_gateway.request import Inbound
 from moorage_gateway.stream import EventCount, told_tokens
-from moorage_gateway.table import Model
+from moorage_gateway.table import Model, serving
 from moorage_gateway.targets import Targets
 from moorage_gateway.upstream import passed_back, url
 
@@ -33,8 +34,10 @@ log = logging.getLogger(__name__)
 
 _HELD_BYTES: Final = 2**20
 """An answer that is no stream is held back until it is whole, so that a replica that dies in the middle costs a retry
-and not a torn answer; a longer one than this goes out as it comes."""
+and not a torn answer; a longer one than this goes out as it comes. It cannot go out as the stream that a client which
+was kept alive expects."""
 _UNAVAILABLE: Final = (502, 503)
+_CLIENT_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
 _LOAD: Final = re.compile(r"running=(\d{1,9}),waiting=(\d{1,9})")
 _WORDS: Final = {
@@ -42,6 +45,7 @@ _WORDS: Final = {
     "reset": "closed the connection before its answer was complete",
     "timeout": "sent nothing for too long",
     "unavailable": "is not available",
+    "no_stream": "answered without a stream",
 }
 
 
@@ -60,6 +64,7 @@ class _Exchange:
     inbound: Inbound
     client: Client
     draw: float
+    began: float
 
 
 @dataclass(slots=True)
@@ -99,16 +104,24 @@ class Proxy:
         draw = self._draws.next(model, inbound.session)
         choice = None if model.key in self._lines else self._choose(model, draw)
         async with Client(receive, send) as client:
-            exchange = _Exchange(model, inbound, client, draw)
-            if choice is None:
-                choice = await self._wait(exchange)
-            failure = await self._attempt(choice, exchange)
-            if failure is not None and (second := self._second(choice, failure, exchange)) is not None:
-                failure = await self._attempt(second, exchange)
-            if failure is not None and self._fell_asleep(failure, exchange):
-                failure = await self._attempt(await self._wait(exchange), exchange)
-            if failure is not None:
-                await _give_up(exchange, failure)
+            exchange = _Exchange(model, inbound, client, draw, self._clock())
+            try:
+                await self._serve(choice, exchange)
+            except asyncio.CancelledError:
+                if client.gone:
+                    raise
+                await _cut_short(client)
+
+    async def _serve(self, choice: Choice | None, exchange: _Exchange) -> None:
+        if choice is None:
+            choice = await self._wait(exchange)
+        failure = await self._attempt(choice, exchange)
+        if failure is not None and (second := self._second(choice, failure, exchange)) is not None:
+            failure = await self._attempt(second, exchange)
+        if failure is not None and self._fell_asleep(failure, exchange):
+            failure = await self._attempt(await self._wait(exchange), exchange)
+        if failure is not None:
+            await _give_up(exchange, failure)
 
     async def _wait(self, exchange: _Exchange) -> Choice:
         """Wait for a replica, of the model as it is by then.
@@ -116,12 +129,11 @@ class Proxy:
         Raises:
             Refused: as `serve` does. A client that was kept alive has been told already.
         """
-        client, load, draw = exchange.client, self._targets.load, exchange.draw
-        seeker = Seeker(lambda model: self._choose(model, draw), lambda choice: load.get(choice.target.key, 0))
+        client, inbound = exchange.client, exchange.inbound
+        seeker = Seeker(lambda model: self._choose(model, exchange.draw), self._least_load)
+        waiter = Waiter(client, exchange.began, inbound.is_stream, len(inbound.body))
         try:
-            exchange.model, choice = await self._lines.wait(
-                exchange.model.key, seeker, client, is_stream=exchange.inbound.is_stream
-            )
+            exchange.model, choice = await self._lines.wait(exchange.model.key, seeker, waiter)
         except Refused as refused:
             if client.started:
                 refused.told = True
@@ -135,6 +147,12 @@ class Proxy:
             return False
         now = self._lines.model(exchange.model.key)
         return now is not None and now.start.possible and self._choose(now, exchange.draw) is None
+
+    def _least_load(self, model: Model) -> int:
+        """Of any replica of it: a full one of one revision keeps nobody from those of another."""
+        load, ejected = self._targets.load, self._targets.ejected
+        found = serving(model.revisions, ejected) or serving(model.revisions)
+        return min(load.get(each.key, 0) for _, targets in found for each in targets)
 
     def _choose(self, model: Model, draw: float, tried: frozenset[str] = frozenset()) -> Choice | None:
         targets = self._targets
@@ -212,7 +230,7 @@ class Proxy:
             await self._pass_stream(answer, attempt, exchange)
         else:
             await _pass_whole(answer, attempt, exchange)
-        if answer.status >= _SERVER_ERROR:
+        if answer.status >= _SERVER_ERROR and not attempt.fault:
             attempt.fault = "server_error"
 
     async def _pass_stream(self, answer: aiohttp.ClientResponse, attempt: _Attempt, exchange: _Exchange) -> None:
@@ -220,7 +238,7 @@ class Proxy:
         pieces = answer.content.iter_any()
         first = await anext(pieces, b"")
         if not first:
-            await _send_whole(Answer(answer.status, passed_back(answer), b""), attempt, client)
+            await _send_whole(Answer(answer.status, passed_back(answer), b""), attempt, exchange)
             return
         now = clock()
         figures.first_token.observe(now - attempt.began)
@@ -247,20 +265,51 @@ async def _pass_whole(answer: aiohttp.ClientResponse, attempt: _Attempt, exchang
             continue
         held.append(piece)
         size += len(piece)
-        if size > _HELD_BYTES and not client.started:
+        if size > _HELD_BYTES:
+            if client.started:
+                await _refuse_whole(attempt, exchange)
+                return
             await client.start(answer.status, headers, is_stream=False)
             await client.write(b"".join(held))
     if client.answered:
         await client.end()
     else:
-        await _send_whole(Answer(answer.status, headers, b"".join(held)), attempt, client)
+        await _send_whole(Answer(answer.status, headers, b"".join(held)), attempt, exchange)
 
 
-async def _send_whole(whole: Answer, attempt: _Attempt, client: Client) -> None:
+async def _send_whole(whole: Answer, attempt: _Attempt, exchange: _Exchange) -> None:
     if whole.status in _UNAVAILABLE:
         raise _Failed("unavailable", whole)
     attempt.figures.tokens += told_tokens(whole.body) or 0
-    await client.whole(whole)
+    if exchange.client.started and not _is_error(whole):
+        await _refuse_whole(attempt, exchange)
+    else:
+        await exchange.client.whole(whole)
+
+
+async def _refuse_whole(attempt: _Attempt, exchange: _Exchange) -> None:
+    """The client was kept alive, and expects events: those of an answer, or one with an error."""
+    attempt.fault = "no_stream"
+    await exchange.client.whole(answers.upstream_failed(exchange.model, _WORDS[attempt.fault]))
+
+
+def _is_error(whole: Answer) -> bool:
+    if whole.status < _CLIENT_ERROR:
+        return False
+    try:
+        said = orjson.loads(whole.body)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(said, dict) and "error" in said
+
+
+async def _cut_short(client: Client) -> None:
+    """The server's time to drain is over. Whoever has nothing yet, or a stream, hears why it ends."""
+    answer = answers.cut_short()
+    if not client.started:
+        await client.whole(answer)
+    elif client.is_stream:
+        await client.end_with_event(answer.body)
 
 
 async def _give_up(exchange: _Exchange, failure: _Failed) -> None:

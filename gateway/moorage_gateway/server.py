@@ -52,6 +52,9 @@ _LEAVE_SECONDS: Final = 2.0
 """From SIGTERM until connections without a request are closed. Those with requests have gone elsewhere by then, and of
 those that were silent for so long hardly one sends something at the very moment in which it is closed."""
 
+_HELD_PART: Final = 1 / 3
+"""Of the time to drain, those that wait for a replica have so much until they get one: the rest is for its answer."""
+
 
 class Server(uvicorn.Server):
     """uvicorn's server without its signal handling: two of them share this process, which exits 0 once drained."""
@@ -109,7 +112,9 @@ class _Gateway:
         self._limits = Limits(settings.max_header_bytes, settings.max_body_bytes, settings.client_seconds)
         self._routes, self._targets, self._book, self._draws = Routes(), Targets(), Book(), Draws(random.random)
         self._metrics = Metrics(self._book, self._targets)
-        patience = Patience(settings.hold_requests, settings.hold_seconds, settings.hold_stream_seconds)
+        patience = Patience(
+            settings.hold_requests, settings.hold_seconds, settings.hold_stream_seconds, settings.hold_mib * 2**20
+        )
         self._lines = Lines(lambda: self._routes.table, self._routes.changes, self._book, patience)
         self._clock, name = Clock(), settings.pod_name or socket.gethostname()
         self._view = View(lambda: self._routes.table, self._book, self._targets, self._clock)
@@ -134,7 +139,7 @@ class _Gateway:
             serving = group.create_task(public.serve())
             await stop.wait()
             log.info("draining: open streams have %s s", settings.drain_seconds)
-            self._lines.close(settings.drain_seconds)
+            self._lines.close(settings.drain_seconds * _HELD_PART)
             await asyncio.sleep(_LEAVE_SECONDS)
             public.should_exit = True
             await serving

@@ -53,6 +53,7 @@ class Settings:
     hold_requests: int = 100
     hold_seconds: float = 50.0
     hold_stream_seconds: float = 600.0
+    hold_mib: int = 128
     drain_seconds: int = 300
     log_level: str = "INFO"
 
@@ -105,12 +106,36 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add("--connect-seconds", base.connect_seconds, float, "a replica must accept a connection in this time")
     add("--idle-seconds", base.idle_seconds, float, "a replica that sends nothing for this long is given up")
-    add("--hold-requests", base.hold_requests, int, "so many of a model without a replica may wait for one")
-    add("--hold-seconds", base.hold_seconds, float, "a request that wants its answer whole waits no longer")
-    add("--hold-stream-seconds", base.hold_stream_seconds, float, "one that wants a stream waits no longer")
+    # A request that does not wait wakes nothing.
+    add("--hold-requests", base.hold_requests, _count, "so many of a model without a replica may wait for one")
+    add("--hold-seconds", base.hold_seconds, _span, "a request that wants its answer whole waits no longer")
+    add("--hold-stream-seconds", base.hold_stream_seconds, _span, "one that wants a stream waits no longer")
+    add("--hold-mib", base.hold_mib, _count, "memory for requests that wait, of all models; one takes half of it")
     add("--drain-seconds", base.drain_seconds, int, "how long open streams may run on after SIGTERM")
     add("--log-level", base.log_level, _level, "one of " + ", ".join(_LEVELS))
     return parser
+
+
+def _count(text: str) -> int:
+    """At least one.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def _span(text: str) -> float:
+    """Seconds, some.
+
+    Raises:
+        ValueError: they are none.
+    """
+    if not (seconds := float(text)) > 0:
+        raise ValueError
+    return seconds
 
 
 def _level(text: str) -> str:

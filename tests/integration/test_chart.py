@@ -215,5 +215,6 @@ def test_how_long_requests_wait_is_the_charts_to_say(render):
     assert float(given["MOORAGE_HOLD_REQUESTS"]) == base.hold_requests
     assert float(given["MOORAGE_HOLD_SECONDS"]) == base.hold_seconds
     assert float(given["MOORAGE_HOLD_STREAM_SECONDS"]) == base.hold_stream_seconds
-    given = {each["name"]: each.get("value") for each in _gateways(render("--set=gateway.hold.requests=0"))["env"]}
-    assert given["MOORAGE_HOLD_REQUESTS"] == "0"
+    assert float(given["MOORAGE_HOLD_MIB"]) == base.hold_mib
+    given = {each["name"]: each.get("value") for each in _gateways(render("--set=gateway.hold.requests=10000"))["env"]}
+    assert given["MOORAGE_HOLD_REQUESTS"] == "10000"

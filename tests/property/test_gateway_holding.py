@@ -32,7 +32,9 @@ cases = st.builds(
     small,
     small,
     small,
+    st.booleans(),
     st.floats(-10, 600),
+    st.booleans(),
 )
 
 
@@ -51,9 +53,15 @@ def test_nobody_is_refused_while_there_is_a_replica_and_nobody_goes_where_there_
 
 
 @given(cases)
-def test_whoever_is_behind_goes_only_when_its_time_is_over(case):
+def test_whoever_is_behind_goes_only_when_its_time_is_over_or_it_cannot_be_kept(case):
     if case.model is not None and case.ahead and judge(case).act == "go":
-        assert case.left <= 0
+        assert case.left <= 0 or not case.fits
+
+
+@given(cases)
+def test_nothing_is_kept_that_there_is_no_memory_for(case):
+    if not case.fits:
+        assert judge(case).act == "refuse" or case.load is not None
 
 
 @given(cases, st.integers(1, 50))

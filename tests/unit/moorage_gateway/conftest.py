@@ -30,7 +30,7 @@ from moorage_gateway.upstream import new_session
 from moorage_gateway.view import View
 
 DEADLINE = 20
-PATIENCE = Patience(requests=100, seconds=DEADLINE, stream_seconds=DEADLINE)
+PATIENCE = Patience(requests=100, seconds=DEADLINE, stream_seconds=DEADLINE, memory=2**30)
 
 
 async def wait_until(condition: Callable[[], bool]) -> None:

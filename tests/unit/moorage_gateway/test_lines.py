@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from moorage_gateway import holding, lines
+from moorage_gateway.draw import sticky
 from moorage_gateway.lines import Patience
 from moorage_gateway.table import Revision, Start
 from moorage_gateway.telemetry import Pace
@@ -29,23 +30,23 @@ class Chat:
     """The model `chat`, with replicas and without."""
 
     def __init__(self, gateway, make_model, until):
-        self._gateway, self._model, self._until = gateway, make_model, until
+        self.gateway, self.make, self._until = gateway, make_model, until
 
     def sleeps(self, start=STARTING, **fields):
         """No replica; a request starts one, or one is on its way."""
-        self._gateway.serve(self._model(Revision(1, 100, ()), start=start, **fields))
+        self.gateway.serve(self.make(Revision(1, 100, ()), start=start, **fields))
 
     def serves(self, *replicas, **fields):
-        self._gateway.serve(self._model(Revision(1, 100, tuple(replica.target for replica in replicas)), **fields))
+        self.gateway.serve(self.make(Revision(1, 100, tuple(replica.target for replica in replicas)), **fields))
 
     async def held(self, count):
         """Wait until so many requests wait."""
-        await self._until(lambda: self._gateway.book.held.get(KEY, 0) == count)
+        await self._until(lambda: self.gateway.book.held.get(KEY, 0) == count)
 
     def waited(self, outcome):
         """How many have waited, to such an end."""
         labels = {"namespace": "team-a", "deployment": "chat", "outcome": outcome}
-        return self._gateway.figure("moorage_gateway_held_seconds_count", **labels)
+        return self.gateway.figure("moorage_gateway_held_seconds_count", **labels)
 
 
 @pytest.fixture
@@ -126,6 +127,27 @@ async def test_a_second_replica_takes_what_the_first_has_no_room_for(chat, make_
     assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
 
 
+async def test_a_full_replica_of_one_revision_keeps_nobody_from_those_of_another(chat, make_replica, ask, orderly):
+    """A session belongs to the canary, whose only replica is full; it waits there, and the others go where they go."""
+    done = asyncio.Event()
+
+    async def slow(connection, _seen):
+        await done.wait()
+        await connection.answer(b"{}")
+
+    chat.sleeps()
+    stable, canary = await make_replica(slow), await make_replica(slow)
+    users = [str(n) for n in range(20) if sticky(KEY, str(n)) < 0.5]
+    asking = [asyncio.create_task(ask({"model": "chat", "user": user})) for user in users]
+    await chat.held(len(users))
+    chat.gateway.targets.report(canary.name, 99)
+    revisions = Revision(1, 50, (stable.target,)), Revision(2, 50, (canary.target,))
+    chat.gateway.serve(chat.make(*revisions, full_at=64))
+    await orderly(lambda: len(canary.seen) == len(users))
+    done.set()
+    assert {answer.status for answer in await asyncio.gather(*asking)} == {200}
+
+
 async def test_a_replica_that_stays_full_is_waited_for_for_a_moment_only(chat, make_replica, ask, until, monkeypatch):
     monkeypatch.setattr(holding, "CROWD_SECONDS", 0.1)
     done = asyncio.Event()
@@ -171,7 +193,7 @@ class TestOfTwoAtATime:
 
     @pytest.fixture
     def patience(self):
-        return Patience(requests=2, seconds=20, stream_seconds=20)
+        return Patience(requests=2, seconds=20, stream_seconds=20, memory=2**30)
 
     async def test_one_too_many_is_refused_with_what_is_left_of_the_start(self, chat, make_replica, ask):
         chat.sleeps()
@@ -214,12 +236,62 @@ class TestOfTwoAtATime:
         assert [answer.status for answer in await asyncio.gather(*asking)] == [200, 200]
 
 
+class TestOfBodies:
+    """The bound over all models: a request that waits keeps its body."""
+
+    @pytest.fixture
+    def patience(self):
+        return Patience(requests=100, seconds=20, stream_seconds=20, memory=600_000)
+
+    async def test_a_crowd_fills_half_of_the_memory_and_the_rest_is_for_other_models(
+        self, gateway, chat, make_replica, ask, until
+    ):
+        asleep = [chat.make(Revision(1, 100, ()), start=STARTING, name=name) for name in ("chat", "code", "smol")]
+        gateway.serve(*asleep)
+        asking = []
+        for n in range(2):  # of 90,000 bytes, and what each costs besides
+            asking.append(asyncio.create_task(ask({"model": "chat", "prompt": "x" * 90_000})))
+            await chat.held(n + 1)
+        refused = await ask({"model": "chat", "prompt": "x" * 90_000})
+        assert (refused.status, refused.headers["retry-after"]) == (503, "40")
+        assert refused.json()["error"]["code"] == "model_not_ready"
+        assert "all the memory that they may" in refused.json()["error"]["message"]
+        assert gateway.figure("moorage_gateway_refused_total", reason="held_too_much") == 1
+        asking += [
+            asyncio.create_task(ask({"model": name, "prompt": "x" * 90_000})) for name in ("code", "smol")
+        ]  # which are woken all the same
+        await until(lambda: len(gateway.book.held) == 3)
+        replica = await make_replica()
+        gateway.serve(*(chat.make(Revision(1, 100, (replica.target,)), name=each.name) for each in asleep))
+        assert [answer.status for answer in await asyncio.gather(*asking)] == [200] * 4
+        gateway.serve(*asleep)  # what has gone left its room
+        again = asyncio.create_task(ask({"model": "chat", "prompt": "x" * 90_000}))
+        await chat.held(1)
+        again.cancel()
+
+
+class TestOfOneThatIsTooLarge:
+    """A bound that is below the size of a request."""
+
+    @pytest.fixture
+    def patience(self):
+        return Patience(requests=100, seconds=20, stream_seconds=20, memory=1)
+
+    async def test_one_request_may_always_wait_and_wakes_its_model(self, chat, make_replica, ask):
+        chat.sleeps()
+        asking = asyncio.create_task(ask())
+        await chat.held(1)
+        assert (await ask()).status == 503
+        chat.serves(await make_replica())
+        assert (await asking).status == 200
+
+
 class TestWithoutPatience:
     """The deadline."""
 
     @pytest.fixture
     def patience(self):
-        return Patience(requests=10, seconds=0.05, stream_seconds=0.3)
+        return Patience(requests=10, seconds=0.05, stream_seconds=0.3, memory=2**30)
 
     async def test_a_whole_answer_is_refused_when_it_has_waited_long_enough(self, gateway, chat, ask):
         chat.sleeps(Start(possible=True, seconds=90))
@@ -244,6 +316,19 @@ class TestWithoutPatience:
         assert orjson.loads(last.removeprefix(b"data: "))["error"]["code"] == "model_not_ready"
         assert end == b""
         assert gateway.figure("moorage_gateway_refused_total", reason="held_too_long") == 1
+
+    async def test_who_has_to_wait_again_waits_no_longer_in_all(self, chat, make_replica, ask, gateway):
+        """Past a minute the load balancer in front answers in our place."""
+
+        async def drain(connection, _seen):
+            await asyncio.sleep(0.06)  # longer than it may wait, though it was not held meanwhile
+            chat.sleeps()
+            await connection.answer(b"{}", status="503 Service Unavailable")
+
+        chat.serves(await make_replica(drain))
+        assert (await ask()).status == 503
+        assert gateway.figure("moorage_gateway_refused_total", reason="held_too_long") == 1
+        assert chat.waited("held_too_long") == 0
 
     async def test_a_stream_that_nothing_was_said_to_has_its_true_status(self, chat, ask):
         chat.sleeps()
@@ -281,6 +366,31 @@ async def test_a_refusal_by_the_replica_reaches_a_stream_that_was_kept_alive_as_
 
     chat.serves(await make_replica(behave))
     assert _said(await comforted.read()) == [b'data: {"error": {\ndata: "code": "invalid"}}']
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        ("200 OK", b'{"object":"chat.completion"}'),
+        ("200 OK", b"x" * 3 * 2**20),
+        ("404 Not Found", b"<html>"),
+        ("404 Not Found", b"[]"),
+        ("400 Bad Request", b"x" * 3 * 2**20),
+    ],
+)
+async def test_what_is_neither_a_stream_nor_an_error_ends_a_stream_that_was_kept_alive_with_an_error(
+    comforted, chat, make_replica, status, body
+):
+    async def behave(connection, _seen):
+        await connection.answer(body, status=status)
+
+    chat.serves(await make_replica(behave), await make_replica(behave))
+    (event,) = _said(await comforted.read())
+    error = orjson.loads(event.removeprefix(b"data: "))["error"]
+    assert error["code"] == "replica_failed"
+    assert error["message"].endswith(" answered without a stream.")
+    labels = {"namespace": "team-a", "deployment": "chat", "revision": "1"}
+    assert chat.gateway.figure("moorage_gateway_errors_total", kind="no_stream", **labels) == 1
 
 
 async def test_a_stream_that_was_kept_alive_is_still_tried_on_a_second_replica(comforted, chat, make_replica, gateway):
@@ -383,7 +493,10 @@ async def test_before_a_gateway_goes_it_refuses_what_it_could_not_serve_in_time(
     asking = [asyncio.create_task(ask(body)) for body in ({"model": "chat"}, STREAM)]
     await chat.held(2)
     gateway.lines.close(0.05)
-    assert [answer.status for answer in await asyncio.gather(*asking)] == [503, 503]
+    answers = await asyncio.gather(*asking)
+    assert [(answer.status, answer.headers["retry-after"]) for answer in answers] == [(503, "1")] * 2
+    assert answers[0].json()["error"]["message"].endswith(" This gateway is about to go: another one waits on.")
+    assert chat.waited("leaving") == 2
     assert (await ask()).status == 503
 
 

@@ -33,6 +33,14 @@ def test_a_bad_variable_is_a_usage_error_like_a_bad_flag(capsys, variable):
     assert f"argument {flag}: invalid" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flag", ["--hold-requests", "--hold-seconds", "--hold-stream-seconds", "--hold-mib"])
+def test_a_request_that_does_not_wait_would_wake_nothing_so_some_always_do(capsys, flag):
+    with pytest.raises(SystemExit) as stopped:
+        settings.parse([flag, "0"], {})
+    assert stopped.value.code == 2
+    assert f"argument {flag}: invalid" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("argv", "environ"), [(["--log-level=LOUD"], {}), ([], {"MOORAGE_LOG_LEVEL": "LOUD"})])
 def test_a_log_level_that_there_is_not_is_a_usage_error(capsys, argv, environ):
     with pytest.raises(SystemExit) as stopped:

@@ -1,6 +1,7 @@
 """Why pods of a group are missing, in the words of their controller."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -15,21 +16,31 @@ QUOTA = 'create Pod chat-r1-0-1 in StatefulSet chat-r1-0 failed error: pods "cha
 
 
 class Events:
-    """The API server's events, by the uid of what they are about; `asked` is each question."""
+    """The API server's events, by the uid of what they are about; `asked` is each question, and in which round."""
 
     def __init__(self):
         self.asked, self.by_uid, self.error = [], {}, None
-        self.then, self.again = {}, asyncio.Event()
+        self.then, self.again, self.enough, self.rounds, self.at = {}, asyncio.Event(), ENOUGH, 0, []
+
+    async def sleep(self, seconds):
+        assert seconds == 5
+        self.rounds += 1
+        await asyncio.sleep(0)
 
     async def get(self, path, fieldSelector):  # noqa: N803 - the API server's name
         self.asked.append((path, fieldSelector))
-        if len(self.asked) >= ENOUGH:
+        self.at.append(self.rounds)
+        if len(self.asked) >= self.enough:
             self.again.set()
         if self.error is not None:
             raise self.error
-        uid = fieldSelector.split(",")[0].partition("=")[2]
         found, self.by_uid = self.by_uid, self.by_uid | self.then
-        return {"items": [{"message": words, "lastTimestamp": when} for when, words in found.get(uid, ())]}
+        said = [(when, words, uid) for uid, all_of_it in found.items() for when, words in all_of_it]
+        return {
+            "items": [
+                {"message": words, "lastTimestamp": when, "involvedObject": {"uid": uid}} for when, words, uid in said
+            ]
+        }
 
 
 @pytest.fixture
@@ -60,7 +71,7 @@ async def told(store, events):
         heard.append(key)
         events.again.set()
 
-    refusals = Refusals(events, store, again, interval=0.0)
+    refusals = Refusals(events, store, again, events.sleep)
     assert refusals.of(KEY) == {}, "nothing was read yet"
     task = asyncio.create_task(refusals.run())
     async with asyncio.timeout(30):
@@ -76,7 +87,7 @@ async def test_the_controllers_last_words_are_told(make, store, events):
     refusals, heard = await told(store, events)
     assert heard == [KEY]
     assert refusals.of(KEY) == {"s0": QUOTA}
-    assert events.asked[0] == ("/api/v1/namespaces/team/events", "involvedObject.uid=s0,reason=FailedCreate")
+    assert events.asked[0] == ("/api/v1/namespaces/team/events", "involvedObject.kind=StatefulSet,reason=FailedCreate")
 
 
 async def test_once_the_pods_are_there_nothing_is_said(make, store, events):
@@ -108,6 +119,24 @@ async def test_it_is_asked_again_while_nothing_was_said(store, events):
     assert heard == [KEY]
     assert refusals.of(KEY) == {"s0": QUOTA}
     assert len(events.asked) == 2
+
+
+async def test_of_many_groups_one_reading_tells(store, events):
+    for index in range(20):
+        store.put(workload(index))
+        events.by_uid[f"s{index}"] = [("2026-01-01T12:00:00Z", f"{index}: {QUOTA}")]
+    events.by_uid["another"] = [("2026-01-01T12:00:00Z", "of another deployment")]
+    refusals, heard = await told(store, events)
+    assert (len(events.asked), heard) == (1, [KEY])
+    assert refusals.of(KEY) == {f"s{index}": f"{index}: {QUOTA}" for index in range(20)}
+
+
+@pytest.mark.parametrize("error", [None, RejectedError(403, "forbidden", "GET events")])
+async def test_the_longer_nothing_is_said_the_rarer_it_is_asked(store, events, error):
+    store.put(workload())
+    events.enough, events.error = 8, error
+    await told(store, events)
+    assert [now - before for before, now in pairwise(events.at)] == [2, 4, 8, 12, 12, 12, 12]
 
 
 async def test_an_api_server_that_refuses_is_no_harm(store, events, caplog):

@@ -31,8 +31,7 @@ _REQUEST_BYTES: Final = 32 * 2**10
 class Patience:
     """How many requests may wait, and for how many seconds.
 
-    None is refused as soon as it comes for want of room unless others wait: nobody but a request that waits wakes its
-    model.
+    None of it can be 0, since only a request that waits wakes its model. Where none waits one may, whatever its size.
 
     Attributes:
         requests: Of one model at a time.

@@ -109,6 +109,7 @@ def test_definitions_are_left_out_when_told_so_and_kept_on_removal(render):
         ("operator.replica=2", "additional properties 'replica' not allowed"),
         ("scope=everything", "value must be one of 'cluster', 'namespace'"),
         ("gateway.drainSeconds=-1", "minimum: got -1, want 0"),
+        ("gateway.hold.requests=0", "minimum: got 0, want 1"),
         ("runtime.image.pullPolicy=Always", "additional properties 'pullPolicy' not allowed"),
     ],
 )

@@ -7,6 +7,8 @@ import pytest
 
 from tests.integration.operator_kit import Operator, Proxy
 
+SCALED = {"autoscaling": {"maxReplicas": 3, "targets": [{"metric": "QueueDepth", "averageValue": "2"}]}}
+
 
 @pytest.fixture
 def proxies(kubeconfig):
@@ -28,10 +30,18 @@ def pair(proxies, namespace, tmp_path, eventually):
     second.stop()
 
 
-@pytest.mark.parametrize("go", [Operator.kill, Operator.terminate])
-def test_the_other_takes_over(pair, proxies, team, go, bar):
-    first, second = pair
-    team.apply()
+@pytest.mark.parametrize(
+    "way",
+    [
+        (Operator.kill, {}, "kill"),
+        (Operator.terminate, {}, "terminate"),
+        (Operator.kill, SCALED, "kill, autoscaling"),
+        (Operator.terminate, SCALED, "terminate, autoscaling"),
+    ],
+)
+def test_the_other_takes_over(pair, proxies, team, way, bar):
+    (first, second), (go, how, title) = pair, way
+    team.apply(**how)
     team.becomes("Serving")
     assert proxies[1].writes == []
     assert not second.leads()
@@ -39,14 +49,14 @@ def test_the_other_takes_over(pair, proxies, team, go, bar):
     went = time.monotonic()
     go(first)
     written = len(proxies[0].writes)
-    team.apply(name="next")
+    team.apply(name="next", **how)
     team.eventually(second.leads, bool)
     seconds = time.monotonic() - went
     assert ("released the lease" in first.log()) == (go is Operator.terminate), "it need not run out"
     team.becomes("Serving", name="next")
     touched = {address.split("/")[2].split("-r")[0] for _, address in proxies[1].writes if "/events" not in address}
     late = len(proxies[0].writes) - written
-    bar(f"R8 {go.__name__}", seconds=seconds, writes_by_two=late)
+    bar(f"R8 {title}", seconds=seconds, writes_by_two=late)
     assert touched == {"next"}
     assert late == 0
 

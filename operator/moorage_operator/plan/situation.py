@@ -287,6 +287,7 @@ def _scaled(found: Situation, snapshot: Snapshot, *, readable: bool) -> Situatio
         running=max((found.crew(one.number).replicas for one in (stable, candidate) if one is not None), default=0),
         patience=duration_value(found.rollout.progress_deadline),
         now=found.now,
+        uid=found.owner.uid,
     )
     scale = zero.decide(inputs)
     found = replace(found, wanted=scale.wanted, scale=scale)

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from math import ceil
 from typing import Final
+from zlib import crc32
 
 from moorage_api.autoscaling import Autoscaling
 from moorage_api.duration import duration_value
@@ -24,8 +25,10 @@ from moorage_operator.plan.pods import Replica
 from moorage_operator.plan.times import from_text
 from moorage_operator.render.record import Standing
 
-_SOON: Final = 1.0
-"""Seconds until it is looked at again where only the gateways' next word is awaited."""
+_NEXT_WORD: Final = timedelta(seconds=5)
+"""From a gateway's word to its next, at the latest: it says at least every 4 s that it is there."""
+_SPREAD: Final = 0.05
+"""Part of idleAfter over which models that fall idle together do so one after the other, as after a gateway's start."""
 _MEASURED: Final = timedelta(seconds=60)
 """In which an autoscaler, which looks every 15 s, has seen the figures of a replica that is up."""
 _RARELY: Final = 15.0
@@ -93,6 +96,8 @@ class Inputs:
     patience: timedelta
     """How long a replica may take to come up before it counts for nothing that it is still on its way."""
     now: datetime
+    uid: str = ""
+    """Of the deployment."""
 
 
 def decide(inputs: Inputs) -> Scale:
@@ -181,12 +186,18 @@ def _awake(inputs: Inputs, wanted: int) -> Scale:
     up = _up_since(inputs, demand.quiet_since)
     if up is None:
         return Scale(wanted, Mode.AWAKE, "its first replica is on its way")
-    due = max(demand.quiet_since, up) + idle_after
+    due = max(demand.quiet_since, up) + idle_after * (1 + _SPREAD * _place(inputs.uid))
     if demand.heard < due:
-        left = max(_SOON, (due - inputs.now).total_seconds())
+        left = (max(due, demand.heard + _NEXT_WORD) - inputs.now).total_seconds()
+        left = left if left > 0 else _NEXT_WORD.total_seconds()
         return Scale(wanted, Mode.AWAKE, f"the last request was at {_clock(demand.quiet_since)}", (left,))
     why = f"nobody has asked for {_idle_after(inputs)}, the last request was at {_clock(demand.quiet_since)}"
     return Scale(wanted, Mode.IDLE, f"{why}{_seen_by(demand)}")
+
+
+def _place(uid: str) -> float:
+    """Where among all deployments this one is, in [0, 1)."""
+    return crc32(uid.encode()) / 2**32
 
 
 def _up_since(inputs: Inputs, otherwise: datetime) -> datetime | None:

@@ -69,17 +69,21 @@ class Nodes:
         """Whether one of them would run such a pod if it were empty; True where nobody may look."""
         return not self.again and (not self.there or any(not misfit(one, spec) for one in self.there))
 
-    def would_replace(self, spec: Manifest, uid: str, other: Manifest) -> bool:
-        """Whether one of them has room for a pod once another one (its uid and spec) has gone.
+    def would_replace(self, spec: Manifest, other: Manifest, uids: Iterable[str]) -> bool:
+        """Whether one of them has room for a pod once another one has gone, whichever that is.
 
-        Where nobody knows where the other one is, whether one of them would run it if it were empty.
+        Args:
+            spec: of the pod.
+            other: of those of which one goes.
+            uids: theirs. Where one of them is may not be known: then it leaves room if any node would do.
         """
-        place = self.places.get(uid)
-        if place is None or not self.would_run(spec):
-            return self.would_run(spec)
-        left = {place: {**asked(other), "pods": Decimal(1)}}
-        there = (replace(one, free=added(one.free, left.get(one.name, {}))) for one in self.there)
-        return any(room(one, spec) for one in there)
+        if not self.would_run(spec):
+            return False
+        left = {**asked(other), "pods": Decimal(1)}
+        by_name = {one.name: one for one in self.there}
+        homes = {self.places[uid] for uid in uids if uid in self.places} & by_name.keys()
+        emptier = (replace(by_name[name], free=added(by_name[name].free, left)) for name in homes)
+        return any(room(one, spec) for one in self.there) or all(room(one, spec) for one in emptier)
 
 
 def nodes(listed: Iterable[Manifest], used: Mapping[str, Amounts]) -> tuple[Node, ...]:

@@ -457,9 +457,9 @@ def _has_a_place(found: Situation, target: Revision) -> bool:
     nodes, stable = found.nodes, found.stable
     if nodes is None or stable is None:
         return False
-    spec, several = target.template["spec"], max(pods_of(target.template), pods_of(stable.template)) > 1
+    several = max(pods_of(target.template), pods_of(stable.template)) > 1
     ready = () if several else tuple(one.uid for one in found.of(stable.number) if one.ready)
-    return nodes.would_run(spec) and all(nodes.would_replace(spec, uid, stable.template["spec"]) for uid in ready)
+    return nodes.would_replace(target.template["spec"], stable.template["spec"], ready)
 
 
 def _patience(found: Situation) -> tuple[float, ...]:

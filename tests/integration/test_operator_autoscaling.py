@@ -194,9 +194,13 @@ class Watcher(Team):
     async def sees(self, look, accept, seconds=DEADLINE):
         return await until(lambda: asyncio.to_thread(look), accept, seconds)
 
-    def scaling(self, name="chat"):
+    def told(self, name="chat"):
+        """The condition ScalingActive; nothing where there is none."""
         conditions = {one["type"]: one for one in self.status(name).get("conditions", ())}
-        return conditions.get("ScalingActive", {}).get("reason")
+        return conditions.get("ScalingActive", {})
+
+    def scaling(self, name="chat"):
+        return self.told(name).get("reason")
 
     def ready(self, name="chat"):
         return self.status(name).get("ready")
@@ -297,6 +301,34 @@ async def test_somebody_elses_adapter_is_left_alone_and_ours_comes_back_after_it
     finally:
         await doors.cluster.remove("apiservice", OLD)
     await team.sees(team.scaling, becomes("MetricsFound"))
+
+
+@pytest.mark.usefixtures("chat")
+async def test_whoever_else_writes_the_number_is_named(team):
+    """Once the API server records it, by name. What the autoscaler writes counts in the end."""
+
+    def scaled_again():
+        """As another autoscaler does it: seconds later the number is back."""
+        team.kubectl("scale", "llmdep/chat", "--replicas=2", f"--namespace={team.namespace}")
+        return team.told()
+
+    told = await team.sees(scaled_again, lambda said: said["reason"] == "ReplicasOwnedByTwo")
+    assert told["message"].startswith("Somebody scaled it last. "), "of what was applied without a number"
+    await team.sees(team.scaling, becomes("MetricsFound"))
+
+    def synced_again():
+        """As GitOps tools do it, by force."""
+        team.apply(autoscaling=AUTOSCALING, replicas=2)
+        return team.scaling()
+
+    await team.sees(synced_again, becomes("ReplicasOwnedByTwo"))
+    await team.sees(lambda: team.look_at()["spec"]["replicas"], becomes(1))
+    told = await team.sees(
+        team.told, lambda said: said["observedGeneration"] == team.look_at()["metadata"]["generation"]
+    )
+    assert told["reason"] == "ReplicasOwnedByTwo", "at its next sync it does so again"
+    assert told["message"].startswith("Kubectl applies spec.replicas. ")
+    assert "Remove replicas from what is applied" in told["message"]
 
 
 @pytest.mark.usefixtures("chat")

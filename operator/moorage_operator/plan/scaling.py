@@ -15,6 +15,8 @@ from moorage_operator.plan.remembered import remembered_moment
 
 PATIENCE: Final = timedelta(seconds=60)
 """How long an autoscaler may find no metric, while a replica could have told it, before that is said."""
+BETWEEN_SYNCS: Final = timedelta(minutes=10)
+"""As long as GitOps tools take from one sync to the next, or less."""
 _CPU: Final = "CPUUtilization"
 _TOO_MANY: Final = "TooManyReplicas"
 _LIMITED: Final = "More than maxReplicas"
@@ -39,6 +41,8 @@ def scaling(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:
     hindrance = _without_metrics(scaled, scaled.metrics) or _two_writers(scaled)
     if hindrance is not None:
         return Scaling(active=False, why=hindrance)
+    if before is not None and (left := _applied_lately(before, now)) > 0:
+        return replace(as_before(before), wake=left)
     if scaled.wanted == 0:
         words = f"Nothing runs after {scaled.autoscaling.idle_after} without a request; the next one starts a replica."
         return Scaling(active=True, why=Finding(Reason.SCALED_TO_ZERO, words))
@@ -82,6 +86,17 @@ def _two_writers(scaled: Scaled) -> Finding | None:
     if not words:
         return None
     return Finding(Reason.REPLICAS_OWNED_BY_TWO, f"{_sentence(words)} {Reason.REPLICAS_OWNED_BY_TWO.explanation}")
+
+
+def _applied_lately(before: Condition, now: datetime) -> float:
+    """Seconds for which it is still said that somebody applies the number.
+
+    An autoscaler that writes another one takes the field over, and the API server forgets who applied it, who will do
+    so again at the next sync.
+    """
+    if before.reason != Reason.REPLICAS_OWNED_BY_TWO or writers.APPLIES not in before.message:
+        return 0.0
+    return (before.last_transition_time + BETWEEN_SYNCS - now).total_seconds()
 
 
 def _by_its_word(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:

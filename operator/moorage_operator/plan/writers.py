@@ -1,7 +1,9 @@
 """Who writes spec.replicas, when, and why it is what it is: for decisions, and to notice when two do.
 
 The API server records in managedFields which manager owns a field (KEP-555). A write through the scale subresource, as
-autoscalers and `kubectl scale` make it, is told apart from one of the whole object.
+autoscalers and `kubectl scale` make it, is told apart from one of the whole object. Where nobody owned the number
+before, as in an object that was applied without it, nothing is recorded of such a write: then the autoscaler's own word
+tells the two apart. Source: skipNonAppliedManager in k8s.io/apimachinery/pkg/util/managedfields.
 """
 
 import json
@@ -32,9 +34,10 @@ def told_by(deployment: Manifest, autoscaler: Manifest | None) -> str:
 
 
 def is_unripe(deployment: Manifest, autoscaler: Manifest | None) -> bool:
-    """Whether the autoscaler has written a number and not told by which figures: its status comes a moment later."""
-    written = autoscaler is not None and _scaled_by(deployment) == CONTROLLER
-    return written and _desired(autoscaler) != _number(deployment)
+    """Whether the autoscaler may have written a number without its figures: its status comes a moment later."""
+    owned = bool(owners_of_replicas(deployment))
+    may_have = autoscaler is not None and (not owned or _scaled_by(deployment) == CONTROLLER)
+    return may_have and _desired(autoscaler) not in (None, _number(deployment))
 
 
 def second(deployment: Manifest, autoscaler: Manifest | None) -> str:
@@ -48,8 +51,9 @@ def second(deployment: Manifest, autoscaler: Manifest | None) -> str:
     if _is_in_last_applied(deployment):
         return "kubectl apply writes spec.replicas"
     scaled = _scaled_by(deployment)
-    overruled = autoscaler is not None and _desired(autoscaler) != _number(deployment)
-    return f"{scaled} scaled it last" if scaled not in ("", CONTROLLER) and overruled else ""
+    overruled = _measures(autoscaler) and _desired(autoscaler) not in (None, _number(deployment))
+    who = scaled or ("" if owners_of_replicas(deployment) else "somebody")
+    return f"{who} scaled it last" if who not in ("", CONTROLLER) and overruled else ""
 
 
 def written(deployment: Manifest) -> datetime | None:
@@ -63,10 +67,14 @@ def is_content(autoscaler: Manifest | None) -> bool:
 
     (Down it goes only once it has wanted so for `stabilizationWindowSeconds`.)
     """
-    said = dig(autoscaler, "status", "conditions", default=())
-    if autoscaler is None or not any(one["type"] == "ScalingActive" and one["status"] == "True" for one in said):
+    if autoscaler is None or not _measures(autoscaler):
         return False
     return all(current <= target for _, current, target in _measured(autoscaler))
+
+
+def _measures(autoscaler: Manifest | None) -> bool:
+    said = dig(autoscaler, "status", "conditions", default=())
+    return any(one["type"] == "ScalingActive" and one["status"] == "True" for one in said)
 
 
 def _scaled_by(deployment: Manifest) -> str:

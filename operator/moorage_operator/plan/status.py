@@ -251,7 +251,7 @@ def _acceptance(found: Situation) -> Finding:
     if found.missing is not None:
         return not_found(found)
     said = [f"This version of the operator does not know {', '.join(found.unknown)}; ignored."] if found.unknown else []
-    said += [found.misunderstood] if found.misunderstood else []
+    said += [one for one in (found.misunderstood, found.advice) if one]
     return Finding(Reason.VALID, " ".join(said) or "spec was understood.")
 
 

@@ -216,7 +216,8 @@ def test_prices_of_the_installation_count_where_none_are_given():
 
 def footprint(around, *, runs, peak, **spec):
     """The lines of an edit where `runs` replicas run, and a rollout has `peak` at once."""
-    spec = {"model": {"source": "python://m==1"}, "accelerator": {"count": 2}, **spec}
+    ranks = {"tensorParallel": 2}
+    spec = {"model": {"source": "python://m==1"}, "accelerator": {"count": 2}, "sharding": ranks, **spec}
     after = {"metadata": {"name": "chat", "namespace": "team"}, "spec": spec}
     before = {"status": {"revisions": [{"replicas": runs}]}} if runs else None
     moments = (Moment(0.0, (Share(1, "stable", 100, peak),), ""),)
@@ -251,3 +252,27 @@ def test_what_an_autoscaler_may_come_to_costs_no_more_than_its_budget():
     thrifty = {**wish, "budget": {"accelerators": 7}}
     said = footprint(around, runs=0, peak=1, autoscaling=thrifty)[1]
     assert said.strip() == "scaled out 6.00 EUR an hour for 3 replicas at 2.00 EUR each"
+
+
+def test_whether_there_is_room_for_as_many_as_an_autoscaler_may_come_to():
+    wish = {"maxReplicas": 8, "targets": [{"metric": "QueueDepth", "averageValue": "1"}]}
+    around = Surroundings(nodes([node("a", 8)], {}))
+    first, *more = [line.strip() for line in footprint(around, runs=1, peak=2, autoscaling=wish)]
+    assert first == "nodes   it fits: room for 1 replica is needed at once; a has room for 4"
+    assert more == [
+        "scaled out to 8, it does not fit: room for 7 replicas is needed at once, and there is room for 4",
+        "a: has room for 4",
+    ]
+    thrifty = {**wish, "budget": {"accelerators": 8}}
+    said = footprint(around, runs=1, peak=2, autoscaling=thrifty)[1:]
+    assert [line.strip() for line in said] == [
+        "scaled out to 4, it fits: room for 3 replicas is needed at once; a has room for 4"
+    ]
+    full = Surroundings(nodes([node("a", 0)], {}))
+    assert not any("scaled out" in line for line in footprint(full, runs=0, peak=1, autoscaling=wish)), "not even one"
+
+
+def test_accelerators_that_no_rank_uses_are_told():
+    said = footprint(Surroundings(), runs=0, peak=1, accelerator={"count": 8}, sharding={"pods": 1})
+    (line,) = said
+    assert line.startswith("  idle    7 of the 8 accelerators of a replica do nothing, since its one rank uses one; ")

@@ -204,6 +204,13 @@ def test_serving_and_its_conditions(make):
     assert status["url"] == "http://gateway/v1"
 
 
+def test_what_is_accepted_and_of_no_use_is_said(make):
+    decided = plan(make.running(make.deployment(accelerator={"count": 8}), make.ready()), make.context)
+    accepted = next(one for one in decided.status["conditions"] if one["type"] == "Accepted")
+    assert accepted["status"] == "True"
+    assert accepted["message"].startswith("7 of the 8 accelerators of a replica do nothing, since its one rank")
+
+
 def test_at_zero_it_says_how_to_wake_it(make, ready_condition):
     found = ready_condition(make.running(make.deployment(replicas=0)))
     assert (found["status"], found["reason"]) == ("True", "ScaledToZero")

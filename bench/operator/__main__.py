@@ -199,6 +199,17 @@ class Bench:
             await asyncio.sleep(0.5)
 
 
+def _bars(result: dict[str, Any]) -> None:
+    """Say what the run shows for the project's bars, in the words of the tests that show the others."""
+    pods, restart, update = result["objects"] * result["replicas"], result["restart"], result["update"]
+    size = f"objects={result['objects']} pods={pods} autoscaled={result['autoscaled']}"
+    highest = max(result["rss_mib"], update["rss_mib"], restart["rss_mib"])
+    _say(f"R9   {size} cold_start_s={result['restart_s']} cpu_s={restart['cpu_s']} (20 s, 15 CPU-s for 1000 and 4000)")
+    _say(f"R10  {size} rss_mib={highest} (120 MiB for 100 and 100, 300 for 1000 and 4000)")
+    writes = f"create={result['writes_per_object']} restart={result['resync_writes']}"
+    _say(f"R11  {size} {writes} rest_per_min={result['steady_writes_per_min']} (6 for each, 0, 0)")
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -230,6 +241,7 @@ def main() -> None:
         run([kubectl, "create", f"--filename={REPOSITORY / 'crds'}"])
         run([kubectl, "wait", "crd", "--all", "--for=condition=Established", "--timeout=30s"])
         result = asyncio.run(_measure(plane))
+    _bars(result)
     print(json.dumps(result))
 
 

@@ -70,6 +70,7 @@ def test_no_rule_grants_more_than_it_names(render, scope):
     assert not {resource for resource, _ in granted if resource.startswith(("secrets", "pods/"))}
     assert not {verb for _, verb in granted if verb in ("escalate", "bind", "impersonate", "deletecollection")}
     assert not {verb for resource, verb in granted if resource == "llmdeployments" and verb not in _READING}
+    assert not granted & {("services", "delete"), ("networkpolicies", "delete")}, "those go with their owners"
 
 
 _READING = ("get", "list", "watch")

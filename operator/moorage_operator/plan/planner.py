@@ -138,7 +138,7 @@ def _deletes(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...], gr
         if share.replicas is None:
             for manifest in found.workloads[share.number].manifests:
                 yield Delete(manifest, f"revision {share.number}: {share.reason}")
-    yield from sharded.deletes(snapshot, found, groups)
+    yield from sharded.deletes(groups)
     yield from _forgotten(found, shares)
     yield from _answered(snapshot, found)
     if found.serving is None or disruption_budget(found.owner, found.serving.number, found.wanted) is None:

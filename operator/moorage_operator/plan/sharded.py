@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from moorage_operator.manifest import name_of
 from moorage_operator.plan.arrange import Arrangement, Order, arrange
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.situation import Situation
-from moorage_operator.plan.snapshot import Apply, Delete, Snapshot
+from moorage_operator.plan.snapshot import Apply, Delete
 from moorage_operator.plan.status import Judged
 from moorage_operator.render.context import Owner
 from moorage_operator.render.sharding import pods_of, ranks_policy, ranks_service
@@ -71,14 +70,9 @@ def applies(owner: Owner, made_of: Revision, share: Share, those: Arrangement) -
         yield Apply(group(owner, number, index, template, made_of.standing.restarted), reason)
 
 
-def deletes(snapshot: Snapshot, found: Situation, groups: Arranged) -> Iterator[Delete]:
-    """Groups that go, and after the last one of all revisions what surrounds them."""
+def deletes(groups: Arranged) -> Iterator[Delete]:
+    """Groups that go. What surrounds them stays: it selects nothing then, and goes with the deployment."""
     for number, those in groups.items():
         for one, reason in those.gone:
             if one.workload is not None:
                 yield Delete(one.workload, f"revision {number}, group {one.number}: {reason}")
-    if groups or found.groups:
-        return
-    for child in (*snapshot.owned("Service"), *snapshot.owned("NetworkPolicy")):
-        if name_of(child) == found.owner.ranks_name:
-            yield Delete(child, "no replica is several pods any more")

@@ -21,7 +21,7 @@ OF_THE_GROUP: Final = tuple(f"{version}.{names.METRICS_GROUP}" for version in ("
 OF_PODS: Final = "v1beta1.metrics.k8s.io"
 """That of metrics-server, which measures the CPU of pods."""
 SILENCE: Final = 60.0
-"""Seconds without any ready gateway, after which the registration goes."""
+"""Seconds without any gateway that serves metrics, after which the registration goes. A restart takes less."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class MetricsApi:
     served: bool = False
     """Our gateways are registered."""
     at_hand: bool = False
-    """They are not, since nobody has wanted them, or since no gateway has answered for less than a minute."""
+    """They are not, since nobody has wanted them, or since no gateway has served them for less than a minute."""
     owner: str = ""
     """Who else is, in words; empty: nobody."""
     cpu: bool = False
-    """Whether metrics-server answers."""
+    """Whether there is a metrics-server. One that is away for a moment is there: an autoscaler waits for it by itself."""
     cluster: bool = True
     """Whether this installation may register anything at all."""
 
@@ -53,7 +53,7 @@ class Seen:
     certificates: tuple[str, ...] = ()
     """What the gateways prove themselves by, as PEM."""
     silent: float = 0.0
-    """Seconds since a gateway was last ready and answered; 0 while one does."""
+    """Seconds since a ready gateway last served metrics; 0 while one does."""
     owner: Manifest | None = None
     """An owner reference for the registration, so that it goes with the installation."""
 
@@ -72,22 +72,20 @@ def registration(seen: Seen) -> Registration:
     """Decide."""
     ours = seen.services.get(NAME)
     ours = ours if ours is not None and _is_ours(ours, seen.namespace) else None
-    cpu = _is_available(seen.services.get(OF_PODS))
+    cpu = OF_PODS in seen.services
     there = [seen.services[name] for name in OF_THE_GROUP if name in seen.services]
     other = next((one for one in there if one is not ours), None)
     if other is not None:
         owner = _words(other)
         return Registration(MetricsApi(owner=owner, cpu=cpu), delete=ours, reason=owner)
-    may_serve = not seen.silent and bool(seen.certificates)
     if not seen.wanted:
-        state = MetricsApi(at_hand=may_serve, cpu=cpu)
+        state = MetricsApi(at_hand=not seen.silent, cpu=cpu)
         return Registration(state, delete=ours, reason="nothing is autoscaled any more")
     if seen.silent >= SILENCE:
-        why = f"no gateway has been ready for {SILENCE:g} s"
+        why = f"no gateway has served metrics for {SILENCE:g} s"
         return Registration(MetricsApi(cpu=cpu), delete=ours, reason=why)
-    if not may_serve:
-        expected = ours is None and bool(seen.silent)  # one that answers without a certificate serves no metrics
-        return Registration(MetricsApi(served=ours is not None, at_hand=expected, cpu=cpu))
+    if seen.silent:
+        return Registration(MetricsApi(served=ours is not None, at_hand=ours is None, cpu=cpu))
     return Registration(MetricsApi(served=True, cpu=cpu), apply=api_service(seen), reason="the gateways serve metrics")
 
 
@@ -116,11 +114,6 @@ def _is_ours(service: Manifest, namespace: str) -> bool:
     target = dig(service, "spec", "service", default={})
     here = (target.get("namespace"), target.get("name")) == (namespace, names.GATEWAY_METRICS)
     return here and label_of(service, names.MANAGED_BY_LABEL) == names.MANAGED_BY
-
-
-def _is_available(service: Manifest | None) -> bool:
-    conditions = dig(service, "status", "conditions", default=())
-    return any(one["type"] == "Available" and one["status"] == "True" for one in conditions)
 
 
 def _words(service: Manifest) -> str:

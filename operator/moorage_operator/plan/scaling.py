@@ -74,7 +74,7 @@ def _instead(scaled: Scaled, metrics: MetricsApi) -> str:
     by_cpu = any(target.metric == _CPU for target in scaled.autoscaling.targets)
     if by_cpu and metrics.cpu:
         return f"Only {_CPU} is scaled by, as metrics-server measures it."
-    lack = "metrics-server does not answer" if by_cpu else f"no target is {_CPU}, which metrics-server measures, too"
+    lack = "there is no metrics-server" if by_cpu else f"no target is {_CPU}, which metrics-server measures, too"
     return f"Nothing is scaled by, since {lack}; remove that adapter, or scale by an autoscaler of your own."
 
 

@@ -73,8 +73,8 @@ class Gateways:
 
     @property
     def serve(self) -> bool:
-        """Whether any of them is ready and answers."""
-        return any(link.ready and link.answering for link in self._links.values())
+        """Whether any of them is ready, answers, and serves metrics: it tells its certificate for as long as it does."""
+        return any(link.ready and link.answering and link.certificate for link in self._links.values())
 
     async def run(self, listener: Listener) -> None:
         """Listen to all of them, and tell `listener` what is new, until cancelled."""

@@ -70,7 +70,7 @@ class Link:
 
     @property
     def certificate(self) -> str:
-        """By which it proves itself when it serves metrics, as PEM; empty before it has told of one."""
+        """By which it proves itself when it serves metrics, as PEM; empty while it does not."""
         return self._view.certificate
 
     def of(self, key: Key) -> Gateway:

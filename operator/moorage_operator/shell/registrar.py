@@ -64,9 +64,8 @@ class Registrar:
     ) -> None:
         self._client, self._store, self._gateways, self._namespace = client, store, gateways, namespace
         self._again, self._monotonic = again, monotonic
-        self._served = monotonic()  # when a gateway was last ready and answered
+        self._served = monotonic()  # when a ready gateway last served metrics
         self._asked: tuple[_Reasons, float] | None = None  # for what the API server was last asked, and when
-        self._installation: Manifest | None = None
         self._state: MetricsApi | None = None
 
     def state(self) -> MetricsApi | None:
@@ -133,15 +132,13 @@ class Registrar:
             return None
 
     async def _owner(self) -> Manifest | None:
-        """A reference to the installation; None where the operator runs without the chart."""
-        if self._installation is None:
-            try:
-                role = await self._client.get(CLUSTER_ROLES.path(None, INSTALLATION))
-            except NotFoundError:
-                return None
-            identity = {"apiVersion": CLUSTER_ROLES.api_version, "kind": CLUSTER_ROLES.kind}
-            self._installation = {**identity, "name": name_of(role), "uid": uid_of(role)}
-        return self._installation
+        """A reference to the installation as it is now, since a tool may have made it anew; None without the chart."""
+        try:
+            role = await self._client.get(CLUSTER_ROLES.path(None, INSTALLATION))
+        except NotFoundError:
+            return None
+        identity = {"apiVersion": CLUSTER_ROLES.api_version, "kind": CLUSTER_ROLES.kind}
+        return {**identity, "name": name_of(role), "uid": uid_of(role)}
 
     async def _write(self, decided: Registration, live: Manifest | None) -> None:
         path = API_SERVICES.path(None, NAME)

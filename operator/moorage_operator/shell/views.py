@@ -59,7 +59,7 @@ class View:
         """Know nothing."""
         self.started = ""
         self.certificate = ""
-        """By which it proves itself when it serves metrics; empty: it has not told of any."""
+        """By which it proves itself when it serves metrics; empty while it does not."""
         self.ttft_bounds: tuple[float, ...] = ()
         self.itl_bounds: tuple[float, ...] = ()
         self._models: Models = {}
@@ -85,7 +85,7 @@ class View:
             removed = [_key(text) for text in said["removed"]]
             started, whole = str(said["started"]), bool(said["whole"])
             bounds = _bounds(said["buckets"])
-            certificate = str(said.get("certificate") or self.certificate)
+            certificate = str(said.get("certificate", ""))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise BadLineError(f"not understood: {type(error).__name__}: {error}") from error
         if not whole and started != self.started:

@@ -160,7 +160,7 @@ def test_where_somebody_else_serves_metrics_it_goes_by_the_cpu_or_goes(look):
     assert condition(by_cpu)["message"].startswith(f"{FOREIGN}. Only CPUUtilization is scaled by")
     without = look(live(FOUND), metrics=MetricsApi(owner=FOREIGN))
     assert (applied(without), deleted(without)) == ([], ["HorizontalPodAutoscaler"])
-    assert "Nothing is scaled by, since metrics-server does not answer" in condition(without)["message"]
+    assert "Nothing is scaled by, since there is no metrics-server" in condition(without)["message"]
     no_cpu = look(metrics=MetricsApi(owner=FOREIGN, cpu=True), autoscaling={**SCALED, "targets": TARGETS[:1]})
     assert applied(no_cpu) == []
     assert "no target is CPUUtilization" in condition(no_cpu)["message"]

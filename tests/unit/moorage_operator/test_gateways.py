@@ -268,6 +268,13 @@ async def test_a_watch_tells_of_events_and_of_its_end():
     await streams.close()
 
 
+async def test_a_gateway_that_is_ready_and_serves_no_metrics_does_not_count_for_them(gateways, gateway, server):
+    gateway.greeting = view()
+    server.put(pod())
+    await until(lambda: gateways.of(CHAT) and only(gateways).answering)
+    assert not gateways.serve
+
+
 async def test_certificates_are_known_also_of_a_gateway_that_is_silent_to_us(gateways, gateway, server):
     gateway.greeting = {**view(), "certificate": "PEM"}
     server.put(pod())

@@ -37,8 +37,8 @@ def foreign(name=OLD, service=("monitoring", "adapter")):
     return {"metadata": {"name": name, "uid": "a2"}, "spec": {"service": target}}
 
 
-def answering(value="True"):
-    return {"metadata": {"name": OF_PODS}, "status": {"conditions": [{"type": "Available", "status": value}]}}
+def of_pods(available):
+    return {"metadata": {"name": OF_PODS}, "status": {"conditions": [{"type": "Available", "status": available}]}}
 
 
 def test_ready_gateways_are_registered_with_the_certificates_of_all():
@@ -51,10 +51,9 @@ def test_ready_gateways_are_registered_with_the_certificates_of_all():
     assert decided.apply["metadata"]["ownerReferences"] == [ROLE]
 
 
-@pytest.mark.parametrize(("there", "at_hand"), [({"silent": 59.0}, True), ({"certificates": ()}, False)])
-def test_nobody_is_registered_who_may_not_answer_though_one_who_just_went_is_expected_back(there, at_hand):
-    decided = registration(seen(**there))
-    assert (decided.apply, decided.delete, decided.state) == (None, None, MetricsApi(at_hand=at_hand))
+def test_nobody_is_registered_who_may_not_answer_though_one_who_just_went_is_expected_back():
+    decided = registration(seen(silent=59.0))
+    assert (decided.apply, decided.delete, decided.state) == (None, None, MetricsApi(at_hand=True))
 
 
 def test_a_short_silence_takes_nothing_back():
@@ -95,9 +94,9 @@ def test_what_the_api_server_serves_itself_is_somebody_elses_too():
     assert registration(seen(services={OLD: foreign(service=None)})).state.owner.endswith("by the API server itself")
 
 
-@pytest.mark.parametrize(("service", "answers"), [(answering(), True), (answering("False"), False), ({}, False)])
-def test_metrics_server_counts_while_it_answers(service, answers):
-    assert registration(seen(services={OF_PODS: service})).state.cpu is answers
+@pytest.mark.parametrize("services", [{OF_PODS: of_pods("True")}, {OF_PODS: of_pods("False")}, {}])
+def test_metrics_server_counts_while_it_is_there_so_that_its_rollout_changes_nothing(services):
+    assert registration(seen(services=services)).state.cpu is bool(services)
 
 
 # The hand.
@@ -208,6 +207,15 @@ async def test_another_gateway_and_a_longer_silence_are_acted_upon_at_once(bench
     assert bench.server.done[2:] == [("delete", "a1")]
     bench.gateways.serve = True
     assert await bench.after(1) == MetricsApi(served=True)
+
+
+async def test_it_goes_with_the_installation_that_is_there_now(bench):
+    bench.autoscale(1, autoscaling={})
+    await bench.after()
+    bench.server.objects[ROLE_PATH] = {"metadata": {"name": "moorage-operator", "uid": "r2"}}
+    await bench.after(ASK_SECONDS)
+    (owner,) = bench.server.objects[PATH]["metadata"]["ownerReferences"]
+    assert owner["uid"] == "r2", "garbage collection would take the one with the old owner away, again and again"
 
 
 async def test_without_anybody_who_scales_it_is_taken_back(bench):

@@ -163,7 +163,8 @@ def test_a_certificate_is_what_was_told_last(view):
     assert view.certificate == ""
     first = {**json.loads(line(whole=True)), "certificate": "PEM 1"}
     view.take(json.dumps(first).encode(), NOW)
-    view.take(line(), NOW)
     assert view.certificate == "PEM 1"
     view.take(json.dumps({**first, "certificate": "PEM 2"}).encode(), NOW)
     assert view.certificate == "PEM 2"
+    view.take(line(), NOW)
+    assert view.certificate == "", "every line tells it while metrics are served"

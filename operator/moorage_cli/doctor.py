@@ -10,25 +10,28 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage_api import crd, names
+from moorage_api.conditions import Reason
 from moorage_cli.cluster import LLMDEPLOYMENTS, Cluster, KubectlError
 from moorage_cli.errors import CommandError
 from moorage_cli.paint import Paint
-from moorage_cli.progress import outcome, utc_now
+from moorage_cli.progress import condition, outcome, utc_now
 from moorage_cli.verbs import add_verb
 from moorage_operator.cluster.compare import includes
-from moorage_operator.manifest import dig, name_of, namespace_of
+from moorage_operator.manifest import dig, label_of, name_of, namespace_of
+from moorage_operator.plan import metrics_api
 
 if TYPE_CHECKING:
     from moorage_cli.verbs import Verbs
 
 _DESCRIPTION: Final = """\
 Look for what is wrong with an installation: the API server, the CustomResourceDefinition, operator, gateway, versions,
-the rights of whoever asks, and the LLMDeployments themselves.
+who serves the metrics that autoscalers go by, the rights of whoever asks, and the LLMDeployments themselves.
 """
 _EPILOG: Final = "exit status: 0 nothing is broken (`warn` is worth a look); 1 something is; 2 wrong usage"
 _OPERATOR: Final = "moorage-operator"
 _LEASE_SECONDS: Final = 30
 """After a kill another operator leads within 20 s; later than that nobody does."""
+_STOPPED: Final = Reason.SCALING_DISABLED
 _RIGHTS: Final = (
     ("get", LLMDEPLOYMENTS, "every verb"),
     ("watch", LLMDEPLOYMENTS, "rollout status"),
@@ -91,6 +94,7 @@ def examine(cluster: Cluster) -> Iterator[Check]:
     yield from _careful("CRD", _definition, cluster)
     yield from _careful("operator", _operator, cluster)
     yield from _careful("gateway", _gateway, cluster)
+    yield from _careful("metrics", _metrics, cluster)
     yield from (_right(cluster, *right) for right in _RIGHTS)
     yield from _careful("models", _models, cluster)
 
@@ -176,6 +180,40 @@ def _replicas(subject: str, deployment: dict[str, Any]) -> Iterator[Check]:
         yield Check(Grade.OK, subject, counted)
 
 
+def _metrics(cluster: Cluster) -> Iterator[Check]:
+    """Who serves what autoscalers ask for. One that nobody answers keeps every namespace from being deleted."""
+    listed = cluster.read("get", "apiservices.apiregistration.k8s.io")["items"]
+    there = [one for one in listed if name_of(one) in metrics_api.OF_THE_GROUP]
+    for service in there:
+        yield _registered(service)
+    if not there:
+        autoscaled = [one for one in cluster.read("get", LLMDEPLOYMENTS)["items"] if dig(one, "spec", "autoscaling")]
+        absent = f"{metrics_api.NAME} is not registered"
+        if autoscaled:
+            what = f"{absent}, so nothing is scaled; ScalingActive of {name_of(autoscaled[0])} says why"
+            yield Check(Grade.WARN, "metrics", what)
+        else:
+            yield Check(Grade.OK, "metrics", f"{absent}, and nothing in this namespace is autoscaled")
+
+
+def _registered(service: dict[str, Any]) -> Check:
+    target = dig(service, "spec", "service", default={})
+    where = f"{target.get('namespace')}/{target.get('name')}" if target else "the API server itself"
+    served = f"{name_of(service)} is served by {where}"
+    if label_of(service, names.MANAGED_BY_LABEL) != names.MANAGED_BY:
+        spoilt = (
+            "autoscaled models have only CPUUtilization; remove that adapter, or scale by an autoscaler of your own"
+        )
+        return Check(Grade.WARN, "metrics", f"{served}, which is not Moorage: {spoilt}")
+    said = condition(service, "Available")
+    if said.get("status") == "True":
+        return Check(Grade.OK, "metrics", served)
+    why = said.get("message") or "nobody has asked it yet"
+    harm = "nothing is scaled, and no namespace can be deleted"
+    look = f"kubectl logs -n {target.get('namespace')} deploy/{names.GATEWAY}"
+    return Check(Grade.FAIL, "metrics", f"{served}, which does not answer ({why}): {harm}; {look}")
+
+
 def _right(cluster: Cluster, verb: str, resource: str, purpose: str) -> Check:
     try:
         cluster.run("auth", "can-i", verb, resource)
@@ -190,5 +228,9 @@ def _models(cluster: Cluster) -> Iterator[Check]:
     wrong = {name: one for name, one in stands.items() if one.done is False or one.reason == "NotSeenYet"}
     for name, one in wrong.items():
         yield Check(Grade.WARN, "models", f"{name}: {one}")
-    if not wrong:
+    unscaled = [(name_of(one), said) for one in found if (said := condition(one, "ScalingActive"))]
+    unscaled = [one for one in unscaled if one[1]["status"] == "False" and one[1]["reason"] != _STOPPED]
+    for name, said in unscaled:
+        yield Check(Grade.WARN, "models", f"{name} does not scale: {said['reason']}: {said['message']}")
+    if not wrong and not unscaled:
         yield Check(Grade.OK, "models", f"{len(stands)} in this namespace, none of them is stuck")

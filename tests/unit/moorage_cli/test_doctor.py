@@ -22,6 +22,14 @@ def lease(age):
     return {"metadata": {"name": "moorage-operator", "namespace": "moorage-system"}, "spec": spec}
 
 
+def registration(name="v1beta2.custom.metrics.k8s.io", service="moorage-system/moorage-gateway-metrics", **status):
+    namespace, _, target = service.partition("/")
+    labels = {"app.kubernetes.io/managed-by": "moorage"} if "moorage" in target else {}
+    said = {"type": "Available", "status": "True", "message": "all checks passed", **status}
+    spec = {"service": {"namespace": namespace, "name": target}}
+    return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"conditions": [said]}}
+
+
 class Installation:
     """Answers as kubectl would for a healthy one; a test breaks it."""
 
@@ -32,6 +40,9 @@ class Installation:
             "moorage-gateway": [program("moorage-gateway")],
             "leases": [lease(3)],
             "llmdeployments.moorage.dev": [],
+            "apiservices.apiregistration.k8s.io": [
+                registration("v1beta1.metrics.k8s.io", "kube-system/metrics-server")
+            ],
         }
         self.refused = ""
 
@@ -62,7 +73,7 @@ def wrong(installation):
 
 def test_a_healthy_installation(installation):
     assert wrong(installation) == []
-    assert len(list(doctor.examine(installation))) == 16
+    assert len(list(doctor.examine(installation))) == 17
 
 
 BROKEN = {
@@ -88,6 +99,24 @@ BROKEN = {
         "warn gateway",
         "ready; this moor is",
     ),
+    "metrics of another": (
+        "apiservices.apiregistration.k8s.io",
+        [registration("v1beta1.custom.metrics.k8s.io", "monitoring/prometheus-adapter")],
+        "warn metrics",
+        "is served by monitoring/prometheus-adapter, which is not Moorage: autoscaled models have only CPUUtilization;",
+    ),
+    "metrics that nobody answers for": (
+        "apiservices.apiregistration.k8s.io",
+        [registration(status="False", message="no endpoints")],
+        "FAIL metrics",
+        "(no endpoints): nothing is scaled, and no namespace can be deleted; kubectl logs -n moorage-system deploy/",
+    ),
+    "no right to see who serves metrics": (
+        "apiservices.apiregistration.k8s.io",
+        "Error from server (Forbidden): no",
+        "warn metrics",
+        "ask whoever runs the cluster",
+    ),
     "nobody leads": ("leases", [lease(3000)], "FAIL leader", "s (one did); kubectl logs -n moorage-system deploy/"),
 }
 
@@ -111,3 +140,32 @@ def test_a_right_that_is_missing_says_what_needs_it(installation):
 def test_a_model_that_is_stuck_is_named(installation, ended):
     installation.lists["llmdeployments.moorage.dev"] = [ended("RolledBack", stalled="True")]
     assert wrong(installation) == [("warn", "models", "chat: RolledBack: what RolledBack means")]
+
+
+def autoscaled(status="True", reason="MetricsFound", **metadata):
+    ready = {"type": "Ready", "status": "True", "reason": "Serving", "message": "1 of 1.", "observedGeneration": 1}
+    scaling = {"type": "ScalingActive", "status": status, "reason": reason, "message": "in words"}
+    metadata = {"name": "chat", "namespace": "team-a", "generation": 1, **metadata}
+    return {"metadata": metadata, "spec": {"autoscaling": {"x": 1}}, "status": {"conditions": [ready, scaling]}}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [
+        ("True", "MetricsFound", []),
+        ("Unknown", "MetricsAwaited", []),
+        ("False", "ScalingDisabled", []),  # a person has stopped it
+        ("False", "MetricsMissing", [("warn", "models", "chat does not scale: MetricsMissing: in words")]),
+    ],
+)
+def test_a_model_that_does_not_scale_is_named(installation, status, reason, told):
+    installation.lists["llmdeployments.moorage.dev"] = [autoscaled(status, reason)]
+    installation.lists["apiservices.apiregistration.k8s.io"] = [registration()]
+    assert wrong(installation) == told
+
+
+def test_metrics_that_are_wanted_and_not_registered(installation):
+    installation.lists["llmdeployments.moorage.dev"] = [autoscaled()]
+    ((grade, subject, found),) = wrong(installation)
+    assert (grade, subject) == ("warn", "metrics")
+    assert found.endswith("is not registered, so nothing is scaled; ScalingActive of chat says why")

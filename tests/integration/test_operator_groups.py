@@ -206,14 +206,19 @@ def test_a_restart_is_made_with_other_groups(operator, team):
     assert len(groups(team)) == 2
 
 
-def test_to_one_pod_and_back_is_a_rollout_that_leaves_nothing(operator, team):
+def test_to_one_pod_and_back_is_a_rollout_that_leaves_nothing_that_runs(operator, team):
     team.apply(sharding=TWO)
     team.becomes("Serving")
     team.apply(sharding={"tensorParallel": 2, "pods": 1})
     team.eventually(team.status, lambda seen: seen["revision"].get("candidate") == 2)
     team.becomes("Serving")
     alone = [("ControllerRevision", "chat-r1"), ("ControllerRevision", "chat-r2")]
-    alone += [("Deployment", "chat-r2"), ("Service", "chat")]
+    alone += [
+        ("Deployment", "chat-r2"),
+        ("NetworkPolicy", "chat-ranks"),
+        ("Service", "chat"),
+        ("Service", "chat-ranks"),
+    ]
     team.eventually(lambda: ours(team), lambda found: found == alone)
     assert team.get("service", "chat")["spec"]["selector"]["moorage.dev/rank"] == "0"
     team.apply(sharding=TWO)

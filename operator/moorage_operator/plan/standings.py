@@ -9,6 +9,7 @@ from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.rollout import Verdict
 from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.times import as_text
+from moorage_operator.plan.zero import Mode
 from moorage_operator.render.record import Role, Standing
 
 ALONE: Final = "alone"
@@ -23,7 +24,7 @@ def judged(found: Situation, verdict: Verdict) -> Situation:
         stable = _changed(candidate.standing, Role.STABLE, found)
         steering = ALONE if found.scale.proves else candidate.standing.steering
         asleep = as_text(now) if found.scale.asleep else ""
-        woken = as_text(now) if found.scale.proves else found.stable.standing.woken if found.stable is not None else ""
+        woken = _woken(found)
         standing = replace(stable, promoted=as_text(now), steering=steering, asleep=asleep, woken=woken)
         found = found.with_revision(replace(candidate, standing=standing))
         return replace(found, stable=found.target)
@@ -36,6 +37,13 @@ def judged(found: Situation, verdict: Verdict) -> Situation:
         standing = replace(found.target.standing, drains=verdict.drains)
         found = found.with_revision(replace(found.target, standing=standing))
     return found
+
+
+def _woken(found: Situation) -> str:
+    """When the deployment woke; a model that may sleep and has just proven itself is as one that was just woken."""
+    if found.scale.proves or (found.stable is None and found.scale.mode is Mode.AWAKE):
+        return as_text(found.now)
+    return found.stable.standing.woken if found.stable is not None else ""
 
 
 def standing(found: Situation, revision: Revision, share: Share | None) -> Standing:

@@ -105,7 +105,7 @@ def decide(inputs: Inputs) -> Scale:
     if not _may_sleep(inputs):
         return Scale(inputs.replicas)
     if inputs.stable is None:
-        return Scale(max(1, inputs.replicas), Mode.AWAKE, "no revision has served yet")
+        return Scale(_few(inputs), Mode.AWAKE, "no revision has served yet")
     if inputs.stable.asleep and not inputs.demand.there:
         return _at_zero(inputs, inputs.stable)
     wanted, left = _number(inputs, inputs.stable)
@@ -139,8 +139,7 @@ def _number(inputs: Inputs, stable: Standing) -> tuple[int, tuple[float, ...]]:
     may hold on to it for minutes. So it counts when it was written since, or when a replica has been up for long enough
     to be measured and that autoscaler finds what runs too little, or cannot tell.
     """
-    whole = max(1, inputs.replicas)
-    few = min(whole, max(1, inputs.running, _by_requests(inputs)))
+    whole, few = max(1, inputs.replicas), _few(inputs)
     if stable.asleep:
         return few, ()
     if not stable.woken or (inputs.written is not None and inputs.written > from_text(stable.woken)):
@@ -150,6 +149,11 @@ def _number(inputs: Inputs, stable: Standing) -> tuple[int, tuple[float, ...]]:
         return few, ()
     left = (up + _MEASURED - inputs.now).total_seconds()
     return (few, (left,)) if left > 0 or inputs.content else (whole, ())
+
+
+def _few(inputs: Inputs) -> int:
+    """As many as the requests ask for, no fewer than have been started: one proves a model."""
+    return min(max(1, inputs.replicas), max(1, inputs.running, _by_requests(inputs)))
 
 
 def _by_requests(inputs: Inputs) -> int:

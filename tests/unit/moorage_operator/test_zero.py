@@ -138,6 +138,18 @@ def test_what_is_made_starts_once_and_goes_when_nobody_has_asked_for_idle_after(
     )
 
 
+def test_what_is_made_starts_one_replica_whatever_replicas_says():
+    made = ZeroWorld(replicas=3)
+    made.run()
+    assert made.there() == {1: 1}
+    made.until(lambda: made.ready[1] == "Serving", traffic=False)
+    made.tick(traffic=False)
+    assert (made.there(), made.status["revision"]) == ({1: 1}, {"stable": 1}), "nobody asks"
+    made.ask(count=17)
+    made.run()
+    assert made.workloads() == {1: 3}
+
+
 def test_what_never_came_up_is_not_put_to_sleep_before_it_has_proven_itself():
     made = ZeroWorld(engine={"image": STUCK})
     made.run()

@@ -31,8 +31,8 @@ AverageValue = Annotated[
     BeforeValidator(integer_as_text),
     WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": MAX_QUANTITY_LENGTH}),
     Matches(
-        "[0-9]*[1-9][0-9]*(?:[.][0-9]{1,3})?|[0-9]+[.][0-9]{0,2}[1-9][0-9]{0,2}|[0-9]*[1-9][0-9]*m",
-        "write a number above 0, such as 8, 0.5 or 500m",
+        "0*[1-9][0-9]{0,8}(?:[.][0-9]{1,3})?|0+[.](?:[1-9][0-9]{0,2}|0[1-9][0-9]?|00[1-9])|0*[1-9][0-9]{0,11}m",
+        "write a number above 0, such as 8, 0.5 or 500m, with at most 9 digits and 3 decimals",
         subject="string(self)",
     ),
 ]

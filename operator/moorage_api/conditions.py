@@ -245,11 +245,18 @@ class Reason(_Explained):
             "most often replicas do not tell that figure (KV cache, GPUs) or the gateways have just started."
         ),
     )
+    SCALING_REFUSED = (
+        "ScalingRefused",
+        (
+            "The API server does not take the HorizontalPodAutoscaler, or the number that it writes. The message is "
+            "its own word; most often it names a quota, an admission policy or a webhook to be changed."
+        ),
+    )
     METRICS_UNSERVED = (
         "MetricsUnserved",
         (
             "No gateway serves the metrics of the targets, so the number of replicas stays as it is. Check the "
-            "gateways' pods."
+            "gateways' pods, and their logs."
         ),
     )
     METRICS_OWNED_BY_ANOTHER = (

@@ -106,7 +106,7 @@ IDLE_WITHOUT = (
     "such as minReplicas: 0 and idleAfter: 10m, or neither"
 )
 IDLE_SHORT = "idleAfter must be at least 1m, because a model takes its time to start again"
-TARGET = "write a number above 0, such as 8, 0.5 or 500m"
+TARGET = "write a number above 0, such as 8, 0.5 or 500m, with at most 9 digits and 3 decimals"
 NO_TARGETS = ("0", "0.0", "-1", "8Gi", 0)
 METRICS = (
     'supported values: "RequestsInFlight", "QueueDepth", "KVCacheUtilization", "GPUUtilization", "CPUUtilization", '
@@ -286,7 +286,7 @@ REFUSED: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
     (scaled(minReplicas=0, idleAfter="soon"), [("spec.autoscaling.idleAfter", DURATION)]),
     *[
         (target(value), [("spec.autoscaling.targets[0].averageValue", TARGET)])
-        for value in ("0", "0.0", "-1", "8Gi", 0)
+        for value in ("0", "0.0", "-1", "8Gi", 0, "0.99999", "0.00100", "1.0001", 10**9, "9" * 32)
     ],
     (target("101", "KVCacheUtilization"), [("spec.autoscaling.targets[0]", OVER_FULL)]),
     (target("many", "CPUUtilization"), [("spec.autoscaling.targets[0].averageValue", TARGET)]),

@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from moorage_api.autoscaling import Autoscaling
 from moorage_operator.manifest import Manifest, is_deleting
 from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.situation import Situation
-from moorage_operator.plan.snapshot import Apply, Delete, Snapshot
+from moorage_operator.plan.snapshot import AUTOSCALER, Apply, Delete, Snapshot
 from moorage_operator.render.autoscaler import autoscaler
-
-AUTOSCALER: Final = "HorizontalPodAutoscaler"
 
 
 @dataclass(frozen=True)
@@ -29,6 +26,10 @@ class Scaled:
     """Since when a replica answers; None while none does."""
     cut: str = ""
     """Why fewer are wanted than spec.replicas says; empty where that is not so."""
+    foreign: Manifest | None = None
+    """Somebody else's autoscaler that has the name."""
+    refused: str = ""
+    """Why the API server does not take ours, in its own words; empty where it does."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Writes:
 
     applies: tuple[Apply, ...] = ()
     deletes: tuple[Delete, ...] = ()
+    in_the_way: tuple[Manifest, ...] = ()
+    """Somebody else's, that has the name."""
 
 
 def scaled(snapshot: Snapshot, found: Situation) -> Scaled | None:
@@ -52,6 +55,8 @@ def scaled(snapshot: Snapshot, found: Situation) -> Scaled | None:
         wanted=found.wanted,
         up_since=min((one.ready_since or found.now for one in found.replicas if one.ready), default=None),
         cut=found.cut,
+        foreign=snapshot.foreign_autoscaler,
+        refused=snapshot.autoscaler_refused,
     )
 
 
@@ -61,6 +66,8 @@ def writes(snapshot: Snapshot, found: Situation) -> Writes:
     if found.invalid is not None or (wish is not None and wish.metrics is None):
         return Writes()
     manifest = _manifest(wish, found)
+    if manifest is not None and wish is not None and wish.foreign is not None:
+        return Writes(in_the_way=(wish.foreign,))
     if manifest is not None and wish is not None:
         most = wish.autoscaling.max_replicas
         return Writes(applies=(Apply(manifest, f"spec.replicas follows the load, up to {most}"),))

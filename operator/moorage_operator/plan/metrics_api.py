@@ -35,7 +35,7 @@ class MetricsApi:
     owner: str = ""
     """Who else is, in words; empty: nobody."""
     cpu: bool = False
-    """Whether there is a metrics-server. One that is away for a moment is there: an autoscaler waits for it by itself."""
+    """Whether there is a metrics-server. For one that is away for a moment an autoscaler waits by itself."""
     cluster: bool = True
     """Whether this installation may register anything at all."""
 

@@ -20,6 +20,7 @@ BETWEEN_SYNCS: Final = timedelta(minutes=10)
 _CPU: Final = "CPUUtilization"
 _TOO_MANY: Final = "TooManyReplicas"
 _LIMITED: Final = "More than maxReplicas"
+_BY_ITS_WORD: Final = frozenset({Reason.METRICS_FOUND, Reason.METRICS_MISSING, Reason.SCALING_REFUSED})
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,20 @@ class Scaling:
 
 def scaling(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:
     """The condition; `before` is the one that was last written."""
+    found, cut = _scaling(scaled, before, now), _sentence(scaled.cut)
+    if not cut or not scaled.wanted or cut in found.why.message:
+        return found
+    return replace(found, why=replace(found.why, message=f"{found.why.message} {cut}"))
+
+
+def _scaling(scaled: Scaled, before: Condition | None, now: datetime) -> Scaling:
+    """The same without what the budget cuts, which it does however the number came about."""
     if dig(scaled.deployment, "spec", "replicas", default=1) == 0:
         words = Reason.SCALING_DISABLED.explanation.replace("NAME", scaled.deployment["metadata"]["name"])
         return Scaling(active=False, why=Finding(Reason.SCALING_DISABLED, words))
     if scaled.metrics is None:
         return as_before(before)
-    hindrance = _without_metrics(scaled, scaled.metrics) or _two_writers(scaled)
+    hindrance = _without_metrics(scaled, scaled.metrics) or _refused(scaled.refused) or _two_writers(scaled)
     if hindrance is not None:
         return Scaling(active=False, why=hindrance)
     if before is not None and (left := _applied_lately(before, now)) > 0:
@@ -78,8 +87,17 @@ def _instead(scaled: Scaled, metrics: MetricsApi) -> str:
     return f"Nothing is scaled by, since {lack}; remove that adapter, or scale by an autoscaler of your own."
 
 
+def _refused(words: str) -> Finding | None:
+    """The API server does not take our autoscaler, or what that writes."""
+    if not words:
+        return None
+    return Finding(Reason.SCALING_REFUSED, f"{_sentence(words)} {Reason.SCALING_REFUSED.explanation}")
+
+
 def _two_writers(scaled: Scaled) -> Finding | None:
     words = writers.second(scaled.deployment, scaled.autoscaler)
+    if scaled.foreign is not None:
+        words = f"HorizontalPodAutoscaler {scaled.foreign['metadata']['name']} exists and belongs to somebody else"
     ambiguous = _said(scaled.autoscaler, "ScalingActive")
     if not words and ambiguous.get("reason") == "AmbiguousSelector":
         words = f"the autoscaler says: {ambiguous.get('message', '')}"
@@ -107,14 +125,19 @@ def _by_its_word(scaled: Scaled, before: Condition | None, now: datetime) -> Sca
             return _waiting(None)  # what starts, or was just woken, has no figures yet
         left = _patience(bad, scaled.up_since, now)
         if left <= 0:
-            words = f"{_sentence(str(bad.get('message', bad.get('reason', ''))))} {Reason.METRICS_MISSING.explanation}"
-            return Scaling(active=False, why=Finding(Reason.METRICS_MISSING, words))
-        known = before is not None and before.reason in {Reason.METRICS_FOUND, Reason.METRICS_MISSING}
+            return Scaling(active=False, why=_in_its_words(bad))
+        known = before is not None and before.reason in _BY_ITS_WORD
         return replace(as_before(before) if known else _waiting(None), wake=left)
     if not _said(scaled.autoscaler, "ScalingActive"):
         return _waiting(None)
     limited, unsettled = _limited(scaled.autoscaler, before, now)
     return Scaling(active=True, why=Finding(Reason.METRICS_FOUND, _found(scaled, limited=limited)), wake=unsettled)
+
+
+def _in_its_words(bad: Manifest) -> Finding:
+    """That it cannot read or write the number, or cannot measure."""
+    reason = Reason.METRICS_MISSING if bad["type"] == "ScalingActive" else Reason.SCALING_REFUSED
+    return Finding(reason, f"{_sentence(str(bad.get('message', bad.get('reason', ''))))} {reason.explanation}")
 
 
 def _judged(live: Manifest | None) -> tuple[Manifest, ...]:
@@ -153,7 +176,7 @@ def _found(scaled: Scaled, *, limited: bool) -> str:
     words = f"Between {wish.min_replicas} and {wish.max_replicas} replicas by {targets} per replica."
     if limited:
         words += f" {_LIMITED} ({wish.max_replicas}) would be needed."
-    return f"{words} {_sentence(scaled.cut)}".strip()
+    return words
 
 
 def _said(live: Manifest | None, kind: str) -> Manifest:

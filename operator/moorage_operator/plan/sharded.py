@@ -6,7 +6,6 @@ from typing import TypeAlias
 from moorage_operator.plan.arrange import Arrangement, Order, arrange
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.revisions import Revision
-from moorage_operator.plan.situation import Situation
 from moorage_operator.plan.snapshot import Apply, Delete
 from moorage_operator.plan.status import Judged
 from moorage_operator.render.context import Owner

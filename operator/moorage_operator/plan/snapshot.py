@@ -14,6 +14,8 @@ from moorage_operator.plan.nodes import Nodes
 _OF_A_POD: Final = re.compile("-r[0-9]+-resolve")
 """What follows the object's name in that of the only pods that are made by name; a workload's pods have random ones."""
 _OF_OTHERS: Final = re.compile("(-r[0-9]+(-[0-9]+)?|-ranks)?")
+AUTOSCALER: Final = "HorizontalPodAutoscaler"
+"""What serves does so without one: what is in its way is told by ScalingActive, and holds up nothing else."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Snapshot:
     now: datetime
     refused: str = ""
     """Why the API server refused the last write, in its own words; empty when it did not."""
+    autoscaler_refused: str = ""
+    """The same of the autoscaler."""
     gateways: tuple[Gateway, ...] | None = None
     """One for each gateway pod, sorted by name. None: the installation has no gateways, so requests come through the
     Service and a ready pod is a routable one. Empty: there should be some, and none is known."""
@@ -51,8 +55,14 @@ class Snapshot:
         return tuple(pod for pod in there if not self._is_foreign(pod))
 
     def foreign(self) -> tuple[Manifest, ...]:
-        """Objects of others that have a name which a child of this object needs."""
-        return tuple(child for kind in self.children for child in self.children[kind] if self._is_foreign(child))
+        """Objects of others that have a name which a child of this object needs to serve."""
+        kinds = (kind for kind in self.children if kind != AUTOSCALER)
+        return tuple(child for kind in kinds for child in self.children[kind] if self._is_foreign(child))
+
+    @property
+    def foreign_autoscaler(self) -> Manifest | None:
+        """Somebody else's that has the name of ours."""
+        return next((one for one in self.children.get(AUTOSCALER, ()) if self._is_foreign(one)), None)
 
     def _is_foreign(self, child: Manifest) -> bool:
         own, name = name_of(self.deployment), name_of(child)

@@ -21,7 +21,7 @@ from moorage_api.conditions import PODS_ON_THE_WAY, ConditionStatus, ConditionTy
 from moorage_api.status import Condition, RevisionPointers, RevisionStatus, RolloutStatus, Startup, Status
 from moorage_operator.manifest import Manifest, dig
 from moorage_operator.plan import writers
-from moorage_operator.plan.autoscaled import AUTOSCALER, scaled
+from moorage_operator.plan.autoscaled import scaled
 from moorage_operator.plan.decisions import announcements, decisions
 from moorage_operator.plan.divide import Share
 from moorage_operator.plan.finding import Finding
@@ -30,7 +30,7 @@ from moorage_operator.plan.remembered import Row, all_remembered
 from moorage_operator.plan.rollout import Verdict
 from moorage_operator.plan.scaling import Scaling, as_before, scaling
 from moorage_operator.plan.situation import Situation
-from moorage_operator.plan.snapshot import Event, Snapshot
+from moorage_operator.plan.snapshot import AUTOSCALER, Event, Snapshot
 from moorage_operator.plan.standings import ALONE, standing
 from moorage_operator.plan.startup import startup
 from moorage_operator.plan.telemetry import Health, Measured, health, measured

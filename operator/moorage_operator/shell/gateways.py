@@ -73,7 +73,7 @@ class Gateways:
 
     @property
     def serve(self) -> bool:
-        """Whether any of them is ready, answers, and serves metrics: it tells its certificate for as long as it does."""
+        """Whether any of them is ready, answers, and serves metrics, which it tells its certificate for."""
         return any(link.ready and link.answering and link.certificate for link in self._links.values())
 
     async def run(self, listener: Listener) -> None:

@@ -18,7 +18,7 @@ from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.nodes import Nodes
 from moorage_operator.plan.passing import moves_nothing, passes
 from moorage_operator.plan.planner import plan
-from moorage_operator.plan.snapshot import Event, Plan, Snapshot
+from moorage_operator.plan.snapshot import AUTOSCALER, Event, Plan, Snapshot
 from moorage_operator.render.context import Context
 from moorage_operator.shell.shortage import is_short, looks_for_room, waits
 
@@ -91,13 +91,15 @@ class Reconciler:
         snapshot = self._snapshot(key, deployment)
         decided = plan(snapshot, self._context)
         try:
-            wrote = await self._change(deployment, decided)
+            wrote, refused = await self._change(deployment, decided)
         except RejectedError as error:
             if _NAMESPACE_GOES in error.message:
                 return NAMESPACE_SECONDS
-            if error.status in _REFUSALS:
+            if _is_final(error):
                 await self._report(deployment, plan(replace(snapshot, refused=error.message), self._context))
             raise
+        if refused:
+            decided = plan(replace(snapshot, autoscaler_refused=refused), self._context)
         if wrote:
             return 0.0  # it is in the store already: go on from there, and report only once there is nothing to change
         if early := self._too_early(key, snapshot, decided):
@@ -137,13 +139,22 @@ class Reconciler:
             return NODES_SECONDS  # they are being read: without them half of it is missing, and would be written after
         return PASSING_SECONDS if decided.unripe or passes(before, status) else 0.0
 
-    async def _change(self, deployment: Manifest, decided: Plan) -> bool:
-        """Write until nothing is left to do, or a workload was changed: pods of all come before anybody's rest."""
-        wrote = started = False
+    async def _change(self, deployment: Manifest, decided: Plan) -> tuple[bool, str]:
+        """Write until nothing is left to do, or a workload was changed: pods of all come before anybody's rest.
+
+        Returns whether anything was, and why the autoscaler was refused, without which all the rest goes on.
+        """
+        wrote, started, refused = False, False, ""
         for apply in decided.applies:
             if started and kind_of(apply.manifest) not in _STARTING:
-                return True
-            if await self._writer.apply(deployment, apply.manifest):
+                return True, ""
+            try:
+                changed = await self._writer.apply(deployment, apply.manifest)
+            except RejectedError as error:
+                if kind_of(apply.manifest) != AUTOSCALER or not _is_final(error):
+                    raise
+                changed, refused = False, error.message
+            if changed:
                 log.info("%s: applied %s %s: %s", _label(deployment), *_names(apply.manifest), apply.reason)
                 wrote = True
                 started |= kind_of(apply.manifest) in WORKLOADS
@@ -151,7 +162,7 @@ class Reconciler:
             await self._writer.delete(delete.manifest)
             log.info("%s: deleted %s %s: %s", _label(deployment), *_names(delete.manifest), delete.reason)
             wrote = True
-        return wrote
+        return wrote, refused
 
     async def _report(self, deployment: Manifest, decided: Plan) -> bool:
         """Tell the events, then write the status: once it says them, no later plan would call for them."""
@@ -180,6 +191,11 @@ class Reconciler:
             if error.status not in _REFUSALS:
                 raise
             log.warning("%s: the event %s is refused: %s", _label(deployment), event.reason, error)
+
+
+def _is_final(error: RejectedError) -> bool:
+    """Whether asking again does not help, though the namespace stays."""
+    return error.status in _REFUSALS and _NAMESPACE_GOES not in error.message
 
 
 def _label(deployment: Manifest) -> str:

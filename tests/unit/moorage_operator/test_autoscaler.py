@@ -230,8 +230,34 @@ def test_a_missing_metric_is_told_once_a_replica_could_have_told_it_for_a_minute
     late = look(up, live(missing(make, 60)))
     assert said(late) == ("False", "MetricsMissing")
     assert condition(late)["message"].startswith("The HPA was unable to compute the replica count: no figure. ")
-    unable = look(up, live(missing(make, 60, "AbleToScale"), FOUND))
-    assert said(unable) == ("False", "MetricsMissing")
+
+
+def test_an_autoscaler_that_may_not_write_the_number_lacks_no_metric(look, make):
+    unable = look(up_for(make, 600), live(missing(make, 60, "AbleToScale"), FOUND))
+    assert said(unable) == ("False", "ScalingRefused")
+    before = {"conditions": unable.status["conditions"]}
+    again = look(up_for(make, 600), live(missing(make, 1, "AbleToScale"), FOUND), status=before)
+    assert said(again) == ("False", "ScalingRefused")
+
+
+def test_somebody_elses_autoscaler_of_the_name_holds_up_nothing_but_ours(look):
+    metadata = {"name": "chat", "namespace": "team", "uid": "x", "resourceVersion": "4"}
+    theirs = {"kind": "HorizontalPodAutoscaler", "metadata": metadata}
+    decided = look(theirs)
+    assert [one.manifest["kind"] for one in decided.applies] == ["ControllerRevision", "Deployment", "Service"]
+    assert said(decided) == ("False", "ReplicasOwnedByTwo")
+    assert condition(decided)["message"].startswith("HorizontalPodAutoscaler chat exists and belongs to somebody else.")
+    assert condition(decided, "Ready")["reason"] != "WorkloadRefused"
+    assert (decided.in_the_way, decided.requeue_after) == ((theirs,), 30)
+    free = look(theirs, autoscaling=None)
+    assert (free.in_the_way, deleted(free), condition(free)) == ((), [], None)
+
+
+@pytest.mark.parametrize("metrics", [OURS, MetricsApi(), MetricsApi(owner=FOREIGN)])
+def test_what_the_budget_cuts_is_told_whatever_else_there_is_to_tell(look, metrics):
+    wish = {**SCALED, "budget": {"accelerators": 4}}
+    decided = look(metrics=metrics, autoscaling=wish, accelerator={"count": 2}, replicas=6)
+    assert condition(decided)["message"].endswith(" The budget of 4 accelerators allows 2 of 6 replicas.")
 
 
 def test_one_that_was_well_a_moment_ago_is_not_called_into_question(look, make):

@@ -9,7 +9,9 @@ from moorage_operator.cluster.client import ConflictError, NotFoundError, Reject
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key
+from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.nodes import Nodes, nodes
+from moorage_operator.render.context import Owner
 from moorage_operator.shell.reconcile import Reconciler
 
 CHAT = Key("team", "chat")
@@ -251,6 +253,39 @@ async def test_trouble_waits_for_nothing(make, server, store, events, clock):
     store.put(make.on_node(server=make.ended("boom")))
     await rests(reconciler)
     assert ready(store)["reason"] == "EngineFailed"
+
+
+async def test_a_refused_autoscaler_is_told_of_and_holds_up_nothing(make, server, store):
+    scaled = make.deployment(autoscaling={"maxReplicas": 4, "targets": [{"metric": "QueueDepth", "averageValue": "2"}]})
+    scaled["metadata"]["resourceVersion"] = "2"
+    server.objects[DEPLOYMENT] = scaled
+    store.put(scaled)
+    apply, deleted = server.apply, []
+
+    async def refuse(path, body):
+        if "horizontalpodautoscalers" in path:
+            raise RejectedError(403, "exceeded quota: few", path)
+        return await apply(path, body)
+
+    async def delete(path, **_):
+        deleted.append(path)
+
+    server.apply, server.delete = refuse, delete
+    owner = Owner("chat", "team", "u1")
+    old = {**owner.metadata("chat", owner.labels()), "uid": "b1", "resourceVersion": "5"}
+    store.put({"kind": "PodDisruptionBudget", "apiVersion": "policy/v1", "metadata": old})
+    seconds, served = itertools.count(step=5), {"metrics": lambda: MetricsApi(served=True)}
+    writer, late = Writer(server, store), lambda: make.now + timedelta(seconds=next(seconds))
+    reconciler = Reconciler(store, writer, Events(), make.context, late, **served)
+    for _ in range(10):
+        wait = await reconciler.reconcile(CHAT)
+    assert [path.rsplit("/", 2)[-2] for path in deleted] == ["poddisruptionbudgets"], "what is to go goes"
+    assert ready(store)["reason"] != "WorkloadRefused"
+    conditions = store.get("LLMDeployment", "team", "chat")["status"]["conditions"]
+    (found,) = [one for one in conditions if one["type"] == "ScalingActive"]
+    assert (found["status"], found["reason"]) == ("False", "ScalingRefused")
+    assert found["message"].startswith("Exceeded quota: few. ")
+    assert 0 < wait <= 30
 
 
 async def test_in_a_namespace_that_goes_nothing_is_said_and_nothing_made_again(reconciler, server, store, events):

@@ -37,6 +37,7 @@ def slim(manifest: Manifest) -> Manifest:
         found.pop("data", None)  # no record of ours: the StatefulSet controller's, with the labels of the group's pods
     elif kind == "HorizontalPodAutoscaler":
         found["status"] = _judgement(manifest)
+        metadata["managedFields"] = _judges(manifest)
     elif kind in _STATUS_UNREAD:
         found.pop("status", None)
     return found
@@ -58,6 +59,14 @@ def _writers(manifest: Manifest) -> dict[str, list[Manifest]]:
     owners = owners_of_replicas(manifest)
     read: list[Manifest] = [{name: one[name] for name in _READ_OF_OWNERS if name in one} for one in owners]
     return {"managedFields": read} if read else {}
+
+
+def _judges(manifest: Manifest) -> list[Manifest]:
+    """Who writes the status, without when."""
+    entries = dig(manifest, "metadata", "managedFields", default=())
+    return [
+        {"manager": one["manager"], "subresource": "status"} for one in entries if one.get("subresource") == "status"
+    ]
 
 
 def _judgement(manifest: Manifest) -> Manifest:

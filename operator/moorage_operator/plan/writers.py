@@ -16,7 +16,7 @@ from moorage_operator.manifest import Manifest, dig, owners_of_replicas
 from moorage_operator.plan.remembered import remembered_moment
 
 CONTROLLER: Final = "kube-controller-manager"
-"""The manager that HorizontalPodAutoscalers write as."""
+"""The manager that HorizontalPodAutoscalers write as, where nothing else is known: the name of the binary."""
 APPLIES: Final = "applies spec.replicas"
 """Of somebody who means a number, and will apply it again."""
 _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -25,10 +25,10 @@ _LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 def told_by(deployment: Manifest, autoscaler: Manifest | None) -> str:
     """Why spec.replicas is what it is, in words: the autoscaler's figures, or who wrote it."""
     number, scaled = _number(deployment), _scaled_by(deployment)
-    if autoscaler is not None and scaled in ("", CONTROLLER) and _desired(autoscaler) == number:
+    if autoscaler is not None and scaled in ("", _controller(autoscaler)) and _desired(autoscaler) == number:
         return f"HPA: {', '.join(_figures(autoscaler)) or f'{number} wanted'}"
     if scaled:
-        return f"{'an HPA' if scaled == CONTROLLER else scaled} scaled it to {number}"
+        return f"{'an HPA' if scaled == _controller(autoscaler) else scaled} scaled it to {number}"
     applied = _applied_by(deployment)
     return f"{applied} applied replicas {number}" if applied else f"spec.replicas is {number}"
 
@@ -36,7 +36,7 @@ def told_by(deployment: Manifest, autoscaler: Manifest | None) -> str:
 def is_unripe(deployment: Manifest, autoscaler: Manifest | None) -> bool:
     """Whether the autoscaler may have written a number without its figures: its status comes a moment later."""
     owned = bool(owners_of_replicas(deployment))
-    may_have = autoscaler is not None and (not owned or _scaled_by(deployment) == CONTROLLER)
+    may_have = autoscaler is not None and (not owned or _scaled_by(deployment) == _controller(autoscaler))
     return may_have and _desired(autoscaler) not in (None, _number(deployment))
 
 
@@ -53,7 +53,7 @@ def second(deployment: Manifest, autoscaler: Manifest | None) -> str:
     scaled = _scaled_by(deployment)
     overruled = _measures(autoscaler) and _desired(autoscaler) not in (None, _number(deployment))
     who = scaled or ("" if owners_of_replicas(deployment) else "somebody")
-    return f"{who} scaled it last" if who not in ("", CONTROLLER) and overruled else ""
+    return f"{who} scaled it last" if who not in ("", _controller(autoscaler)) and overruled else ""
 
 
 def written(deployment: Manifest) -> datetime | None:
@@ -75,6 +75,12 @@ def is_content(autoscaler: Manifest | None) -> bool:
 def _measures(autoscaler: Manifest | None) -> bool:
     said = dig(autoscaler, "status", "conditions", default=())
     return any(one["type"] == "ScalingActive" and one["status"] == "True" for one in said)
+
+
+def _controller(autoscaler: Manifest | None) -> str:
+    """The manager that autoscalers write as in this cluster, `k3s`, say: whoever writes the status of ours."""
+    entries = dig(autoscaler, "metadata", "managedFields", default=())
+    return next((str(one["manager"]) for one in entries if one.get("subresource") == "status"), CONTROLLER)
 
 
 def _scaled_by(deployment: Manifest) -> str:

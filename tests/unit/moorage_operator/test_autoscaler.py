@@ -36,10 +36,12 @@ def up_for(make, seconds):
     return make.pod(conditions=[{"type": "Ready", "status": "True", "lastTransitionTime": since}])
 
 
-def live(*conditions, wanted=1, figures=(), **changes):
+def live(*conditions, wanted=1, figures=(), controller="kube-controller-manager", **changes):
     """The autoscaler as the API server has it."""
     status = {"desiredReplicas": wanted, "conditions": list(conditions), "currentMetrics": list(figures)}
-    return {**rendered(**changes), "status": status}
+    made = rendered(**changes)
+    made["metadata"]["managedFields"] = [{"manager": controller, "subresource": "status"}]
+    return {**made, "status": status}
 
 
 def figure(name, value):
@@ -375,6 +377,13 @@ def test_the_autoscalers_figures_are_the_reason(scale):
     expected = "HPA: RequestsInFlight 18.5 over 8 per replica, CPUUtilization 40 under 80.9 per replica"
     assert found["reason"].endswith(f"; {expected}")
     assert not decided.unripe
+
+
+def test_where_the_controllers_are_another_binary_the_autoscaler_is_known_by_its_status(look, scale):
+    ours, by_k3s = {"wanted": 3, "controller": "k3s"}, [{**BY_HPA, "manager": "k3s"}]
+    assert scale(live(FOUND, **ours), managers=by_k3s)[0]["reason"].endswith("; HPA: 3 wanted")
+    assert scale(live(FOUND, **{**ours, "wanted": 1}), managers=by_k3s)[1].unripe
+    assert said(look(live(FOUND, **ours), managers=by_k3s, replicas=2)) == ("True", "MetricsFound")
 
 
 @pytest.mark.parametrize(

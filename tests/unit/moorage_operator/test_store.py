@@ -241,13 +241,18 @@ def autoscaler(version, current="1", wanted=1, able="ReadyForNewScale"):
     ]
     figure = {"type": "Object", "object": {"current": {"averageValue": current}}}
     status = {"desiredReplicas": wanted, "currentMetrics": [figure], "conditions": conditions, "lastScaleTime": current}
-    return child(version, kind="HorizontalPodAutoscaler", name="chat", status=status)
+    made = child(version, kind="HorizontalPodAutoscaler", name="chat", status=status)
+    judge = {"manager": "k3s", "operation": "Update", "subresource": "status", "time": current}
+    made["metadata"]["managedFields"] = [judge, {"manager": "moorage-operator", "operation": "Apply"}]
+    return made
 
 
 def test_the_figures_of_an_autoscaler_are_known_and_no_news_and_its_judgement_is(store):
     store.put(autoscaler(1))
     assert not store.put(autoscaler(2, current="7", able="SucceededRescale"))
-    kept = store.get("HorizontalPodAutoscaler", "team", "chat")["status"]
+    found = store.get("HorizontalPodAutoscaler", "team", "chat")
+    assert found["metadata"]["managedFields"] == [{"manager": "k3s", "subresource": "status"}]
+    kept = found["status"]
     assert kept["currentMetrics"][0]["object"]["current"] == {"averageValue": "7"}
     assert [one["type"] for one in kept["conditions"]] == ["ScalingActive"]
     assert store.put(autoscaler(3, wanted=2))

@@ -29,6 +29,7 @@ from e2e.cluster.kwok import simulated_nodes
 from e2e.cluster.paths import REPOSITORY
 from e2e.cluster.processes import Supervisor
 from e2e.cluster.progress import Progress
+from e2e.waiting import eventually
 from moorage_operator.shell.credentials import connector
 
 _OBJECTS = int(os.environ.get("OBJECTS") or 1000)
@@ -239,7 +240,9 @@ def main() -> None:
         os.environ["KUBECONFIG"] = str(plane.kubeconfig)
         kubectl = str(plane.binaries / "kubectl")
         run([kubectl, "create", f"--filename={REPOSITORY / 'crds'}"])
-        run([kubectl, "wait", "crd", "--all", "--for=condition=Established", "--timeout=30s"])
+        # `kubectl wait` ends on an error where it looks before there is any condition.
+        established = '--output=jsonpath={.items[*].status.conditions[?(@.type=="Established")].status}'
+        eventually(lambda: run([kubectl, "get", "crd", established]), lambda said: said == "True", 30)
         result = asyncio.run(_measure(plane))
     _bars(result)
     print(json.dumps(result))

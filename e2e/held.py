@@ -2,7 +2,7 @@
 
     python -m e2e.held BASE_URL MODEL
 
-Says as JSON when what came, in seconds since the request was sent.
+Says as JSON when it was sent, and what came how many seconds later.
 """
 
 import http.client
@@ -24,6 +24,8 @@ _MOST_SECONDS = 300.0
 class Held:
     """What a client saw."""
 
+    began: float = 0.0
+    """When the request was sent, as Unix time."""
     status: int = 0
     headers: float = 0.0
     comments: list[float] = field(default_factory=list)
@@ -49,7 +51,7 @@ def main() -> None:
     url = urlsplit(address)
     connection = http.client.HTTPConnection(str(url.hostname), url.port or 80, timeout=_MOST_SECONDS)
     body = json.dumps({"model": model, "messages": QUESTION, "max_tokens": SHORT, "temperature": 0, "stream": True})
-    began, seen = time.monotonic(), Held()
+    began, seen = time.monotonic(), Held(began=time.time())
     connection.request("POST", f"{url.path}/chat/completions", body, {"content-type": "application/json"})
     answer = connection.getresponse()
     seen.status, seen.headers = answer.status, time.monotonic() - began

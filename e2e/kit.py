@@ -51,6 +51,15 @@ class Load:
             self.records.append(Record(**json.loads(line)))
 
 
+class Change(list[str]):
+    """What a watch has brought: the texts of the fields that it is for."""
+
+    def __init__(self, fields: Iterable[str]) -> None:
+        super().__init__(fields)
+        self.at = time.time()
+        """When it came."""
+
+
 @dataclass(frozen=True)
 class Kit:
     """One case's namespace on the stack."""
@@ -138,12 +147,12 @@ class Kit:
         return self.eventually(lambda: self.condition(name), lambda ready: ready.get("reason") == reason, seconds)
 
     @contextmanager
-    def watched(self, *what: str, fields: Sequence[str]) -> Iterator[list[list[str]]]:
-        """Collect fields (JSON paths) of an object, as it is and at each change, for as long as the context lasts."""
+    def watched(self, *what: str, fields: Sequence[str]) -> Iterator[list[Change]]:
+        """Collect fields (JSON paths) of objects, as they are and at each change, for as long as the context lasts."""
         template = "|".join(f"{{{field}}}" for field in fields) + r'{"\n"}'  # tabs would come as blanks
         program = [str(self.stack.cluster.binaries / "kubectl"), "--namespace", self.namespace]
         argv = [*program, "get", *what, "--watch", f"--output=jsonpath={template}"]
-        seen: list[list[str]] = []
+        seen: list[Change] = []
         with subprocess.Popen(argv, env=self.stack.environment, stdout=subprocess.PIPE, text=True) as process:
             reader = threading.Thread(target=_collect, args=(process.stdout, seen))
             reader.start()
@@ -254,5 +263,5 @@ class Kit:
         return self.stack.cluster.inside(program)
 
 
-def _collect(lines: Iterable[str], into: list[list[str]]) -> None:
-    into.extend(line.rstrip("\n").split("|") for line in lines)
+def _collect(lines: Iterable[str], into: list[Change]) -> None:
+    into.extend(Change(line.rstrip("\n").split("|")) for line in lines)

@@ -234,4 +234,4 @@ def test_killed_after_every_single_write_it_sleeps_and_wakes(make_operator, star
     scene.demand(held=1)
     mortal("Serving")
     proxy.after = None
-    assert len(operators) > 4
+    assert len(operators) > 2  # the rest of a plan may be written before the end reaches it

@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from datetime import datetime
 
 import pytest
 
@@ -10,6 +9,8 @@ from e2e.held import held
 
 IDLE_AFTER = 60  # as the manifest has it
 STREAMS, LONG = 16, 1900  # so many answers at once, so long, that each takes more than that on any machine
+PODS = "--selector=moorage.dev/deployment=chat"
+IS_READY = '.status.conditions[?(@.type=="Ready")].status'
 TICK = 5.5  # keep-alives come at least every five seconds
 
 
@@ -35,16 +36,19 @@ def test_a_model_that_was_never_asked_for_serves_once_and_goes_to_zero(kit, chat
 
 
 def test_one_held_request_brings_it_back_and_its_client_hears_of_it(kit, chat, bar):
-    seen = held(kit, chat)
-    pod = pods(kit)[0]
-    started = moment(condition(pod, "Ready")["lastTransitionTime"]) - moment(pod["metadata"]["creationTimestamp"])
+    with kit.watched("pods", PODS, fields=[".metadata.name", IS_READY]) as changes:
+        seen = held(kit, chat)
+    made = changes[0].at - seen.began
+    ready = next(one.at for one in changes if one[1] == "True") - seen.began
     bar(
         "zero wake",
         first_token=seen.first_token,
+        until_pod=made,
+        pod_ready=ready,
+        since_ready=seen.first_token - ready,
+        ours=made + seen.first_token - ready,
         headers=seen.headers,
         keep_alives=len(seen.comments),
-        pod_start=started,
-        ours=max(0.0, seen.first_token - started),
     )
     assert (seen.status, seen.done) == (200, True)
     assert seen.comments, "it was told that it waits"
@@ -87,16 +91,8 @@ def sleeps(kit):
 
 
 def pods(kit):
-    return kit.get("pods", "--selector=moorage.dev/deployment=chat")["items"]
+    return kit.get("pods", PODS)["items"]
 
 
 def uids(kit):
     return {pod["metadata"]["uid"] for pod in pods(kit)}
-
-
-def condition(pod, kind):
-    return next(one for one in pod["status"]["conditions"] if one["type"] == kind)
-
-
-def moment(text):
-    return datetime.fromisoformat(text).timestamp()

@@ -8,8 +8,8 @@ import pytest
 from e2e.held import held
 
 IDLE_AFTER = 60  # as the manifest has it
-STREAMS, LONG = 16, 1900  # so many answers at once, so long, that each takes more than that on any machine
-PODS = "--selector=moorage.dev/deployment=chat"
+STREAMS, LONG = 8, 1900  # so many answers at once, of so many tokens each
+PODS = "--selector=moorage.dev/deployment="
 IS_READY = '.status.conditions[?(@.type=="Ready")].status'
 TICK = 5.5  # keep-alives come at least every five seconds
 
@@ -36,7 +36,7 @@ def test_a_model_that_was_never_asked_for_serves_once_and_goes_to_zero(kit, chat
 
 
 def test_one_held_request_brings_it_back_and_its_client_hears_of_it(kit, chat, bar):
-    with kit.watched("pods", PODS, fields=[".metadata.name", IS_READY]) as changes:
+    with kit.watched("pods", f"{PODS}chat", fields=[".metadata.name", IS_READY]) as changes:
         seen = held(kit, chat)
     made = changes[0].at - seen.began
     ready = next(one.at for one in changes if one[1] == "True") - seen.began
@@ -60,15 +60,17 @@ def test_one_held_request_brings_it_back_and_its_client_hears_of_it(kit, chat, b
     assert "1 request waits at the gateways" in decision["reason"]
 
 
-def test_a_stream_longer_than_idle_after_keeps_its_model_up(kit, chat, bar):
-    kit.ask(chat, stream=True)
-    (before,) = pods(kit)
-    with kit.load(chat, workers=STREAMS, tokens=LONG) as load:
+def test_a_stream_longer_than_idle_after_keeps_its_model_up(kit, bar):
+    kit.apply("slow.yaml")
+    kit.wait_ready("slow")
+    before = uids(kit, "slow")
+    with kit.load(f"{kit.namespace}/slow", workers=STREAMS, tokens=LONG) as load:
         kit.eventually(lambda: load.records, bool, 900)
         first = load.records[0]
-        assert uids(kit) == {before["metadata"]["uid"]}
-        bar("zero stream", idle_after=IDLE_AFTER, stream=first.ended - first.started)
-        assert first.ended - first.started > IDLE_AFTER + 5, "the streams were too short to show anything"
+        assert uids(kit, "slow") == before
+    kit.kubectl("delete", "llmdep/slow")
+    bar("zero stream", idle_after=IDLE_AFTER, stream=first.ended - first.started)
+    assert first.ended - first.started > IDLE_AFTER + 5, "the streams were too short to show anything"
     assert load.failures() == []
 
 
@@ -90,9 +92,9 @@ def sleeps(kit):
     kit.eventually(lambda: pods(kit), lambda left: left == [])
 
 
-def pods(kit):
-    return kit.get("pods", PODS)["items"]
+def pods(kit, name="chat"):
+    return kit.get("pods", f"{PODS}{name}")["items"]
 
 
-def uids(kit):
-    return {pod["metadata"]["uid"] for pod in pods(kit)}
+def uids(kit, name="chat"):
+    return {pod["metadata"]["uid"] for pod in pods(kit, name)}

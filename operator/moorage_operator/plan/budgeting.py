@@ -50,10 +50,11 @@ class Ledger:
 
     def lacks(self, shares: Iterable[Share]) -> bool:
         """Whether there is no room for all that these shares add, or more is taken than may be."""
-        if self.limit is None:
-            return False
-        added = sum(self._added(share) * self.costs.get(share.number, 0) for share in shares)
-        return self.room < added
+        return self.limit is not None and self.left(shares) < 0
+
+    def left(self, shares: Iterable[Share]) -> int:
+        """Accelerators that nobody has once what these shares add is there."""
+        return self.room - sum(self._added(share) * self.costs.get(share.number, 0) for share in shares)
 
     def within(self, shares: tuple[Share, ...]) -> tuple[Share, ...]:
         """The same shares with as much added as there is room for, to the earlier ones first."""

@@ -141,16 +141,17 @@ def _deletes(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...], gr
             for manifest in found.workloads[share.number].manifests:
                 yield Delete(manifest, f"revision {share.number}: {share.reason}")
     yield from sharded.deletes(groups)
-    yield from _forgotten(found, shares)
+    yield from _forgotten(snapshot, found, shares)
     yield from _answered(snapshot, found)
     if found.serving is None or disruption_budget(found.owner, found.serving.number, found.wanted) is None:
         for budget in snapshot.owned("PodDisruptionBudget"):
             yield Delete(budget, f"{found.wanted} replicas: a budget would block node drains")
 
 
-def _forgotten(found: Situation, shares: tuple[Share, ...]) -> Iterator[Delete]:
-    """Records beyond the limit."""
-    kept = frozenset(share.number for share in shares) | {one.number for one in (found.target,) if one is not None}
+def _forgotten(snapshot: Snapshot, found: Situation, shares: tuple[Share, ...]) -> Iterator[Delete]:
+    """Records beyond the limit, but for those that say what a pod that is still there takes of the budget."""
+    kept = {share.number for share in shares} | {one.number for one in (found.target,) if one is not None}
+    kept |= {revision_of(pod) for pod in snapshot.owned_pods()}
     limit = found.rollout.revision_history_limit
     for revision in revs.prunable(found.revisions, kept, limit):
         if revision.record is not None:

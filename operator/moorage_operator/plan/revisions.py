@@ -5,7 +5,7 @@ brings the earlier revision back, and an upgrade of the operator makes none. Wha
 replicas, and under which name clients know the model.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -147,7 +147,7 @@ def makings_of(spec: Spec) -> dict[str, Any]:
     return makings
 
 
-def prunable(revisions: tuple[Revision, ...], kept: frozenset[int], limit: int) -> tuple[Revision, ...]:
+def prunable(revisions: tuple[Revision, ...], kept: Collection[int], limit: int) -> tuple[Revision, ...]:
     """The records beyond the limit: those that never were stable, then those whose last promotion is longest ago.
 
     Never one in `kept`, nor the newest number.

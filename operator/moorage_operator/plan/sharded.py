@@ -20,10 +20,12 @@ def arranged(decided: Judged) -> Arranged:
     """Which groups there shall be, of one revision after the other: what one takes the next one has not."""
     found, budget = decided.found, decided.verdict.restarts
     serving, promise = _serving(decided), max(0, found.wanted - budget.unavailable)
-    room, result = found.ledger.room, dict[int, Arrangement]()
+    grouped = {one.number for one in found.revisions if pods_of(one.template) > 1}
+    room = found.ledger.left(share for share in decided.shares if share.number not in grouped)
+    result = dict[int, Arrangement]()
     for share in decided.shares:
         made_of, number = found.revision(share.number), share.number
-        if share.replicas is None or made_of is None or pods_of(made_of.template) == 1:
+        if share.replicas is None or made_of is None or number not in grouped:
             continue
         cost = found.ledger.costs.get(number, 0)
         own = min(found.crew(number).relied_on, share.replicas + budget.surge) if number in serving else 0

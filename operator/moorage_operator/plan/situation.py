@@ -263,7 +263,7 @@ def _acted(found: Situation) -> Situation:
 def _bounded(found: Situation, snapshot: Snapshot) -> Situation:
     """The same with the budget drawn up, and no more wanted than it allows; also while spec cannot be used."""
     limit = dig(snapshot.deployment, "spec", "autoscaling", "budget", "accelerators")
-    asked = {number: running.replicas for number, running in found.workloads.items()}
+    asked = {number: running.made for number, running in found.workloads.items()}
     drawn = ledger(limit if isinstance(limit, int) else None, found.revisions, asked, snapshot.owned_pods())
     most = drawn.most(one.number for one in (found.stable, found.candidate) if one is not None)
     wish = found.scale.wanted

@@ -15,6 +15,8 @@ class Workload:
     manifests: tuple[Manifest, ...] = ()
     replicas: int = 0
     """How many it asks for."""
+    made: int = 0
+    """How many it makes pods for: of groups that are replaced by others, both."""
 
     def refusal(self, told: Mapping[str, str]) -> str:
         """What keeps it from making its pods, in the API server's words; empty when nothing does.
@@ -30,17 +32,19 @@ class Workload:
 
 def workloads(deployments: Iterable[Manifest], groups: Mapping[int, tuple[Group, ...]]) -> dict[int, Workload]:
     """Those of the revisions that have one, or some."""
-    found = {
-        number: Workload((one,), int(dig(one, "spec", "replicas", default=0)))
-        for one in deployments
-        if (number := revision_of(one))
-    }
+    found = {number: _deployment(one) for one in deployments if (number := revision_of(one))}
     for number, those in groups.items():
         sets = tuple(one.workload for one in those if one.workload is not None)
         if sets:
-            before = found.get(number, Workload())
-            found[number] = Workload((*before.manifests, *sets), before.replicas + _asked(sets))
+            before, made = found.get(number, Workload()), sum(not is_deleting(one) for one in sets)
+            manifests = (*before.manifests, *sets)
+            found[number] = Workload(manifests, before.replicas + _asked(sets), before.made + made)
     return found
+
+
+def _deployment(manifest: Manifest) -> Workload:
+    replicas = int(dig(manifest, "spec", "replicas", default=0))
+    return Workload((manifest,), replicas, replicas)
 
 
 def _asked(sets: Sequence[Manifest]) -> int:

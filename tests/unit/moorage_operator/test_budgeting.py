@@ -7,8 +7,12 @@ import pytest
 from moorage_operator.plan.budgeting import Ledger, ledger, replacing, restarting
 from moorage_operator.plan.capacity import Budget
 from moorage_operator.plan.divide import Share
+from moorage_operator.plan.groups import Group
 from moorage_operator.plan.revisions import Revision
+from moorage_operator.plan.workloads import workloads
 from moorage_operator.render.record import Role, Standing
+from tests.rollout_world import OTHER
+from tests.shortage_world import ScarceWorld
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -124,3 +128,49 @@ def test_without_room_replicas_that_are_not_ready_give_way(room, wanted, ready, 
 )
 def test_a_restart_adds_no_more_than_there_is_room_for(room, most, there, left):
     assert restarting(room, most, there) == left
+
+
+# Along ways: `ScarceWorld` counts what pods hold at each change, those that still end among them.
+
+
+def test_what_ends_holds_its_accelerators_though_its_revision_is_beyond_the_history():
+    world = ScarceWorld(8, replicas=4, rollout={"revisionHistoryLimit": 1})
+    world.settle()
+    world.edit(OTHER)
+    world.until(lambda: ("Deployment", "chat-r1") not in world.objects)
+    left = len(world.ending)
+    assert left, "they finish their answers"
+    world.spec(replicas=8)
+    world.run()
+    assert len(world.pods) == 8 - left
+    assert 1 in world.roles(), "its record says what they hold"
+    world.settle()
+    assert world.there() == {2: 8}
+    assert set(world.roles()) == {2}
+
+
+def test_groups_that_are_replaced_count_with_those_that_replace_them_before_there_are_pods_of_these():
+    sets = [
+        {
+            "kind": "StatefulSet",
+            "metadata": {"name": f"chat-r1-{index}"},
+            "spec": {"template": {"metadata": {"annotations": {"moorage.dev/restarted": restart}}}},
+        }
+        for index, restart in enumerate(["", "", "again"])
+    ]
+    found = workloads((), {1: tuple(Group(index, one) for index, one in enumerate(sets))})
+    assert (found[1].replicas, found[1].made) == (2, 3)
+    sets[0]["metadata"]["deletionTimestamp"] = "soon"
+    found = workloads((), {1: tuple(Group(index, one) for index, one in enumerate(sets))})
+    assert found[1].made == 2
+
+
+def test_single_pods_and_groups_have_one_budget_together():
+    world = ScarceWorld(8, replicas=2, rollout={"strategy": "Canary", "steps": [{"weight": 99, "hold": "1h"}]})
+    world.settle()
+    world.shard(2)
+    world.until(lambda: world.there() == {1: 2, 2: 2})
+    world.strand(2)
+    world.spec(replicas=3)
+    world.run()
+    assert world.taken == 7

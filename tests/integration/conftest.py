@@ -6,11 +6,12 @@ Nothing is skipped: when the binary is not there yet it is built, and when it ca
 import itertools
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import kubernetes.client
 import kubernetes.config
 import pytest
@@ -19,6 +20,8 @@ import yaml
 from e2e import waiting
 from e2e.cluster.controlplane import ControlPlane, control_plane
 from tests.integration.api_kit import Api
+from tests.integration.gateway_kit import DEADLINE
+from tests.integration.operator_kit import Operator, Proxy, StandIn
 from tests.integration.slow_faults import SlowFaults
 from tests.integration.team_kit import Team
 from tests.integration.world_kit import World
@@ -121,14 +124,95 @@ def namespace(kubectl: Kubectl) -> Iterator[str]:
 
 @pytest.fixture
 def rights(plane: ControlPlane, kubectl: Kubectl, namespace: str, checkout: Path) -> str:
-    """The chart's rules for the operator, in this namespace; returns who has them."""
+    """The chart's rules for an operator of this namespace; returns who has them."""
+    _allow(kubectl, _rendered(plane, checkout, namespace, "--set=scope=namespace"))
+    return f"system:serviceaccount:{namespace}:moorage-operator"
+
+
+@pytest.fixture
+def rights_of_the_cluster(plane: ControlPlane, kubectl: Kubectl, namespace: str, checkout: Path) -> Iterator[str]:
+    """The chart's rules for an operator of the whole cluster; returns who has them."""
+    _allow(kubectl, _rendered(plane, checkout, namespace))
+    yield f"system:serviceaccount:{namespace}:moorage-operator"
+    kubectl("delete", "clusterrole,clusterrolebinding", "moorage-operator", "--ignore-not-found")
+
+
+def _rendered(plane: ControlPlane, checkout: Path, namespace: str, *options: str) -> list[Any]:
     command = [plane.binaries / "helm", "template", "moorage", checkout / "charts/moorage", f"--namespace={namespace}"]
-    options = ["--set=scope=namespace", "--set=crds.install=false", "--kube-version=1.34.0"]
-    rendered = subprocess.run([*command, *options], capture_output=True, text=True, check=True, timeout=60).stdout
-    rules = [one for one in yaml.safe_load_all(rendered) if one and one["kind"] in ("Role", "RoleBinding")]
+    always = ["--set=crds.install=false", "--kube-version=1.34.0"]
+    done = subprocess.run([*command, *always, *options], capture_output=True, text=True, check=True, timeout=60)
+    return [one for one in yaml.safe_load_all(done.stdout) if one]
+
+
+def _allow(kubectl: Kubectl, rendered: list[Any]) -> None:
+    """Apply the operator's own rules of what the chart renders."""
+    rules = [one for one in rendered if one["kind"].removeprefix("Cluster") in {"Role", "RoleBinding"}]
     ours = [one for one in rules if one["metadata"]["name"].startswith("moorage-operator")]
     kubectl("apply", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": ours}))
-    return f"system:serviceaccount:{namespace}:moorage-operator"
+
+
+@pytest.fixture
+def proxy(kubeconfig: Path) -> Iterator[Proxy]:
+    """What stands between operator and API server, and sees what is written; with an administrator's rights."""
+    proxy = Proxy(kubeconfig)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def chart_proxy(kubeconfig: Path, rights: str) -> Iterator[Proxy]:
+    """The same with the chart's rights in the namespace, which have to suffice."""
+    proxy = Proxy(kubeconfig, rights)
+    yield proxy
+    refused = list(proxy.refused)
+    proxy.close()
+    assert refused == [], "the chart gives too few rights"
+
+
+@pytest.fixture
+def operator_options() -> dict[str, Any]:
+    """How the module's operators are started; modules have their own."""
+    return {}
+
+
+@pytest.fixture
+def start_operator(
+    proxy: Proxy, namespace: str, tmp_path: Path, operator_options: dict[str, Any]
+) -> Iterator[Callable[..., Operator]]:
+    """Starts operators, as often as a test wants: `start_operator(resync=1)`; they end with the test."""
+    started = []
+
+    def start(**how: Any) -> Operator:
+        started.append(Operator(tmp_path, proxy.url, namespace, **operator_options, **how))
+        return started[-1].start()
+
+    yield start
+    for operator in started:
+        operator.stop()
+
+
+@pytest.fixture
+def operator(start_operator: Callable[..., Operator], eventually: Callable[..., Any]) -> Operator:
+    """One that leads."""
+    operator = start_operator()
+    eventually(operator.leads, bool)
+    return operator
+
+
+@pytest.fixture
+def gateways(team: Team) -> Iterator[list[StandIn]]:
+    """Two stand-ins, that tell an operator what the test says."""
+    opened = [StandIn(team, f"gateway-{letter}") for letter in "ab"]
+    yield opened
+    for gateway in opened:
+        gateway.close()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A client that does not wait for ever."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session:
+        yield session
 
 
 @pytest.fixture(scope="session")

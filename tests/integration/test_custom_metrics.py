@@ -6,13 +6,11 @@ import json
 import random
 import ssl
 
-import aiohttp
 import pytest
 
 from moorage_api import names
 from tests.integration.api_kit import admin
 from tests.integration.gateway_kit import (
-    DEADLINE,
     Cluster,
     Gateway,
     Replica,
@@ -29,12 +27,6 @@ ASLEEP = {"Accepted": True, "Available": True}
 @pytest.fixture
 def address():
     return own_address()
-
-
-@pytest.fixture
-async def http():
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session:
-        yield session
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import contextlib
 import re
 import signal
 
-import aiohttp
 import pytest
 import yaml
 
@@ -49,12 +48,6 @@ class Relay:
             writer.write(data)
             await writer.drain()
         writer.close()
-
-
-@pytest.fixture
-async def http():
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE)) as session:
-        yield session
 
 
 @pytest.fixture

@@ -2,37 +2,8 @@
 
 import json
 
-import pytest
-
-from tests.integration.operator_kit import READY, Operator, Proxy
+from tests.integration.operator_kit import READY
 from tests.integration.team_kit import CHILDREN, named, settled
-
-
-@pytest.fixture
-def proxy(kubeconfig):
-    proxy = Proxy(kubeconfig)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def make_operator(proxy, namespace, tmp_path):
-    made = []
-
-    def make(**how):
-        made.append(Operator(tmp_path, proxy.url, namespace, **how))
-        return made[-1].start()
-
-    yield make
-    for operator in made:
-        operator.stop()
-
-
-@pytest.fixture
-def operator(make_operator, eventually):
-    operator = make_operator()
-    eventually(operator.leads, bool)
-    return operator
 
 
 def test_one_object_becomes_children_that_serve(operator, team, proxy):
@@ -64,20 +35,31 @@ def test_one_object_becomes_children_that_serve(operator, team, proxy):
 
 
 def test_r11_a_plain_object_takes_few_writes(operator, team, proxy, bar):
-    """To make it and to scale it; that it takes none at rest is in R6, and in `test_resyncs_write_nothing`."""
-    team.apply(replicas=2)
-    team.eventually(team.kubelet.pods, lambda pods: len(pods) == 2)
-    settled(proxy)
-    team.becomes("Serving")
-    created = settled(proxy)
-    team.kubectl("scale", "llmdep/chat", "--replicas=3", f"--namespace={team.namespace}")
-    team.eventually(team.kubelet.pods, lambda pods: len(pods) == 3)
-    settled(proxy)
-    team.becomes("Serving")
-    scaled = settled(proxy) - created
+    """To make it and to scale it; that it takes none at rest is in R6, and in `test_resyncs_write_nothing`.
+
+    Plain is one replica: a second one has a PodDisruptionBudget, and a status of its own where it is ready later.
+    """
+    team.apply()
+    created = serves(team, proxy, 1)
+    scale(team, 2)
+    before = serves(team, proxy, 2)
+    scale(team, 3)
+    scaled = serves(team, proxy, 3) - before
     bar("R11 plain", create=created, scale=scaled)
     assert created <= 6, proxy.writes
-    assert scaled <= 3, proxy.writes[created:]
+    assert scaled <= 3, proxy.writes[before:]
+
+
+def scale(team, replicas):
+    team.kubectl("scale", "llmdep/chat", f"--replicas={replicas}", f"--namespace={team.namespace}")
+
+
+def serves(team, proxy, replicas):
+    """Wait until so many serve, and return how many writes that has taken so far."""
+    team.eventually(team.kubelet.pods, lambda pods: len(pods) == replicas)
+    settled(proxy)
+    team.becomes("Serving")
+    return settled(proxy)
 
 
 def test_nothing_of_ours_has_a_finalizer_or_an_annotation_of_the_framework(operator, team):
@@ -89,8 +71,8 @@ def test_nothing_of_ours_has_a_finalizer_or_an_annotation_of_the_framework(opera
         assert not [name for name in one["metadata"].get("annotations", {}) if "kopf" in name or "zalando" in name]
 
 
-def test_resyncs_write_nothing(make_operator, team, proxy):
-    operator = make_operator(resync=0.5)
+def test_resyncs_write_nothing(start_operator, team, proxy):
+    operator = start_operator(resync=0.5)
     team.eventually(operator.leads, bool)
     team.apply(replicas=2)
     team.becomes("Serving")
@@ -101,13 +83,13 @@ def test_resyncs_write_nothing(make_operator, team, proxy):
     assert len(proxy.writes) == writes, proxy.writes[writes:]
 
 
-def test_a_restart_writes_nothing_even_with_another_default_image(operator, make_operator, team, proxy):
+def test_a_restart_writes_nothing_even_with_another_default_image(operator, start_operator, team, proxy):
     team.apply(replicas=2)
     team.becomes("Serving")
     writes = settled(proxy)
     pods = {pod["metadata"]["uid"] for pod in team.kubelet.pods()}
     assert operator.terminate() == 0
-    newer = make_operator(image="moorage/runtime:2", resync=0.5)
+    newer = start_operator(image="moorage/runtime:2", resync=0.5)
     done = 'controller_runtime_reconcile_total{controller="llmdeployment",result="success"}'
     team.eventually(lambda: newer.metric(done), lambda now: now >= 3)
     assert proxy.writes[writes:] == []

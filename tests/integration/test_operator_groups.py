@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.integration.operator_kit import READY, Operator, Proxy, is_ready
+from tests.integration.operator_kit import READY, is_ready
 from tests.integration.team_kit import settled
 
 TWO = {"tensorParallel": 2, "pods": 2}
@@ -12,32 +12,8 @@ OURS = "deployments,statefulsets,services,networkpolicies,poddisruptionbudgets,c
 
 
 @pytest.fixture
-def proxy(kubeconfig, rights):
-    proxy = Proxy(kubeconfig, rights)
-    yield proxy
-    refused = list(proxy.refused)
-    proxy.close()
-    assert refused == [], "the chart gives too few rights"
-
-
-@pytest.fixture
-def make_operator(proxy, namespace, tmp_path):
-    made = []
-
-    def make(**how):
-        made.append(Operator(tmp_path, proxy.url, namespace, **how))
-        return made[-1].start()
-
-    yield make
-    for operator in made:
-        operator.stop()
-
-
-@pytest.fixture
-def operator(make_operator, eventually):
-    operator = make_operator()
-    eventually(operator.leads, bool)
-    return operator
+def proxy(chart_proxy):
+    return chart_proxy
 
 
 def ours(team):
@@ -106,8 +82,8 @@ def test_the_first_rank_has_a_name_before_it_is_ready(operator, team):
     assert address == f"chat-r1-$(MOORAGE_GROUP)-0.chat-ranks.{team.namespace}.svc"
 
 
-def test_resyncs_and_restarts_write_nothing(make_operator, team, proxy):
-    first = make_operator(resync=0.5)
+def test_resyncs_and_restarts_write_nothing(start_operator, team, proxy):
+    first = start_operator(resync=0.5)
     team.eventually(first.leads, bool)
     team.apply(replicas=2, sharding=TWO)
     team.becomes("Serving")
@@ -117,7 +93,7 @@ def test_resyncs_and_restarts_write_nothing(make_operator, team, proxy):
     team.eventually(lambda: first.metric(done), lambda now: now >= before + 5)
     assert proxy.writes[writes:] == []
     assert first.terminate() == 0
-    newer = make_operator(image="moorage/runtime:2", resync=0.5)
+    newer = start_operator(image="moorage/runtime:2", resync=0.5)
     team.eventually(lambda: newer.metric(done), lambda now: now >= 3)
     assert proxy.writes[writes:] == []
 

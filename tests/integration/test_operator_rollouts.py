@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.operator_kit import Operator, Proxy, StandIn, addresses, make_gateway_pod
+from tests.integration.operator_kit import addresses, make_gateway_pod
 from tests.integration.team_kit import named, settled
 
 GOOD, NEW = "engine:1", "engine:2"
@@ -24,38 +24,18 @@ CANARY = {
 
 
 @pytest.fixture
-def proxy(kubeconfig, rights):
-    proxy = Proxy(kubeconfig, rights)
-    yield proxy
-    refused = list(proxy.refused)
-    proxy.close()
-    assert refused == [], "the chart gives too few rights"
+def proxy(chart_proxy):
+    return chart_proxy
 
 
 @pytest.fixture
-def make_operator(proxy, namespace, tmp_path):
-    made = []
-
-    def make(**how):
-        made.append(Operator(tmp_path, proxy.url, namespace, gateways=True, **how))
-        return made[-1].start()
-
-    yield make
-    for operator in made:
-        operator.stop()
+def operator_options():
+    return {"gateways": True}
 
 
 @pytest.fixture
-def gateways(team):
-    opened = [StandIn(team, f"gateway-{letter}") for letter in "ab"]
-    yield opened
-    for gateway in opened:
-        gateway.close()
-
-
-@pytest.fixture
-def operator(make_operator, gateways, eventually):
-    operator = make_operator()
+def operator(start_operator, gateways, eventually):
+    operator = start_operator()
     eventually(operator.leads, bool)
     eventually(lambda: [gateway.streams for gateway in gateways], all)
     return operator
@@ -190,8 +170,8 @@ def test_a_lost_status_comes_back(operator, team, scene):
     scene.serves(2)
 
 
-def test_resyncs_and_restarts_in_the_middle_of_a_step_write_nothing(make_operator, team, scene, proxy):
-    operator = make_operator(resync=0.5)
+def test_resyncs_and_restarts_in_the_middle_of_a_step_write_nothing(start_operator, team, scene, proxy):
+    operator = start_operator(resync=0.5)
     team.eventually(operator.leads, bool)
     begin(team, scene, {**CANARY, "steps": [{"weight": 20, "hold": "1h"}]})
     scene.until(lambda status: status["revisions"][-1]["weight"] == 20)
@@ -200,7 +180,7 @@ def test_resyncs_and_restarts_in_the_middle_of_a_step_write_nothing(make_operato
     before = operator.metric(done)
     team.eventually(lambda: operator.metric(done), lambda now: now >= before + 5)
     assert operator.terminate() == 0
-    newer = make_operator(resync=0.5, image="moorage/runtime:2")
+    newer = start_operator(resync=0.5, image="moorage/runtime:2")
     team.eventually(lambda: newer.metric(done), lambda now: now >= 3)
     assert proxy.writes[writes:] == []
 
@@ -237,10 +217,10 @@ ROLLED_BACK = 5, "RolledBack", {1: "stable", 2: "failed"}
 
 
 @pytest.mark.parametrize("way", [PROMOTED, ROLLED_BACK], ids=["on", "back"])
-def test_killed_after_every_single_write_a_canary_still_comes_to_its_end(make_operator, team, scene, proxy, way):
+def test_killed_after_every_single_write_a_canary_still_comes_to_its_end(start_operator, team, scene, proxy, way):
     errors, reason, roles = way
     stable = next(number for number, role in roles.items() if role == "stable")
-    operators = [make_operator()]
+    operators = [start_operator()]
     team.eventually(operators[-1].leads, bool)
     rollout = {**CANARY, "steps": [{"weight": 50}]}
     team.apply(engine={"image": GOOD}, rollout=rollout)
@@ -252,7 +232,7 @@ def test_killed_after_every_single_write_a_canary_still_comes_to_its_end(make_op
 
     def look():
         if operators[-1].process.poll() is not None:
-            operators.append(make_operator())
+            operators.append(start_operator())
         return scene.look(), named(team.children())
 
     def is_over(seen):
@@ -313,8 +293,8 @@ def real_gateway(team, kubeconfig, tmp_path):
     process.wait(30)
 
 
-def test_the_real_gateway_tells_what_a_rollout_waits_for(make_operator, real_gateway, team):
-    team.eventually(make_operator().leads, bool)
+def test_the_real_gateway_tells_what_a_rollout_waits_for(start_operator, real_gateway, team):
+    team.eventually(start_operator().leads, bool)
     scene = Scene(team, [])
     team.apply(replicas=2, engine={"image": GOOD})
     assert scene.serves(1)["revisions"][0]["routable"] == 2

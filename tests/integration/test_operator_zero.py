@@ -4,7 +4,6 @@ import time
 
 import pytest
 
-from tests.integration.operator_kit import Operator, Proxy, StandIn
 from tests.integration.team_kit import settled
 
 TARGETS = [{"metric": "RequestsInFlight", "averageValue": "8"}]
@@ -14,23 +13,8 @@ WORKLOAD = "deployments/chat-r1"
 
 
 @pytest.fixture
-def proxy(kubeconfig):
-    proxy = Proxy(kubeconfig)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
-def start_operator(proxy, namespace, tmp_path):
-    made = []
-
-    def start(**how):
-        made.append(Operator(tmp_path, proxy.url, namespace, gateways=True, **how))
-        return made[-1].start()
-
-    yield start
-    for operator in made:
-        operator.stop()
+def operator_options():
+    return {"gateways": True}
 
 
 @pytest.fixture
@@ -41,14 +25,6 @@ def make_operator(start_operator, eventually):
         return operator
 
     return make
-
-
-@pytest.fixture
-def gateways(team):
-    opened = [StandIn(team, f"gateway-{letter}") for letter in "ab"]
-    yield opened
-    for gateway in opened:
-        gateway.close()
 
 
 class Scene:

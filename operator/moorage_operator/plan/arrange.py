@@ -31,6 +31,8 @@ class Order:
     """How many that others rely on may be missing meanwhile."""
     fitting: int | None = None
     """How many may be made now; None: as many as it takes."""
+    awaited: int = 0
+    """Pods that would make a group of an earlier revision whole, which waits for nodes of the same kind."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Arrangement:
     """Each with the reason why."""
     wakes: tuple[float, ...] = ()
     """Seconds after which time alone changes something."""
+    waiting: Group | None = None
+    """The first group that waits for nodes, for long enough."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def arrange(groups: tuple[Group, ...], order: Order, routing: Routing, now: date
     most = order.wanted + (order.surge if any(map(judge.is_stale, left)) else 0)
     gone += [(one, f"{order.wanted} wanted") for one in left[: max(0, len(left) - most)]]
     gone += _replaced(_without(left, gone), judge)
-    gone += _giving_way([one for one in _without(left, gone) if judge.is_stuck(one)])
+    gone += _giving_way([one for one in _without(left, gone) if judge.is_stuck(one)], order.awaited)
     kept = _without(left, gone)
     return Arrangement(
         kept=tuple(sorted(kept, key=lambda one: one.number)),
@@ -99,6 +103,7 @@ def arrange(groups: tuple[Group, ...], order: Order, routing: Routing, now: date
         new=tuple(itertools.islice(_free(groups), _missing(kept, most - (len(left) - len(kept)), judge))),
         gone=tuple(sorted(gone, key=lambda one: one[0].number)),
         wakes=tuple(_wakes(kept, now)),
+        waiting=min(filter(judge.is_stuck, kept), key=lambda one: one.number, default=None),
     )
 
 
@@ -110,10 +115,16 @@ def _replaced(left: list[Group], judge: _Judge) -> list[tuple[Group, str]]:
     return [(one, "a person asked for a restart") for one in (*idle, *ready)]
 
 
-def _giving_way(stuck: list[Group]) -> list[tuple[Group, str]]:
-    """Of several groups that wait for nodes the first one gets what the others hold: or none would ever be whole."""
-    others = sorted(stuck, key=lambda one: one.number)[1:]
-    return [(one, "an earlier group waits for the nodes that it holds") for one in others if one.placed]
+def _giving_way(stuck: list[Group], awaited: int) -> list[tuple[Group, str]]:
+    """Of several groups that wait for nodes the first one gets what the others hold: or none would ever be whole.
+
+    It gives way itself to one of an earlier revision where that is whole by it, since nothing is free while it waits.
+    """
+    waiting = sorted(stuck, key=lambda one: one.number)
+    going = [(one, "an earlier group waits for the nodes that it holds") for one in waiting[1:] if one.placed]
+    if not going and waiting and 0 < awaited <= waiting[0].placed:
+        going = [(waiting[0], "a group of an earlier revision waits for the nodes that it holds")]
+    return going
 
 
 def _missing(kept: list[Group], most: int, judge: _Judge) -> int:

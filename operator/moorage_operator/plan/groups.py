@@ -26,8 +26,8 @@ class Group:
     """Its StatefulSet; None: that is gone, and its pods end."""
     replica: Replica | None = None
     """What its pods are together; None while it has none, or they all end."""
-    placed: bool = False
-    """Whether any of its pods has a node."""
+    placed: int = 0
+    """How many of its pods have a node."""
     leaving: bool = False
     """Whether any of its pods was told to go: drained, evicted, or its node is lost."""
 
@@ -51,7 +51,7 @@ def groups(
     """
     found: dict[tuple[int, int], Group] = {}
     for key, members in _together(pods).items():
-        found[key] = Group(key[1], placed=any(map(is_placed, members)), leaving=any(map(is_deleting, members)))
+        found[key] = Group(key[1], placed=sum(map(is_placed, members)), leaving=any(map(is_deleting, members)))
     for one in sets:
         if (number := group_of(one)) is not None:
             key = revision_of(one), number

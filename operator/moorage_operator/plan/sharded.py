@@ -5,6 +5,7 @@ from typing import TypeAlias
 
 from moorage_operator.plan.arrange import Arrangement, Order, arrange
 from moorage_operator.plan.divide import Share
+from moorage_operator.plan.nodes import asked
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.snapshot import Apply, Delete
 from moorage_operator.plan.status import Judged
@@ -14,6 +15,7 @@ from moorage_operator.render.workload import group, restart_of
 
 Arranged: TypeAlias = Mapping[int, Arrangement]
 """By revision, of those whose replicas are several pods."""
+_Place: TypeAlias = tuple[object, ...]
 
 
 def arranged(decided: Judged) -> Arranged:
@@ -22,7 +24,7 @@ def arranged(decided: Judged) -> Arranged:
     serving, promise = _serving(decided), max(0, found.wanted - budget.unavailable)
     grouped = {one.number for one in found.revisions if pods_of(one.template) > 1}
     room = found.ledger.left(share for share in decided.shares if share.number not in grouped)
-    result = dict[int, Arrangement]()
+    result, waiting = dict[int, Arrangement](), list[tuple[_Place, int]]()
     for share in decided.shares:
         made_of, number = found.revision(share.number), share.number
         if share.replicas is None or made_of is None or number not in grouped:
@@ -35,8 +37,11 @@ def arranged(decided: Judged) -> Arranged:
             surge=budget.surge,
             spare=own + sum(count for other, count in serving.items() if other != number) - promise,
             fitting=room // cost if cost else None,
+            awaited=next((lacking for place, lacking in waiting if place == _place(made_of)), 0),
         )
         result[number] = arrange(found.groups.get(number, ()), order, found.routing, found.now)
+        if (first := result[number].waiting) is not None:
+            waiting.append((_place(made_of), pods_of(made_of.template) - first.placed))
         room -= cost * len(result[number].new)
         left = tuple(one.replica for one in result[number].kept if one.replica is not None)
         serving[number] = min(serving.get(number, 0), found.routing.relied_on(left))
@@ -47,6 +52,12 @@ def _serving(decided: Judged) -> dict[int, int]:
     """The replicas that are relied on, by revision, once the shares are in effect."""
     crews = ((share, decided.found.crew(share.number)) for share in decided.shares if not share.retired)
     return {share.number: min(crew.relied_on, share.replicas or 0) for share, crew in crews if not crew.failed}
+
+
+def _place(made_of: Revision) -> _Place:
+    """What its pods ask of a node: those that ask for the same wait for the same nodes."""
+    spec = made_of.template["spec"]
+    return asked(spec), *(spec.get(name) for name in ("nodeSelector", "affinity", "tolerations", "schedulerName"))
 
 
 def surroundings(owner: Owner, groups: Arranged) -> Iterator[Apply]:

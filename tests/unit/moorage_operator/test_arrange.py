@@ -111,6 +111,17 @@ def test_of_several_that_wait_the_first_gets_what_the_others_hold(one, arranged)
     assert arranged(*early) == ([0, 1, 2], [], [])
 
 
+def test_the_first_gives_way_to_one_of_an_earlier_revision_that_is_whole_by_it(one, arranged):
+    """Its successor comes once it has gone: at once it would take what it has just let go."""
+    half = one(0, ready=False, stuck=LONG, placed=2)
+    assert arranged(half, awaited=2) == ([], [], [0])
+    assert arranged(half, awaited=3) == ([0], [], []), "nothing would be gained"
+    assert arranged(half, one(1, ready=False, stuck=LONG, placed=1), awaited=1) == ([0], [], [1]), "that may be enough"
+    assert arranged(one(0, ready=False, stuck=LONG - 1, placed=2), awaited=1) == ([0], [], [])
+    assert arranged(one(0, ready=False, stuck=LONG), awaited=1) == ([0], [], []), "it holds nothing"
+    assert arranged(one(0), awaited=1) == ([0], [], []), "it serves"
+
+
 def test_while_one_waits_no_other_is_made(one, arranged):
     assert arranged(one(0, ready=False, stuck=LONG), wanted=3) == ([0], [], [])
     assert arranged(one(0, ready=False, stuck=LONG - 1), wanted=3) == ([0], [1, 2], [])

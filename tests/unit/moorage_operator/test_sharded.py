@@ -200,6 +200,37 @@ def test_without_room_for_a_group_beside_them_one_gives_way():
     assert made.there() == {2: 2}
 
 
+def half_each(**edit):
+    """A canary in which the third group of the stable revision and the first of the candidate have one node each."""
+    made = world(replicas=2, accelerator={"count": 1}, rollout={"strategy": "Canary", "steps": [{"weight": 10}]})
+    made.room = 6
+    made.spec(engine={"image": OTHER}, **edit)
+    made.run()
+    made.spec(replicas=3)
+    made.run()
+    assert made.there() == {1: 3, 2: 1}
+    waiting = [pod for pod in made.pods if not pod.scheduled]
+    for pod in waiting:
+        pod.scheduled = pod.index == 0
+    return made
+
+
+def test_of_two_revisions_that_wait_for_each_others_nodes_the_later_one_gives_way():
+    made = half_each()
+    made.until(lambda: made.status["revision"] == {"stable": 1, "candidate": 2} and whole(made) == 3, seconds=6.0)
+    assert {pod.revision for pod in made.pods if pod.ready} == {1}
+    assert made.ready == ("False", "WaitingForGPU")
+    made.room = 12
+    made.until(lambda: made.status["revision"] == {"stable": 2})
+
+
+def test_what_waits_for_other_nodes_gives_way_to_nobody():
+    made = half_each(podTemplate={"spec": {"nodeSelector": {"pool": "new"}}})
+    for _ in range(40):
+        made.tick(6)
+    assert {pod.workload for pod in made.pods if pod.revision == 2} == {"chat-r2-0"}
+
+
 def test_what_somebody_else_has_is_not_touched():
     made = World(replicas=1, sharding=TWO)
     stranger = {

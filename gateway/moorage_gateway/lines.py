@@ -31,14 +31,14 @@ _REQUEST_BYTES: Final = 32 * 2**10
 class Patience:
     """How many requests may wait, and for how many seconds.
 
-    None of it can be 0, since only a request that waits wakes its model. Where none waits one may, whatever its size.
+    None of it can be 0, since only a request that waits wakes its model. Where none of any waits one may, of any size.
 
     Attributes:
         requests: Of one model at a time.
         seconds: One that wants its answer whole.
         stream_seconds: One that wants a stream, and hears meanwhile that it waits.
-        memory: Bytes of all that wait. Of one model they take half of it at most, so that a crowd before one keeps no
-            other asleep.
+        memory: Bytes of all that wait. The second half is for the first request of each model, so that a crowd before
+            one keeps no other asleep.
     """
 
     requests: int
@@ -219,7 +219,7 @@ class Lines:
         return verdict, (model, choice)
 
     def _fits(self, key: Key, size: int) -> bool:
-        """Whether one more may wait. Where nobody waits yet it may, however large it is."""
+        """Whether one more may wait. Where nobody waits at all it may, however large it is."""
         most = self._patience.memory // 2 if key in self._lines else self._patience.memory
         return not self._bytes or self._bytes + size <= most
 

@@ -110,7 +110,12 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--hold-requests", base.hold_requests, _count, "so many of a model without a replica may wait for one")
     add("--hold-seconds", base.hold_seconds, _span, "a request that wants its answer whole waits no longer")
     add("--hold-stream-seconds", base.hold_stream_seconds, _span, "one that wants a stream waits no longer")
-    add("--hold-mib", base.hold_mib, _count, "memory for requests that wait, of all models; one takes half of it")
+    add(
+        "--hold-mib",
+        base.hold_mib,
+        _count,
+        "memory for requests that wait, of all models; half of it for the first of each",
+    )
     add("--drain-seconds", base.drain_seconds, int, "how long open streams may run on after SIGTERM")
     add("--log-level", base.log_level, _level, "one of " + ", ".join(_LEVELS))
     return parser

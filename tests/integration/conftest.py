@@ -3,9 +3,11 @@
 Nothing is skipped: when the binary is not there yet it is built, and when it cannot be built these tests fail.
 """
 
+import fcntl
 import itertools
 import json
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import yaml
 from e2e import waiting
 from e2e.cluster.controlplane import ControlPlane, control_plane
 from tests.integration.api_kit import Api
-from tests.integration.gateway_kit import DEADLINE
+from tests.integration.gateway_kit import DEADLINE, own_address
 from tests.integration.operator_kit import Operator, Proxy, StandIn
 from tests.integration.slow_faults import SlowFaults
 from tests.integration.team_kit import Team
@@ -206,6 +208,14 @@ def gateways(team: Team) -> Iterator[list[StandIn]]:
     yield opened
     for gateway in opened:
         gateway.close()
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Where the API server finds what listens on this machine; for one test at a time, since ports there are fixed."""
+    with (Path(tempfile.gettempdir()) / "moorage-tests-own-address.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield own_address()
 
 
 @pytest.fixture

@@ -16,17 +16,11 @@ from tests.integration.gateway_kit import (
     Replica,
     free_port,
     metrics_service,
-    own_address,
     until,
 )
 
 ROOT = "/apis/custom.metrics.k8s.io/v1beta2"
 ASLEEP = {"Accepted": True, "Available": True}
-
-
-@pytest.fixture
-def address():
-    return own_address()
 
 
 @pytest.fixture

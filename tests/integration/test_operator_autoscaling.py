@@ -22,7 +22,6 @@ from tests.integration.gateway_kit import (
     Replica,
     free_port,
     metrics_service,
-    own_address,
     until,
 )
 from tests.integration.operator_kit import READY, Kubelet, Operator, Proxy, is_ready
@@ -41,11 +40,6 @@ LOST_SECONDS = float(os.environ.get("MOORAGE_METRICS_LOST_SECONDS") or 0)
 SCALES = 100
 CHANGES = 6
 """Of the figures that an autoscaler finds, in which a status that followed them would be written as often."""
-
-
-@pytest.fixture
-def address():
-    return own_address()
 
 
 @pytest.fixture

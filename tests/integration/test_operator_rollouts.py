@@ -297,7 +297,8 @@ def test_the_real_gateway_tells_what_a_rollout_waits_for(start_operator, real_ga
     team.eventually(start_operator().leads, bool)
     scene = Scene(team, [])
     team.apply(replicas=2, engine={"image": GOOD})
-    assert scene.serves(1)["revisions"][0]["routable"] == 2
+    scene.serves(1)
+    team.eventually(lambda: team.status()["revisions"][0]["routable"], lambda count: count == 2)
     team.apply(replicas=2, engine={"image": NEW})
     scene.serves(2)
     team.eventually(lambda: named(team.children()), lambda children: ("Deployment", "chat-r1") not in children)

@@ -10,6 +10,8 @@ TARGETS = [{"metric": "RequestsInFlight", "averageValue": "8"}]
 AUTOSCALING = {"minReplicas": 0, "maxReplicas": 4, "targets": TARGETS, "idleAfter": "1m"}
 LONG_AGO = 3600.0
 WORKLOAD = "deployments/chat-r1"
+QUIET = 3
+"""Seconds without a write after which none is on its way: what gateways know is told up to two seconds later."""
 
 
 @pytest.fixture
@@ -100,7 +102,7 @@ def test_a_model_that_nobody_asks_for_goes_to_zero_and_a_held_request_brings_it_
     record = team.get("controllerrevision", "chat-r1")["metadata"]["annotations"]
     assert "moorage.dev/asleep" in record
 
-    writes, sent = settled(proxy, 2), Sent(proxy)
+    writes, sent = settled(proxy, QUIET), Sent(proxy)
     began = time.monotonic()
     scene.gateways[1].demand(held=1)
     team.eventually(lambda: sent.at, bool)
@@ -112,7 +114,7 @@ def test_a_model_that_nobody_asks_for_goes_to_zero_and_a_held_request_brings_it_
     assert "1 request waits at the gateways" in decision["reason"]
     record = team.get("controllerrevision", "chat-r1")["metadata"]["annotations"]
     assert "moorage.dev/asleep" not in record
-    bar("zero", writes_to_wake=settled(proxy, 2) - writes)
+    bar("zero", writes_to_wake=settled(proxy, QUIET) - writes)
 
 
 def test_idle_after_is_acted_upon_in_time_and_costs_nothing_until_then(make_operator, team, scene, proxy):
@@ -125,7 +127,7 @@ def test_idle_after_is_acted_upon_in_time_and_costs_nothing_until_then(make_oper
         lambda: team.get("llmdeployment", "chat"),
         lambda one: one["status"]["observedGeneration"] == one["metadata"]["generation"],
     )
-    began, writes = time.monotonic(), settled(proxy, 1)
+    began, writes = time.monotonic(), settled(proxy, QUIET)
     sent = Sent(proxy)
     team.eventually(lambda: sent.at, bool, 60)
     assert sent.at[0] - began >= 10, "not before its time"
@@ -141,7 +143,7 @@ def test_a_gateway_that_does_not_answer_keeps_it_up_and_its_return_begins_the_id
     team.apply(autoscaling=AUTOSCALING)
     scene.becomes("Serving")
     scene.demand(ago=50)
-    writes = settled(proxy, 1)
+    writes = settled(proxy, QUIET)
     scene.gateways[1].away()
     away = time.monotonic()
     done = 'controller_runtime_reconcile_total{controller="llmdeployment",result="requeue_after"}'
@@ -161,12 +163,12 @@ def test_a_gateway_that_does_not_answer_keeps_it_up_and_its_return_begins_the_id
 def test_who_waits_while_there_is_no_operator_is_served_by_the_next_one(make_operator, team, scene, proxy):
     operator = make_operator()
     scene.asleep()
-    writes = settled(proxy, 2)
+    writes = settled(proxy, QUIET)
     operator.kill()
     operator = make_operator()
     done = 'controller_runtime_reconcile_total{controller="llmdeployment",result="success"}'
     team.eventually(lambda: operator.metric(done), lambda now: now >= 1)
-    assert settled(proxy, 2) == writes, "a restart wakes nothing"
+    assert settled(proxy, QUIET) == writes, "a restart wakes nothing"
     operator.kill()
     scene.gateways[0].demand(held=2)
     make_operator()
@@ -190,7 +192,7 @@ def test_killed_after_every_single_write_it_sleeps_and_wakes(make_operator, star
     team.apply(autoscaling=AUTOSCALING)
     scene.becomes("Serving")
     scene.demand(ago=LONG_AGO)
-    settled(proxy)
+    settled(proxy, QUIET)
 
     def mortal(reason):
         """Everybody does their part until then, and whoever is dead is replaced."""

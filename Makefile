@@ -15,7 +15,8 @@ TORCH_LOCK := requirements/$(if $(CPU_TORCH),torch-cpu,torch).txt
 # e2e: which provider (local, kind; empty = what answers) and which case (empty = all).
 PROVIDER ?=
 CASE ?=
-# ... and on how many clusters side by side, when it is all cases: they wait most of their time.
+# On how many clusters all of them run side by side, and on how many API servers integration tests do: they wait most
+# of their time.
 LANES ?= 2
 PYTEST := $(BIN)/python -m pytest
 # What runs side by side is printed one after the other, by makes that can (4.0).
@@ -88,7 +89,7 @@ unit: setup kernels ## Unit, golden, property and contract tests (no cluster, no
 
 .PHONY: integration
 integration: setup ## Against a real kube-apiserver, etcd and controller-manager (no root needed)
-	@$(PYTEST) -q -m integration tests
+	@$(PYTEST) -q --numprocesses=$(LANES) --dist=loadfile tests/integration
 
 .PHONY: model
 model: setup kernels ## The runtime with the real model on this machine's CPU

@@ -114,7 +114,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "--hold-mib",
         base.hold_mib,
         _count,
-        "memory for requests that wait, of all models; half of it for the first of each",
+        "memory for all that wait; half of it for the first of each model",
     )
     add("--drain-seconds", base.drain_seconds, int, "how long open streams may run on after SIGTERM")
     add("--log-level", base.log_level, _level, "one of " + ", ".join(_LEVELS))

@@ -427,7 +427,7 @@ class World:
         drains = any("moorage.dev/drains" in one["metadata"]["annotations"] for one in self._records())
         surge, unavailable, wanted = rollout.get("maxSurge"), rollout.get("maxUnavailable"), self.wanted
         if surge is None and unavailable is None:
-            down = int(drains)
+            down = self.gives_way if drains else 0
         elif unavailable is None:
             down = int(not surge)
         elif isinstance(unavailable, str):
@@ -435,6 +435,15 @@ class World:
         else:
             down = unavailable
         return max(0, wanted - down)
+
+    @property
+    def gives_way(self):
+        """Replicas that one of the candidate takes the place of, where there is no room for it beside them."""
+        return 1
+
+    def worth(self, number):
+        """How many replicas of the revision that serves one of this revision stands for."""
+        return 1
 
     def _records(self):
         return [one for (kind, _), one in self.objects.items() if kind == "ControllerRevision"]
@@ -452,9 +461,10 @@ class World:
         for table in (None, *tables):
             was, left = (
                 sum(
-                    one.ready and (table is None or one.uid in table.get(one.revision, ()))
+                    self.worth(one.revision)
                     for one in replicas_of(pods)
                     if one.revision not in given_up
+                    if one.ready and (table is None or one.uid in table.get(one.revision, ()))
                 )
                 for pods in (before, after)
             )

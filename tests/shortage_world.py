@@ -13,6 +13,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from moorage_operator.plan.nodes import Nodes, nodes
+from tests.budget_laws import WithinABudget
 from tests.rollout_laws import DRAIN
 from tests.rollout_ways import Trajectory
 from tests.rollout_world import GRACE, World, replicas_of
@@ -46,7 +47,7 @@ class Node:
 CLUSTER = (Node("cpus", "", 0), Node("small", L4, 2), Node("large", H100, 4), Node("other", H100, 2))
 
 
-class ScarceWorld(Trajectory):
+class ScarceWorld(WithinABudget, Trajectory):
     """See the module."""
 
     def __init__(self, budget=None, count=1, **how):
@@ -200,14 +201,6 @@ class ScarceWorld(Trajectory):
         """Of one replica."""
         spec = self.objects["ControllerRevision", f"chat-r{number}"]["data"]["spec"]
         return spec["accelerator"]["count"] * (spec.get("sharding") or {}).get("pods", 1)
-
-    @property
-    def wanted(self):
-        """No more than the budget allows if all were of the dearer one of the revisions that take part."""
-        pointers, asked = self.decided.get("revision", {}), super().wanted
-        known = [pointers[role] for role in ("stable", "candidate") if role in pointers]
-        dearest = max((self.cost(one) for one in known if one in self.roles()), default=0)
-        return min(asked, max(1, self.limit // dearest)) if dearest and self.limit < math.inf else asked
 
     def _control(self):
         before, taken = list(self.pods), self.taken

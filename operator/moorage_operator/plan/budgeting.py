@@ -14,7 +14,7 @@ from typing import Final
 from moorage_api import names
 from moorage_operator.manifest import Manifest, dig, label_of, revision_of
 from moorage_operator.plan.capacity import Budget
-from moorage_operator.plan.divide import Share
+from moorage_operator.plan.divide import Exchange, Share
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.render.sharding import pods_of
 
@@ -72,12 +72,17 @@ class Ledger:
         """Whether there is no room for one more replica of a revision."""
         return self.limit is not None and self.room < self.costs.get(number, 0)
 
-    def is_tight(self, wanted: int, stable: int, candidate: int) -> bool:
-        """Whether `wanted` replicas cannot be replaced one after the other with one more than wanted at times."""
+    def is_tight(self, wanted: int, stable: int, candidate: int, size: int) -> bool:
+        """Whether `wanted` replicas cannot be replaced by `size` others with one more than wanted at times."""
         if self.limit is None:
             return False
         old, new = (self.costs.get(one, 0) for one in (stable, candidate))
-        return max(wanted * old + new, old + wanted * new) > self.limit
+        return max(wanted * old + new, old + size * new) > self.limit or bool(old and size < wanted)
+
+    def exchange(self, stable: int, candidate: int, surge: int) -> Exchange | None:
+        """How replicas give way for dearer ones; None where each one takes the place of one."""
+        old, new = (self.costs.get(one, 0) for one in (stable, candidate))
+        return Exchange(self.limit, old, new, surge) if self.limit is not None and 0 < old < new else None
 
     def _added(self, share: Share) -> int:
         return max(0, (share.replicas or 0) - self.asked.get(share.number, 0))

@@ -40,12 +40,42 @@ class Crew:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Replicas of the candidate cost more of a budget than those that give way, so one takes the place of several."""
+
+    budget: int
+    """In accelerators, as both costs."""
+    old: int
+    new: int
+    surge: int
+    """How many more than wanted there may be of both, where there is room."""
+
+    def left(self, wanted: int, candidates: int) -> int:
+        """Most replicas of the stable revision beside so many of the candidate."""
+        fitting = (self.budget - candidates * self.new) // self.old
+        return max(0, min(wanted, wanted + self.surge - candidates, fitting))
+
+    def beside(self, wanted: int, stable: int) -> int:
+        """Most replicas of the candidate beside so many of the stable revision."""
+        fitting = (self.budget - stable * self.old) // self.new
+        return max(0, min(wanted + self.surge - stable, fitting))
+
+    def worth(self, candidates: int) -> int:
+        """Replicas of the stable revision that so many of the candidate make up for."""
+        return candidates * self.new // self.old
+
+
+@dataclass(frozen=True)
 class Course:
     """What the rollout may do now."""
 
     budget: Budget = field(default_factory=lambda: Budget(1, 0))
     size: int | None = None
     """Replicas of the candidate at this stage; None: one after the other."""
+    full: int | None = None
+    """Replicas of the candidate that take the place of all; None: as many as are wanted."""
+    exchange: Exchange | None = None
+    """How one after the other takes the place of several; None: of one."""
     weight: int | None = None
     """Its share of requests; None: by its replicas."""
     frozen: bool = False
@@ -114,24 +144,25 @@ def _steps(
     if stable is None or candidate is None:
         only = stable or candidate
         return () if only is None else (Share(only.number, wanted, 0, f"{wanted} wanted"),)
+    full = wanted if course.full is None else course.full
     if course.resting:
-        size = candidate.replicas if course.frozen or crowded else wanted
+        size = candidate.replicas if course.frozen or crowded else full
         return (
             Share(stable.number, 0, 0, "nobody asks for it"),
-            Share(candidate.number, min(wanted, size), 0, "it proves itself before somebody asks"),
+            Share(candidate.number, min(full, size), 0, "it proves itself before somebody asks"),
         )
     if course.size is None:
-        return _one_after_the_other(wanted, stable, candidate, course, crowded=crowded)
+        return _one_after_the_other(wanted, full, stable, candidate, course, crowded=crowded)
     why = "nothing moves for now" if course.frozen else f"{course.size} for this stage"
     size = candidate.replicas if course.frozen or crowded else course.size
     return (
         Share(stable.number, wanted, 0, "whole until promotion"),
-        Share(candidate.number, min(wanted, size), 0, "an earlier candidate goes first" if crowded else why),
+        Share(candidate.number, min(full, size), 0, "an earlier candidate goes first" if crowded else why),
     )
 
 
 def _one_after_the_other(
-    wanted: int, stable: Crew, candidate: Crew, course: Course, *, crowded: bool
+    wanted: int, full: int, stable: Crew, candidate: Crew, course: Course, *, crowded: bool
 ) -> tuple[Share, ...]:
     surge, promise = course.budget.surge, max(0, wanted - course.budget.unavailable)
     # One stays until promotion, to go back to; but without surge the last of the candidate needs its place.
@@ -142,17 +173,20 @@ def _one_after_the_other(
         lone = 0 if candidate.replicas else min(1, wanted)
         return (
             Share(stable.number, max(needed, lone, min(stable.replicas, wanted)), 0, "nothing moves for now"),
-            Share(candidate.number, min(candidate.replicas, wanted), 0, "nothing moves for now"),
+            Share(candidate.number, min(candidate.replicas, full), 0, "nothing moves for now"),
         )
     # Fewer than there are only once every gateway can do without them; more as soon as the promise needs them.
     spared = max(least, promise - candidate.relied_on)
     kept = min(max(stable.replicas, needed), max(spared, needed))
-    room = candidate.replicas if crowded else wanted + surge - max(kept, stable.replicas)
-    grown = max(room, min(candidate.replicas, wanted + surge - kept))
+    room, most = wanted + surge - max(kept, stable.replicas), wanted + surge - kept
+    if (exchange := course.exchange) is not None:
+        room = max(candidate.ready, exchange.beside(wanted, max(kept, stable.replicas)))
+        most = max(candidate.ready, exchange.beside(wanted, kept))
+    grown = max(candidate.replicas if crowded else room, min(candidate.replicas, most))
     why = "an earlier candidate goes first" if crowded else f"surge {surge}, {course.budget.unavailable} unavailable"
     return (
         Share(stable.number, kept, 0, f"{wanted} wanted, {candidate.relied_on} of the candidate routable"),
-        Share(candidate.number, max(0, min(wanted, grown)), 0, f"{candidate.ready} of {wanted} ready, {why}"),
+        Share(candidate.number, max(0, min(full, grown)), 0, f"{candidate.ready} of {full} ready, {why}"),
     )
 
 

@@ -123,7 +123,7 @@ def _at_zero(found: Situation) -> Finding:
 
 
 def _on_the_way(found: Situation, ready: int, phase: Reason) -> Finding:
-    counted = f"{ready} of {found.wanted} replicas answer requests"
+    counted = f"{ready} of {found.size} replicas answer requests"
     if found.candidate is not None and found.stable is not None:
         existing = len(found.of(found.candidate.number))
         awaited = f"; the next one is at {phase}" if ready < existing or not existing else ""

@@ -12,7 +12,7 @@ from moorage_api.duration import duration_value
 from moorage_api.status import Progress, RolloutStatus, WindowFigures
 from moorage_operator.plan import budgeting, capacity, clock, gates
 from moorage_operator.plan.capacity import Budget
-from moorage_operator.plan.divide import Course, Crew
+from moorage_operator.plan.divide import Course, Crew, Exchange
 from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.situation import Situation, strategy
@@ -78,6 +78,16 @@ class _Rollout:
 
 
 @dataclass(frozen=True)
+class _Room:
+    """Replicas above and below spec.replicas."""
+
+    rollout: Budget
+    restarts: Budget
+    """For the restart of a revision."""
+    exchange: Exchange | None = None
+
+
+@dataclass(frozen=True)
 class _Beat:
     """What one look at a rollout comes to, before the clock."""
 
@@ -99,10 +109,13 @@ def judge(found: Situation) -> Verdict:
     drains = _drains(found)
     stable, candidate = found.stable, found.candidate
     proves = found.scale.proves
-    room, restarts = _room(found, drains=drains)
+    room = _room(found, drains=drains)
+    restarts = room.restarts
     course = Course(
         # What is at zero promises nothing.
-        budget=Budget(1, 1) if proves else room,
+        budget=Budget(1, 1) if proves else room.rollout,
+        full=found.size,
+        exchange=room.exchange,
         resting=proves,
         silent=bool(found.routing.silent),
         hurried=stable is not None and any(one.trouble is not None for one in found.of(stable.number)),
@@ -117,28 +130,49 @@ def judge(found: Situation) -> Verdict:
         return Verdict(
             course, restarts=restarts, drains=drains, promote=promote, said=_held_back(found, candidate, crew)
         )
-    listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.wanted)
+    listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.size)
     rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
     return replace(_verdict(rollout, _budgeted(rollout, _beat(rollout))), restarts=restarts)
 
 
-def _room(found: Situation, *, drains: bool) -> tuple[Budget, Budget]:
-    """Replicas above and below spec.replicas: for a rollout, and for the restart of a revision."""
+def _room(found: Situation, *, drains: bool) -> _Room:
     room, warm = capacity.budget(found.rollout, found.wanted, drains=drains), found.rollout.keep_warm
     # What a rollout starts, and what is kept warm, may be there when a person asks for a restart.
     numbers = {one.number for one in (found.stable, found.candidate) if one is not None}
     beside = found.wanted * (len(numbers) - 1) + (warm.replicas if warm is not None else 0)
     restarts = budgeting.restarting(room, found.ledger.most(numbers), found.wanted + beside)
     if not _is_tight(found):
-        return room, restarts
+        return _Room(room, restarts)
     ready = sum(1 for one in found.replicas if one.ready)
-    return budgeting.replacing(room, found.wanted, ready), restarts
+    exchange = _exchange(found)
+    if exchange is None:
+        return _Room(budgeting.replacing(room, found.wanted, ready), restarts)
+    left, reached = _beside_the_next(found, exchange)
+    enough = left + exchange.worth(reached) >= found.wanted - room.unavailable
+    if not enough and not (drains and left + reached and capacity.is_auto(found.rollout, strategy(found))):
+        return _Room(Budget(0, max(0, found.wanted - ready)), restarts)
+    return _Room(Budget(0, max(0, found.wanted - min(left + reached, ready))), restarts, exchange)
+
+
+def _exchange(found: Situation) -> Exchange | None:
+    """How one replica of a RollingUpdate takes the place of several; None where it does not."""
+    stable, candidate = found.stable, found.candidate
+    if stable is None or candidate is None or found.scale.proves or strategy(found) != "RollingUpdate":
+        return None
+    surge = capacity.budget(found.rollout, found.wanted, drains=False).surge
+    return found.ledger.exchange(stable.number, candidate.number, surge)
+
+
+def _beside_the_next(found: Situation, exchange: Exchange) -> tuple[int, int]:
+    """Replicas of the stable revision that may stay beside the next of the candidate, and those that this one has."""
+    reached = found.crew(found.candidate.number).relied_on if found.candidate is not None else 0
+    return exchange.left(found.wanted, min(found.size, reached + 1)), reached
 
 
 def _is_tight(found: Situation) -> bool:
     """Whether the budget has no room for one replica more than wanted."""
     old = found.stable or found.target
-    return old is not None and found.ledger.is_tight(found.wanted, old.number, (found.target or old).number)
+    return old is not None and found.ledger.is_tight(found.wanted, old.number, (found.target or old).number, found.size)
 
 
 def _came_at_zero(found: Situation, candidate: Revision) -> bool:
@@ -222,8 +256,8 @@ def _weight_before(rollout: _Rollout, index: int) -> int:
 def _budgeted(rollout: _Rollout, beat: _Beat) -> _Beat:
     """A further replica is awaited, and the budget has no room for it: that is said, and no time counts meanwhile."""
     found, crew, course = rollout.found, rollout.crew, beat.course
-    size = found.wanted if course.size is None else course.size
-    stuck = course.size is None and course.budget == Budget(0, 0)
+    size = found.size if course.size is None else course.size
+    stuck = course.size is None and course.budget == Budget(0, 0) and course.exchange is None
     said = _held_back(found, rollout.candidate, crew, size, stuck=stuck) if beat.running else None
     return beat if said is None else replace(beat, said=said, running=False)
 
@@ -232,7 +266,7 @@ def _held_back(
     found: Situation, candidate: Revision, crew: Crew, size: int | None = None, *, stuck: bool = False
 ) -> Finding | None:
     """That the budget has no room for one more replica of the candidate, where nothing else is in its way."""
-    size, ledger = found.wanted if size is None else size, found.ledger
+    size, ledger = found.size if size is None else size, found.ledger
     if crew.reached < crew.replicas or crew.replicas >= size or not (stuck or ledger.holds_back(crew.number)):
         return None
     resource = candidate.accelerators.resource if candidate.accelerators is not None else "accelerators"
@@ -246,15 +280,15 @@ def _held_back(
 
 def _rolling(rollout: _Rollout) -> _Beat:
     found, crew = rollout.found, rollout.crew
-    step = min(crew.reached, found.wanted)
+    step = min(crew.reached, found.size)
     same = rollout.before.step == step and rollout.before.step_since is not None
     since = rollout.begun if same else found.now.replace(microsecond=0)
     window = _window_since(rollout) if same else _window(rollout)
     if step and (gate := _gate(rollout, since, window)) is not None:
         frozen = replace(rollout.course, frozen=True)
         return _gated(gate, _Beat(_gate_said(gate), frozen, step, since=since, window=window))
-    counted = f"{crew.reached} of {found.wanted} replicas are routable"
-    if crew.relied_on >= found.wanted:
+    counted = f"{crew.reached} of {found.size} replicas are routable"
+    if crew.relied_on >= found.size:
         return _Beat(Finding(Reason.ROLLING_OUT, counted), rollout.course, step, promote=True)
     said = Finding(Reason.ROLLING_OUT, counted)
     return _Beat(said, rollout.course, step, running=True, since=since, window=window)
@@ -305,8 +339,8 @@ def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
     if index < count:
         said = Finding(Reason.ROLLING_OUT, f"{place} is done")
         return replace(beat, said=said, step=index + 1, since=None, window=(), until=None)
-    short = f"{rollout.crew.relied_on} of {found.wanted} replicas are in the tables of all gateways"
-    promote = rollout.crew.relied_on >= found.wanted
+    short = f"{rollout.crew.relied_on} of {found.size} replicas are in the tables of all gateways"
+    promote = rollout.crew.relied_on >= found.size
     return replace(beat, said=Finding(Reason.ROLLING_OUT, short), until=None, running=not promote, promote=promote)
 
 
@@ -424,7 +458,7 @@ def _status(rollout: _Rollout, beat: _Beat, said: Finding, progress: Progress) -
         strategy=strategy(rollout.found),
         began=from_text(rollout.candidate.standing.since),
         step=beat.step,
-        steps=len(rollout.stages) or rollout.found.wanted,
+        steps=len(rollout.stages) or rollout.found.size,
         reason=said.reason,
         message=said.message,
         step_since=beat.since,
@@ -441,7 +475,10 @@ def _drains(found: Situation) -> bool:
         return False
     auto = capacity.is_auto(found.rollout, strategy(found))
     ready = sum(1 for one in found.replicas if one.ready)
-    if auto and _is_tight(found) and capacity.may_drain(found.wanted, ready):
+    exchange = _exchange(found)
+    # What needs the place of all that serve takes none of them: it has proven nothing yet.
+    gains = exchange is None or any(_beside_the_next(found, exchange))
+    if auto and gains and _is_tight(found) and capacity.may_drain(found.wanted, ready):
         return True
     if found.stable is None or target.standing.drains or not auto:
         return target.standing.drains

@@ -129,6 +129,12 @@ class Situation:
         )
 
     @property
+    def size(self) -> int:
+        """Replicas of the candidate that take the place of all: fewer than serve where it costs more of a budget."""
+        most = self.ledger.most((self.candidate.number,)) if self.candidate is not None else None
+        return self.wanted if most is None else min(self.wanted, most)
+
+    @property
     def on_trial(self) -> Revision | None:
         """The candidate, where another revision is stable: what spec asks for has still to be proven."""
         return self.candidate if self.stable is not None else None
@@ -265,7 +271,8 @@ def _bounded(found: Situation, snapshot: Snapshot) -> Situation:
     limit = dig(snapshot.deployment, "spec", "autoscaling", "budget", "accelerators")
     asked = {number: running.made for number, running in found.workloads.items()}
     drawn = ledger(limit if isinstance(limit, int) else None, found.revisions, asked, snapshot.owned_pods())
-    most = drawn.most(one.number for one in (found.stable, found.candidate) if one is not None)
+    # One on trial takes nothing away by costing more: how many it may be counts once it is stable.
+    most = drawn.most((found.serving.number,)) if found.serving is not None else None
     wish = found.scale.wanted
     if most is None or wish <= most:
         return replace(found, ledger=drawn)

@@ -25,7 +25,8 @@ def judged(found: Situation, verdict: Verdict) -> Situation:
         steering = ALONE if found.scale.proves else candidate.standing.steering
         asleep = as_text(now) if found.scale.asleep else ""
         woken = _woken(found)
-        standing = replace(stable, promoted=as_text(now), steering=steering, asleep=asleep, woken=woken)
+        stable = replace(stable, promoted=as_text(now), drains=verdict.drains)
+        standing = replace(stable, steering=steering, asleep=asleep, woken=woken)
         found = found.with_revision(replace(candidate, standing=standing))
         return replace(found, stable=found.target)
     if candidate is not None and verdict.given_up is not None:

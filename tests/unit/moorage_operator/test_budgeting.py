@@ -57,7 +57,7 @@ def test_without_a_budget_everything_fits():
     assert drawn.within((share(1, 9),)) == (share(1, 9),)
     assert not drawn.lacks((share(1, 9),))
     assert not drawn.holds_back(1)
-    assert not drawn.is_tight(5, 1, 2)
+    assert not drawn.is_tight(5, 1, 2, 5)
     assert drawn.most([1]) is None
 
 
@@ -100,7 +100,7 @@ def test_a_lowered_budget_takes_nothing_away_and_adds_nothing():
 )
 def test_it_is_tight_where_one_more_than_wanted_does_not_fit_at_times(limit, wanted, old, new, tight):
     drawn = ledger(limit, [revision(1, old), revision(2, new)], {}, [])
-    assert drawn.is_tight(wanted, 1, 2) is tight
+    assert drawn.is_tight(wanted, 1, 2, wanted) is tight
 
 
 @pytest.mark.parametrize(

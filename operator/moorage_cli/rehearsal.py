@@ -23,10 +23,9 @@ from moorage_operator.manifest import (
     label_of,
     name_of,
     number_of,
-    revision_of,
 )
 from moorage_operator.plan.figures import Gateway, RevisionFigures
-from moorage_operator.plan.groups import group_of, replicas
+from moorage_operator.plan.groups import group_of, maker_of, replicas
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Plan, Snapshot
 from moorage_operator.render.context import Context
@@ -188,10 +187,10 @@ class _World:
 
     def _control(self) -> None:
         """Pods follow their workloads."""
-        wanted = {_whose(one): one for (kind, _), one in self._objects.items() if kind in WORKLOADS}
+        wanted = {maker_of(one): one for (kind, _), one in self._objects.items() if kind in WORKLOADS}
         kept = {name: pod for name, pod in self._pods.items() if label_of(pod, names.PURPOSE_LABEL)}
         for whose, workload in wanted.items():
-            there = [pod for pod in self._pods.values() if _whose(pod) == whose and name_of(pod) not in kept]
+            there = [pod for pod in self._pods.values() if maker_of(pod) == whose and name_of(pod) not in kept]
             count = dig(workload, "spec", "replicas", default=0)
             kept |= {name_of(pod): pod for pod in there[:count]}
             kept |= {name_of(pod): pod for pod in self._new(workload, there)}
@@ -245,11 +244,6 @@ def _why(status: Manifest) -> str:
 
 def _ready(status: Manifest) -> Mapping[str, Any]:
     return next((one for one in status.get("conditions", ()) if one["type"] == "Ready"), {})
-
-
-def _whose(manifest: Manifest) -> tuple[int, int | None]:
-    """The revision of a workload or pod, and its group where it has one."""
-    return revision_of(manifest), group_of(manifest)
 
 
 def _started(pod: Manifest) -> Manifest:

@@ -27,6 +27,8 @@ KINDS: Final = (
 WORKLOADS: Final = frozenset({"Deployment", "StatefulSet"})
 """Those that run replicas."""
 
+_ENDED: Final = frozenset({"Failed", "Succeeded"})
+
 MAPS: Final = (dict, Mapping)
 """For `isinstance`: objects are dicts, and whether something is a Mapping of another kind takes long to find out."""
 
@@ -117,3 +119,8 @@ def key_of(manifest: Manifest) -> Key:
 def is_deleting(manifest: Manifest) -> bool:
     """Whether the object has been told to go."""
     return dig(manifest, "metadata", "deletionTimestamp") is not None
+
+
+def has_ended(pod: Manifest) -> bool:
+    """Whether a pod runs no more and never will again, as evicted ones."""
+    return dig(pod, "status", "phase") in _ENDED

@@ -46,11 +46,10 @@ def scaled(snapshot: Snapshot, found: Situation) -> Scaled | None:
     """Read a snapshot; None without spec.autoscaling, and while spec cannot be used."""
     if found.autoscaling is None:
         return None
-    live = next(iter(snapshot.owned(AUTOSCALER)), None)
     return Scaled(
         deployment=snapshot.deployment,
         autoscaling=found.autoscaling,
-        autoscaler=live,
+        autoscaler=snapshot.autoscaler,
         metrics=snapshot.metrics,
         wanted=found.wanted,
         up_since=min((one.ready_since or found.now for one in found.replicas if one.ready), default=None),
@@ -66,9 +65,9 @@ def writes(snapshot: Snapshot, found: Situation) -> Writes:
     if found.invalid is not None or (wish is not None and wish.metrics is None):
         return Writes()
     manifest = _manifest(wish, found)
-    if manifest is not None and wish is not None and wish.foreign is not None:
-        return Writes(in_the_way=(wish.foreign,))
     if manifest is not None and wish is not None:
+        if wish.foreign is not None:
+            return Writes(in_the_way=(wish.foreign,))
         most = wish.autoscaling.max_replicas
         return Writes(applies=(Apply(manifest, f"spec.replicas follows the load, up to {most}"),))
     why = "spec.autoscaling is not there any more" if wish is None else "it could measure nothing"

@@ -9,16 +9,13 @@ When room is short, first warm replicas go, then a rollout replaces instead of a
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from moorage_api import names
-from moorage_operator.manifest import Manifest, dig, label_of, revision_of
+from moorage_operator.manifest import Manifest, has_ended, label_of, revision_of
 from moorage_operator.plan.capacity import Budget
 from moorage_operator.plan.divide import Exchange, Share
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.render.sharding import pods_of
-
-_ENDED: Final = frozenset({"Failed", "Succeeded"})
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def ledger(
     there: dict[int, int] = {}
     for pod in pods:
         number = revision_of(pod)
-        if not label_of(pod, names.PURPOSE_LABEL) and dig(pod, "status", "phase") not in _ENDED:
+        if not label_of(pod, names.PURPOSE_LABEL) and not has_ended(pod):
             there[number] = there.get(number, 0) + each.get(number, 0)
     return Ledger(limit, costs, dict(asked), there)
 

@@ -70,6 +70,11 @@ def group_of(manifest: Manifest) -> int | None:
     return number_of(manifest, names.GROUP_LABEL)
 
 
+def maker_of(manifest: Manifest) -> tuple[int, int | None]:
+    """What tells the workload that a pod is of, or a workload itself, from the others: its revision, and its group."""
+    return revision_of(manifest), group_of(manifest)
+
+
 def _together(pods: Iterable[Manifest]) -> Mapping[tuple[int, int], list[Manifest]]:
     """The pods of each group, by revision and number."""
     found = defaultdict(list)

@@ -12,13 +12,12 @@ from typing import Any, Final, TypeAlias
 
 from moorage_api import names
 from moorage_api.quantity import quantity_value
-from moorage_operator.manifest import MAPS, Manifest, dig, label_of, name_of, uid_of
+from moorage_operator.manifest import MAPS, Manifest, dig, has_ended, label_of, name_of, uid_of
 from moorage_operator.render.accelerator import MEMORY_LABEL, PRODUCT_LABEL
 
 Amounts: TypeAlias = Mapping[str, Decimal]
 """Of resources by their names, such as `cpu` in cores, `memory` in bytes, `nvidia.com/gpu` in pieces."""
 
-_OVER: Final = frozenset({"Failed", "Succeeded"})
 _REPELLING: Final = frozenset({"NoSchedule", "NoExecute"})
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _NOTHING: Final = Decimal(0)
@@ -96,7 +95,7 @@ def used(pods: Iterable[Manifest]) -> dict[str, dict[str, Decimal]]:
     found: dict[str, dict[str, Decimal]] = {}
     for pod in pods:
         node = dig(pod, "spec", "nodeName")
-        if node is not None and dig(pod, "status", "phase") not in _OVER:
+        if node is not None and not has_ended(pod):
             found[node] = added(found.get(node, {}), {**asked(pod["spec"]), "pods": Decimal(1)})
     return found
 

@@ -11,7 +11,7 @@ from moorage_operator.plan.divide import Share, divide
 from moorage_operator.plan.rollout import Verdict, judge
 from moorage_operator.plan.sharded import Arranged
 from moorage_operator.plan.situation import Situation, situation
-from moorage_operator.plan.snapshot import AUTOSCALER, Apply, Delete, Plan, Snapshot
+from moorage_operator.plan.snapshot import Apply, Delete, Plan, Snapshot
 from moorage_operator.plan.standings import judged, standing
 from moorage_operator.plan.status import Judged, report
 from moorage_operator.plan.target import resolve_pods
@@ -56,7 +56,7 @@ def plan(snapshot: Snapshot, context: Context) -> Plan:
         deletes=(*_deletes(snapshot, found, decided.shares, groups), *scaler.deletes),
         status=told.status,
         events=told.events,
-        unripe=writers.is_unripe(snapshot.deployment, next(iter(snapshot.owned(AUTOSCALER)), None)),
+        unripe=writers.is_unripe(snapshot.deployment, snapshot.autoscaler),
         requeue_after=_soonest((*found.scale.wakes, *verdict.wakes, *told.wakes, *waits, blocked)),
         in_the_way=scaler.in_the_way,
     )

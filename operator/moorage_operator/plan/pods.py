@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from moorage_api import names
 from moorage_api.conditions import PODS_ON_THE_WAY, Reason
-from moorage_operator.manifest import Manifest, dig, is_deleting, revision_of, uid_of
+from moorage_operator.manifest import Manifest, dig, has_ended, is_deleting, revision_of, uid_of
 from moorage_operator.plan.times import from_text
 
 _PULL_FAILURES: Final = frozenset(
@@ -34,7 +34,6 @@ _SERVER_REASONS: Final = (Reason.INSUFFICIENT_MEMORY, Reason.UNSUPPORTED_MODEL, 
 _CONTAINERS: Final = (names.FETCH_CONTAINER, names.SERVER_CONTAINER)
 CRASH_LOOP: Final = 3
 """Ends of containers after which a replica is not expected to come up any more."""
-_GIVEN_UP: Final = frozenset({"Failed", "Succeeded"})
 _MESSAGE_LIMIT: Final = 500  # characters of a container's own words; a stack trace would drown the rest
 
 
@@ -80,7 +79,7 @@ class Replica:
 
 def counts(pod: Manifest) -> bool:
     """Whether a pod is neither on its way out nor given up, as evicted ones are."""
-    return not is_deleting(pod) and dig(pod, "status", "phase") not in _GIVEN_UP
+    return not is_deleting(pod) and not has_ended(pod)
 
 
 def is_placed(pod: Manifest) -> bool:

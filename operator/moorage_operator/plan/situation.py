@@ -283,12 +283,11 @@ def _bounded(found: Situation, snapshot: Snapshot) -> Situation:
 def _scaled(found: Situation, snapshot: Snapshot, *, readable: bool) -> Situation:
     """The same once it is decided how many replicas shall serve; awake, where it was woken."""
     stable, candidate = found.stable, found.candidate
-    autoscaler = next(iter(snapshot.owned("HorizontalPodAutoscaler")), None)
     inputs = zero.Inputs(
         replicas=found.scale.wanted,
         autoscaling=found.autoscaling,
         written=writers.written(snapshot.deployment),
-        content=writers.is_content(autoscaler),
+        content=writers.is_content(snapshot.autoscaler),
         readable=readable,
         through_gateways=found.routing.gateways is not None,
         demand=demand(found.routing),

@@ -60,6 +60,11 @@ class Snapshot:
         return tuple(child for kind in kinds for child in self.children[kind] if self._is_foreign(child))
 
     @property
+    def autoscaler(self) -> Manifest | None:
+        """Ours."""
+        return next(iter(self.owned(AUTOSCALER)), None)
+
+    @property
     def foreign_autoscaler(self) -> Manifest | None:
         """Somebody else's that has the name of ours."""
         return next((one for one in self.children.get(AUTOSCALER, ()) if self._is_foreign(one)), None)

@@ -30,7 +30,7 @@ from moorage_operator.plan.remembered import Row, all_remembered
 from moorage_operator.plan.rollout import Verdict
 from moorage_operator.plan.scaling import Scaling, as_before, scaling
 from moorage_operator.plan.situation import Situation
-from moorage_operator.plan.snapshot import AUTOSCALER, Event, Snapshot
+from moorage_operator.plan.snapshot import Event, Snapshot
 from moorage_operator.plan.standings import ALONE, standing
 from moorage_operator.plan.startup import startup
 from moorage_operator.plan.telemetry import Health, Measured, health, measured
@@ -149,7 +149,7 @@ def _why_scaled(snapshot: Snapshot, found: Situation, before: Manifest) -> str:
         return ""
     if found.scale.reason and (found.scale.asleep or was == "0"):
         return found.scale.reason
-    told = writers.told_by(snapshot.deployment, next(iter(snapshot.owned(AUTOSCALER)), None))
+    told = writers.told_by(snapshot.deployment, snapshot.autoscaler)
     return f"{told}; {found.cut}" if found.cut else told
 
 

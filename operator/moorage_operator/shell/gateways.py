@@ -13,7 +13,7 @@ from moorage_api import names
 from moorage_operator.cluster.client import Client, ClusterError
 from moorage_operator.cluster.follow import follow
 from moorage_operator.cluster.resources import GATEWAYS
-from moorage_operator.manifest import Key, Manifest, dig, is_deleting, name_of, uid_of
+from moorage_operator.manifest import Key, Manifest, dig, has_ended, is_deleting, name_of, uid_of
 from moorage_operator.plan.figures import Gateway
 from moorage_operator.shell.link import Link, Pace
 from moorage_operator.shell.supervisor import supervise
@@ -22,7 +22,6 @@ from moorage_operator.shell.views import News
 FIRST_WORDS: Final = 3.0
 """Seconds that the first decision waits for the ready gateways, so that a restart of the operator changes nothing."""
 _Address = tuple[str, str]  # a pod's uid, and where it tells
-_OVER: Final = frozenset({"Failed", "Succeeded"})
 
 
 class Listener(Protocol):
@@ -133,7 +132,7 @@ class Gateways:
 def _url(pod: Manifest) -> str | None:
     """Where a gateway tells; None before it has an address, and when it has ended."""
     address = str(dig(pod, "status", "podIP", default=""))
-    if not address or dig(pod, "status", "phase") in _OVER:
+    if not address or has_ended(pod):
         return None
     host = f"[{address}]" if ":" in address else address
     return f"http://{host}:{names.GATEWAY_INTERNAL_PORT}{names.TELEMETRY_PATH}?watch"

@@ -11,8 +11,8 @@ from typing import Final
 from moorage_operator.cluster.client import Client, ClusterError
 from moorage_operator.cluster.resources import EVENTS
 from moorage_operator.cluster.store import Store
-from moorage_operator.manifest import Key, Manifest, dig, is_deleting, revision_of, uid_of
-from moorage_operator.plan.groups import group_of
+from moorage_operator.manifest import Key, Manifest, dig, is_deleting, uid_of
+from moorage_operator.plan.groups import maker_of
 
 log = logging.getLogger(__name__)
 
@@ -111,13 +111,9 @@ class Refusals:
 def incomplete(children: Mapping[str, Sequence[Manifest]]) -> Iterator[Manifest]:
     """The StatefulSets of which a pod is missing; one that has yet to end has the name of its successor."""
     for one in children.get("StatefulSet", ()):
-        there = sum(1 for pod in children.get("Pod", ()) if _whose(pod) == _whose(one))
+        there = sum(1 for pod in children.get("Pod", ()) if maker_of(pod) == maker_of(one))
         if not is_deleting(one) and there < dig(one, "spec", "replicas", default=0):
             yield one
-
-
-def _whose(manifest: Manifest) -> tuple[int, int | None]:
-    return revision_of(manifest), group_of(manifest)
 
 
 def _time(event: Manifest) -> str:

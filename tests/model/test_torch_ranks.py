@@ -23,17 +23,8 @@ def unit(load_module, checkout):
 @pytest.fixture
 def spawn(tmp_path, unit):
     processes, _ = unit
-    started = []
-
-    def start(model, *arguments):
-        folder = tmp_path / f"socket{len(started)}"
-        folder.mkdir()
-        started.append(processes.EngineProcess(folder, model, *arguments))
-        return started[-1]
-
-    yield start
-    for engine in started:
-        engine.close()
+    with processes.spawning(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

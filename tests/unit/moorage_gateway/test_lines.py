@@ -26,6 +26,16 @@ async def stream(connection, _seen):
     await connection.end_stream()
 
 
+def after(done):
+    """What a replica does that answers everybody at the same time."""
+
+    async def answer(connection, _seen):
+        await done.wait()
+        await connection.answer(b"{}")
+
+    return answer
+
+
 class Chat:
     """The model `chat`, with replicas and without."""
 
@@ -108,15 +118,10 @@ async def test_who_came_first_goes_first_and_no_more_than_the_replica_computes(
 
 async def test_a_second_replica_takes_what_the_first_has_no_room_for(chat, make_replica, ask, orderly):
     done = asyncio.Event()
-
-    async def slow(connection, _seen):
-        await done.wait()
-        await connection.answer(b"{}")
-
     chat.sleeps()
     asking = [asyncio.create_task(ask()) for _ in range(8)]
     await chat.held(8)
-    first, second = await make_replica(slow), await make_replica(slow)
+    first, second = await make_replica(after(done)), await make_replica(after(done))
     chat.serves(first, full_at=4)
     await chat.held(4)
     chat.serves(first, second, full_at=4)
@@ -130,13 +135,8 @@ async def test_a_second_replica_takes_what_the_first_has_no_room_for(chat, make_
 async def test_a_full_replica_of_one_revision_keeps_nobody_from_those_of_another(chat, make_replica, ask, orderly):
     """A session belongs to the canary, whose only replica is full; it waits there, and the others go where they go."""
     done = asyncio.Event()
-
-    async def slow(connection, _seen):
-        await done.wait()
-        await connection.answer(b"{}")
-
     chat.sleeps()
-    stable, canary = await make_replica(slow), await make_replica(slow)
+    stable, canary = await make_replica(after(done)), await make_replica(after(done))
     users = [str(n) for n in range(20) if sticky(KEY, str(n)) < 0.5]
     asking = [asyncio.create_task(ask({"model": "chat", "user": user})) for user in users]
     await chat.held(len(users))
@@ -151,15 +151,10 @@ async def test_a_full_replica_of_one_revision_keeps_nobody_from_those_of_another
 async def test_a_replica_that_stays_full_is_waited_for_for_a_moment_only(chat, make_replica, ask, until, monkeypatch):
     monkeypatch.setattr(holding, "CROWD_SECONDS", 0.1)
     done = asyncio.Event()
-
-    async def slow(connection, _seen):
-        await done.wait()
-        await connection.answer(b"{}")
-
     chat.sleeps()
     asking = [asyncio.create_task(ask()) for _ in range(5)]
     await chat.held(5)
-    replica = await make_replica(slow)
+    replica = await make_replica(after(done))
     chat.serves(replica, full_at=1)
     await until(lambda: len(replica.seen) == 5)
     done.set()
@@ -208,15 +203,10 @@ class TestOfTwoAtATime:
 
     async def test_nobody_is_refused_while_there_is_a_replica(self, chat, make_replica, ask, orderly):
         done = asyncio.Event()
-
-        async def slow(connection, _seen):
-            await done.wait()
-            await connection.answer(b"{}")
-
         chat.sleeps()
         asking = [asyncio.create_task(ask()) for _ in range(2)]
         await chat.held(2)
-        replica = await make_replica(slow)
+        replica = await make_replica(after(done))
         chat.serves(replica, full_at=1)
         await chat.held(1)
         asking += [asyncio.create_task(ask()) for _ in range(4)]

@@ -158,14 +158,5 @@ def engine_processes(load_module):
 @pytest.fixture
 def spawn(tmp_path, engine_processes):
     """Start an engine's process; all are killed at the end."""
-    started = []
-
-    def start(model, *arguments):
-        folder = tmp_path / f"socket{len(started)}"
-        folder.mkdir()
-        started.append(engine_processes.EngineProcess(folder, model, *arguments))
-        return started[-1]
-
-    yield start
-    for engine in started:
-        engine.close()
+    with engine_processes.spawning(tmp_path) as start:
+        yield start

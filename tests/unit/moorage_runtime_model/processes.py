@@ -5,6 +5,7 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,22 @@ import zmq
 from moorage_runtime.engine.messages import Step, decode_events, encode_commands
 
 DEADLINE_S = 300
+
+
+@contextmanager
+def spawning(folder):
+    """Starts engines' processes: `start(model, *arguments)`; all are killed at the end."""
+    started = []
+
+    def start(model, *arguments):
+        own = folder / f"socket{len(started)}"
+        own.mkdir()
+        started.append(EngineProcess(own, model, *arguments))
+        return started[-1]
+
+    yield start
+    for engine in started:
+        engine.close()
 
 
 class EngineProcess:

@@ -61,8 +61,9 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def engine_log(self):
-        lines = (self.folder / "engine.log").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        """What the engine wrote down until now; a line that it still writes is left for the next look."""
+        lines = (self.folder / "engine.log").read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def engine_pid(self):
         return self.engine_log()[0][1]

@@ -6,7 +6,8 @@
 import math
 from datetime import timedelta
 
-from tests.rollout_world import WORKLOADS, World, replicas_of
+from moorage_operator.render.workload import template_of
+from tests.rollout_world import GROUP_KINDS, WORKLOADS, World, replicas_of
 
 RESTARTED = "moorage.dev/restarted"
 DRAIN = timedelta(seconds=5)
@@ -49,8 +50,8 @@ class LawfulWorld(World):
         for one in [*self.objects.values(), *more]:
             if one["kind"] == "Deployment":
                 found[_revision(one)] = one["spec"]["replicas"]
-            elif one["kind"] == "StatefulSet" and one["metadata"]["name"] not in going:
-                annotations = one["spec"]["template"]["metadata"]["annotations"]
+            elif one["kind"] in GROUP_KINDS and one["metadata"]["name"] not in going:
+                annotations = template_of(one)["metadata"]["annotations"]
                 groups.setdefault(_revision(one), {})[one["metadata"]["name"]] = annotations.get(RESTARTED, "")
         for number, restarts in groups.items():
             found[number] = list(restarts.values()).count(max(restarts.values()))

@@ -17,14 +17,16 @@ from moorage_operator.plan.nodes import Nodes, nodes
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
+from moorage_operator.render.workload import pods_made, template_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GOOD, OTHER, CRASHING, SLOW, FAILING = "engine:good", "engine:other", "engine:crash", "engine:slow", "engine:fail"
 STUCK = "engine:stuck"
 FULL = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
 BOUNDS = (0.1, 0.5, 1.0, 5.0)
-KINDS = ("ControllerRevision", "Deployment", "StatefulSet", "Service", "NetworkPolicy", "PodDisruptionBudget")
-WORKLOADS = ("Deployment", "StatefulSet")
+GROUP_KINDS = ("StatefulSet", "LeaderWorkerSet")
+WORKLOADS = ("Deployment", *GROUP_KINDS)
+KINDS = ("ControllerRevision", *WORKLOADS, "Service", "NetworkPolicy", "PodDisruptionBudget")
 GRACE = timedelta(seconds=30)
 GPUS = {"nvidia.com/gpu": "8", "amd.com/gpu": "8"}
 LISTED = (
@@ -193,6 +195,7 @@ class World:
         self.gateways = [SimulatedGateway(f"g{index}", self.now) for index in range(gateways)]
         self.gateways_installed = True
         self.room, self.short, self.count, self.events = 100, False, 0, []
+        self.group_kind = "StatefulSet"
         self.requests = 100
         self.scheduler_says = FULL
         self.listing = Nodes(nodes(LISTED, {}))
@@ -307,6 +310,7 @@ class World:
             gateways=gateways,
             accelerators_short=self.short,
             nodes=self.listing if any(pod.unschedulable for pod in self.pods) else None,
+            group_kind=self.group_kind,
         )
 
     @staticmethod
@@ -362,7 +366,7 @@ class World:
             if known is not None and manifest["kind"] == "ControllerRevision":
                 assert known["data"] == manifest["data"], "what a revision is made of never changes"
             if known is not None:
-                assert manifest["kind"] != "StatefulSet" or known["spec"] == manifest["spec"], "a group never changes"
+                assert manifest["kind"] not in GROUP_KINDS or known["spec"] == manifest["spec"], "a group never changes"
             created = known["metadata"]["creationTimestamp"] if known else self.now.isoformat()
             self.objects[key] = {**manifest, "metadata": {**manifest["metadata"], "creationTimestamp": created}}
             self._control()
@@ -391,7 +395,7 @@ class World:
         self.pods = []
         for name, workload in sorted(workloads.items()):
             pods = [pod for pod in before if pod.workload == name]
-            if workload["kind"] == "StatefulSet":
+            if workload["kind"] in GROUP_KINDS:
                 self.pods += self._members(name, workload, pods)
                 continue
             pods.sort(key=lambda pod: (not pod.ready, not pod.scheduled, pod.order, pod.born))
@@ -404,13 +408,13 @@ class World:
     def _members(self, name, workload, pods):
         """All pods of a group at once, each under the name that it always has."""
         indexes = {pod.index for pod in pods}
-        missing = [index for index in range(workload["spec"]["replicas"]) if index not in indexes]
+        missing = [index for index in range(pods_made(workload)) if index not in indexes]
         assert not missing or name not in {pod.workload for pod in self.ending}, f"pods named {name} have yet to end"
         return [*pods, *(self._pod(name, workload, {"apps.kubernetes.io/pod-index": str(one)}) for one in missing)]
 
     def _pod(self, name, workload, more=None):
         self.count += 1
-        template = workload["spec"]["template"]
+        template = template_of(workload)
         labels = {**template["metadata"]["labels"], **(more or {})}
         image = template["spec"]["containers"][0]["image"]
         return SimulatedPod(f"p{self.count}", name, labels, image, self.now)

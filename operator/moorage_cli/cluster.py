@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 
 from moorage_api import names
 from moorage_cli.errors import CommandError
+from moorage_operator.cluster.resources import Resource
 
 LLMDEPLOYMENTS: Final = f"{names.PLURAL}.{names.GROUP}"
 """The kind's full name, since another group may have one of the same short name."""
@@ -84,6 +85,16 @@ class Cluster:
     def read(self, *arguments: str, stdin: str | None = None) -> Any:
         """Run kubectl and return what it prints as JSON."""
         return json.loads(self.run(*arguments, "--output=json", stdin=stdin))
+
+    def serves(self, resource: Resource) -> bool:
+        """Whether the cluster has that kind. Everybody who is known to the API server may ask."""
+        try:
+            found = json.loads(self.run("get", f"--raw=/apis/{resource.api_version}"))
+        except KubectlError as error:
+            if "(NotFound)" in error.said:
+                return False
+            raise
+        return any(one["name"] == resource.plural for one in found["resources"])
 
     def deployment(self, name: str) -> dict[str, Any]:
         """One LLMDeployment as the API server has it."""

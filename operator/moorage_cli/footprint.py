@@ -18,6 +18,7 @@ from moorage_cli.prices import CONFIG_MAP, KEY, Prices, cost, cost_line, read_pr
 from moorage_cli.scaling import most_replicas, without_room
 from moorage_operator.manifest import WORKLOADS, Manifest, dig, kind_of
 from moorage_operator.plan.nodes import PLACED, Node, misfit, nodes, used
+from moorage_operator.render.workload import template_of
 
 if TYPE_CHECKING:
     from moorage_api.llmdeployment import Accelerator, Spec
@@ -58,7 +59,7 @@ def footprint_lines(before: Manifest | None, after: Manifest, rollout: "Rehearse
     deployment = parse(after).deployment
     if not workloads or not deployment.spec.replicas:
         return []
-    template, spec = workloads[-1]["spec"]["template"], deployment.spec
+    template, spec = template_of(workloads[-1]), deployment.spec
     runs = sum(row["replicas"] for row in dig(before, "status", "revisions", default=()))
     at_most = max((sum(one.replicas for one in moment.shares) for moment in rollout.moments), default=spec.replicas)
     return [

@@ -21,11 +21,24 @@ from moorage_cli.progress import seconds, utc_now
 from moorage_cli.rehearsal import Moment, Rehearsed, Write, rehearse
 from moorage_cli.scaling import scaling_lines
 from moorage_cli.verbs import add_verb
-from moorage_operator.manifest import KINDS, WORKLOADS, Manifest, dig, kind_of, name_of, namespace_of, revision_of
+from moorage_operator.cluster.resources import LEADER_WORKER_SETS
+from moorage_operator.manifest import (
+    KINDS,
+    LEADER_WORKER_SET,
+    STATEFUL_SET,
+    WORKLOADS,
+    Manifest,
+    dig,
+    kind_of,
+    name_of,
+    namespace_of,
+    revision_of,
+)
 from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context
 from moorage_operator.render.sharding import pods_of
+from moorage_operator.render.workload import template_of
 
 if TYPE_CHECKING:
     from moorage_cli.verbs import Verbs
@@ -154,14 +167,24 @@ def online(manifest: Manifest, cluster: Cluster, context: Context, manager: str 
     inside = cluster.within(namespace_of(after))
     found = inside.read("get", LLMDEPLOYMENTS, f"--field-selector=metadata.name={name_of(after)}")
     before = next(iter(found["items"]), None)
-    children = inside.read("get", _CHILD_KINDS, f"--selector={names.DEPLOYMENT_LABEL}={name_of(after)}")["items"]
-    return _planned(before, after, children, context)
+    kinds, group_kind = _CHILD_KINDS, STATEFUL_SET
+    if cluster.serves(LEADER_WORKER_SETS):
+        kinds, group_kind = f"{kinds},{LEADER_WORKER_SETS.full_name}", LEADER_WORKER_SET
+    children = inside.read("get", kinds, f"--selector={names.DEPLOYMENT_LABEL}={name_of(after)}")["items"]
+    return _planned(before, after, children, context, group_kind)
 
 
-def _planned(before: Manifest | None, after: Manifest, children: Sequence[Manifest], context: Context) -> Planned:
+def _planned(
+    before: Manifest | None,
+    after: Manifest,
+    children: Sequence[Manifest],
+    context: Context,
+    group_kind: str = STATEFUL_SET,
+) -> Planned:
     by_kind = {kind: tuple(one for one in children if kind_of(one) == kind) for kind in KINDS}
     # As in an installation whose gateways serve metrics.
-    snapshot = Snapshot(after, by_kind, utc_now().replace(microsecond=0), metrics=MetricsApi(served=True))
+    now, metrics = utc_now().replace(microsecond=0), MetricsApi(served=True)
+    snapshot = Snapshot(after, by_kind, now, metrics=metrics, group_kind=group_kind)
     return Planned(before, after, rehearse(snapshot, context))
 
 
@@ -202,9 +225,10 @@ def _needs(writes: Iterable[Write]) -> Iterator[str]:
         if write.verb != "create" or kind_of(write.manifest) not in WORKLOADS or revision_of(write.manifest) in told:
             continue
         told.add(revision_of(write.manifest))
-        pods = pods_of(write.manifest["spec"]["template"])
+        template = template_of(write.manifest)
+        pods = pods_of(template)
         each = "each replica" if pods == 1 else f"each of the {pods} pods"
-        containers = dig(write.manifest, "spec", "template", "spec", "containers", default=())
+        containers = dig(template, "spec", "containers", default=())
         asked = dig(containers[0], "resources", default={}) if containers else {}
         amounts = {**asked.get("limits", {}), **asked.get("requests", {})}
         words = ", ".join(f"{name} {amount}" for name, amount in sorted(amounts.items()))

@@ -29,6 +29,7 @@ from moorage_operator.plan.groups import group_of, maker_of, replicas
 from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Plan, Snapshot
 from moorage_operator.render.context import Context
+from moorage_operator.render.workload import pods_made, template_of
 
 _BEATS: Final = 3000
 """More than any rollout of the largest size takes."""
@@ -191,19 +192,19 @@ class _World:
         kept = {name: pod for name, pod in self._pods.items() if label_of(pod, names.PURPOSE_LABEL)}
         for whose, workload in wanted.items():
             there = [pod for pod in self._pods.values() if maker_of(pod) == whose and name_of(pod) not in kept]
-            count = dig(workload, "spec", "replicas", default=0)
+            count = pods_made(workload)
             kept |= {name_of(pod): pod for pod in there[:count]}
             kept |= {name_of(pod): pod for pod in self._new(workload, there)}
         self._pods = kept
 
     def _new(self, workload: Manifest, there: Sequence[Manifest]) -> Iterator[Manifest]:
-        count = dig(workload, "spec", "replicas", default=0)
+        count = pods_made(workload)
         taken = {number_of(pod, names.POD_INDEX_LABEL) for pod in there}
         free = (index for index in range(count) if index not in taken)
         for index in itertools.islice(free, max(0, count - len(there))):
             self._made += 1
             name = f"{name_of(workload)}-{self._made}"
-            labels = workload["spec"]["template"]["metadata"]["labels"]
+            labels = template_of(workload)["metadata"]["labels"]
             if group_of(workload) is not None:
                 labels = {**labels, names.POD_INDEX_LABEL: str(index)}
             metadata = {

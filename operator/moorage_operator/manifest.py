@@ -12,10 +12,15 @@ from moorage_api import names
 
 Manifest: TypeAlias = Mapping[str, Any]
 
+STATEFUL_SET: Final = "StatefulSet"
+LEADER_WORKER_SET: Final = "LeaderWorkerSet"
+GROUP_KINDS: Final = (STATEFUL_SET, LEADER_WORKER_SET)
+"""Workloads of which one is the pods of one replica; the latter only where the cluster has that kind."""
+
 KINDS: Final = (
     "ControllerRevision",
     "Deployment",
-    "StatefulSet",
+    *GROUP_KINDS,
     "Service",
     "NetworkPolicy",
     "PodDisruptionBudget",
@@ -24,7 +29,7 @@ KINDS: Final = (
 )
 """The kinds of a deployment's children, in the order in which they are made."""
 
-WORKLOADS: Final = frozenset({"Deployment", "StatefulSet"})
+WORKLOADS: Final = frozenset({"Deployment", *GROUP_KINDS})
 """Those that run replicas."""
 
 _ENDED: Final = frozenset({"Failed", "Succeeded"})

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rollout_ways import EVENTS, STRATEGIES, Trajectory
-from tests.rollout_world import OTHER
+from tests.rollout_world import GROUP_KINDS, OTHER
 
 TRAJECTORIES = 400
 SHARDINGS = st.sampled_from(
@@ -17,7 +17,12 @@ SHARDINGS = st.sampled_from(
     )
 )
 WAYS = st.one_of(
-    EVENTS, EVENTS, EVENTS, st.tuples(st.just("strand"), st.integers(0, 5)), st.tuples(st.just("shard"), SHARDINGS)
+    EVENTS,
+    EVENTS,
+    EVENTS,
+    st.tuples(st.just("strand"), st.integers(0, 5)),
+    st.tuples(st.just("shard"), SHARDINGS),
+    st.tuples(st.just("install")),
 )
 counted = []
 
@@ -27,6 +32,10 @@ class Sharded(Trajectory):
 
     def shard(self, sharding):
         self.spec(sharding=sharding)
+
+    def install(self):
+        """LeaderWorkerSets: from now on the cluster has them."""
+        self.group_kind = "LeaderWorkerSet"
 
     def schedule(self):
         """As unlucky as can be: a pod of each group first, so that many groups are in part on nodes."""
@@ -39,9 +48,7 @@ class Sharded(Trajectory):
 
     def groups(self, number):
         """Names of a revision's groups."""
-        labels = {
-            name: one["metadata"]["labels"] for (kind, name), one in self.objects.items() if kind == "StatefulSet"
-        }
+        labels = {name: one["metadata"]["labels"] for (kind, name), one in self.objects.items() if kind in GROUP_KINDS}
         return [name for name, each in labels.items() if each["moorage.dev/revision"] == str(number)]
 
 

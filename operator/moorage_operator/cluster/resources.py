@@ -17,6 +17,12 @@ class Resource:
     selector: str = f"{names.MANAGED_BY_LABEL}={names.MANAGED_BY}"
     """Which objects of the kind are watched and listed: those with our label, so that memory holds nobody else's."""
 
+    @property
+    def full_name(self) -> str:
+        """By which kubectl knows it, as `statefulsets.apps`."""
+        group, _, _ = self.api_version.rpartition("/")
+        return f"{self.plural}.{group}" if group else self.plural
+
     def path(self, namespace: str | None, name: str | None = None) -> str:
         """The address of an object, of its kind in a namespace, or (`None`) of its kind in all namespaces."""
         root = "/apis" if "/" in self.api_version else "/api"
@@ -41,6 +47,8 @@ CHILDREN: Final = (
     Resource("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers"),
     PODS,
 )
+LEADER_WORKER_SETS: Final = Resource("LeaderWorkerSet", "leaderworkerset.x-k8s.io/v1", "leaderworkersets")
+"""A child, too, where the cluster has them. Source: https://lws.sigs.k8s.io/docs/reference/leaderworkerset.v1/"""
 LEASES: Final = Resource("Lease", "coordination.k8s.io/v1", "leases", selector="")
 GATEWAYS: Final = Resource("Pod", "v1", "pods", selector=f"{names.NAME_LABEL}={names.GATEWAY}")
 """The gateways' own pods, which the chart makes and nothing of ours changes."""
@@ -51,7 +59,7 @@ ALL_PODS: Final = Resource("Pod", "v1", "pods", selector="")
 EVENTS: Final = Resource("Event", "v1", "events", selector="")
 
 WATCHED: Final = (DEPLOYMENTS, *CHILDREN)
-_BY_KIND: Final = {resource.kind: resource for resource in WATCHED}
+_BY_KIND: Final = {resource.kind: resource for resource in (*WATCHED, LEADER_WORKER_SETS)}
 
 
 def address(manifest: Manifest) -> str:

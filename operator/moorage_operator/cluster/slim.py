@@ -3,11 +3,11 @@
 from typing import Any, Final
 
 from moorage_api import names
-from moorage_operator.manifest import Manifest, dig, kind_of, label_of, owners_of_replicas
+from moorage_operator.manifest import GROUP_KINDS, Manifest, dig, kind_of, label_of, owners_of_replicas
 
 _NUMBER: Final = "deployment.kubernetes.io/revision"
 """The deployment controller's own annotation."""
-_STATUS_UNREAD: Final = frozenset({"StatefulSet", "Service", "PodDisruptionBudget"})
+_STATUS_UNREAD: Final = frozenset({*GROUP_KINDS, "Service", "PodDisruptionBudget"})
 _CONDITIONS: Final = frozenset({"PodScheduled", "Ready"})
 _OF_CONTAINERS: Final = ("name", "restartCount", "started", "state", "lastState")
 _READ_OF_OWNERS: Final = ("manager", "operation", "subresource", "time")

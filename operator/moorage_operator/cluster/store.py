@@ -125,6 +125,13 @@ class Store:
         self._graves[kind] = {uid: grave for uid, grave in graves if uid in uids or grave.version > version}
         return gone
 
+    def clear(self, kind: str) -> tuple[Manifest, ...]:
+        """The cluster does not have that kind any more, so none of it is left; returns what was known."""
+        known = tuple(one for address, one in self._objects.items() if address[0] == kind)
+        for one in known:
+            self._drop(_address(one))
+        return known
+
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """One object, or None."""
         return self._objects.get((kind, namespace, name))

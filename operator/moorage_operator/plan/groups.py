@@ -23,7 +23,7 @@ class Group:
 
     number: int
     workload: Manifest | None = None
-    """Its StatefulSet; None: that is gone, and its pods end."""
+    """What makes its pods; None: that is gone, and they end."""
     replica: Replica | None = None
     """What its pods are together; None while it has none, or they all end."""
     placed: int = 0
@@ -45,7 +45,7 @@ def groups(
     """The groups of each revision, by number.
 
     Args:
-        sets: the StatefulSets.
+        sets: the workloads that make one group each.
         pods: all that have the deployment's name, those of a deleted namesake too: their names are taken.
         joined: the replicas that they are.
     """

@@ -128,7 +128,7 @@ def _workloads(decided: Judged, groups: Arranged) -> Iterator[Apply]:
         if share.replicas is None or made_of is None:
             continue
         if share.number in groups:
-            yield from sharded.applies(found.owner, made_of, share, groups[share.number])
+            yield from sharded.applies(found.owner, made_of, share, groups[share.number], found.group_kind)
         elif share.replicas or share.number in found.workloads:
             replacement = Replacement(made_of.standing.restarted, room.surge, room.unavailable)
             manifest = workload(found.owner, share.number, made_of.template, share.replicas, replacement)

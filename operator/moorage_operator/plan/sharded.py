@@ -11,7 +11,7 @@ from moorage_operator.plan.snapshot import Apply, Delete
 from moorage_operator.plan.status import Judged
 from moorage_operator.render.context import Owner
 from moorage_operator.render.sharding import pods_of, ranks_policy, ranks_service
-from moorage_operator.render.workload import group, restart_of
+from moorage_operator.render.workload import Making, group
 
 Arranged: TypeAlias = Mapping[int, Arrangement]
 """By revision, of those whose replicas are several pods."""
@@ -72,14 +72,15 @@ def pods_wanted(made_of: Revision, share: Share) -> int:
     return (share.replicas or 0) * pods_of(made_of.template)
 
 
-def applies(owner: Owner, made_of: Revision, share: Share, those: Arrangement) -> Iterator[Apply]:
-    """The groups of one revision that stay as they are, and new ones."""
+def applies(owner: Owner, made_of: Revision, share: Share, those: Arrangement, kind: str) -> Iterator[Apply]:
+    """The groups of one revision that stay as they are, and new ones, which are workloads of that kind."""
     number, template, reason = share.number, made_of.template, f"revision {share.number}: {share.reason}"
     for one in those.kept:
         if one.workload is not None:
-            yield Apply(group(owner, number, one.number, template, restart_of(one.workload)), reason)
+            yield Apply(group(owner, number, one.number, template, Making.of(one.workload)), reason)
+    making = Making(kind, made_of.standing.restarted)
     for index in those.new:
-        yield Apply(group(owner, number, index, template, made_of.standing.restarted), reason)
+        yield Apply(group(owner, number, index, template, making), reason)
 
 
 def deletes(groups: Arranged) -> Iterator[Delete]:

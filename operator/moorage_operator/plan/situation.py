@@ -13,7 +13,7 @@ from moorage_api.llmdeployment import LLMDeployment
 from moorage_api.reading import InvalidObjectError, parse
 from moorage_api.rollout import Rollout
 from moorage_api.status import RolloutStatus
-from moorage_operator.manifest import Manifest, dig
+from moorage_operator.manifest import GROUP_KINDS, Manifest, dig
 from moorage_operator.plan import actions, warm, writers, zero
 from moorage_operator.plan import revisions as revs
 from moorage_operator.plan.actions import Action
@@ -78,6 +78,8 @@ class Situation:
     """What runs of each revision that anything runs of."""
     groups: dict[int, tuple[Group, ...]]
     """Of each revision whose replicas are several pods."""
+    group_kind: str
+    """What a new group of pods is made as."""
     told: Mapping[str, str]
     """Why controllers make no pods, by the uid of their workload."""
     replicas: tuple[Replica, ...]
@@ -204,7 +206,8 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
     deployment, unknown, invalid = _read(snapshot.deployment)
     recorded = revs.recorded(snapshot.owned("ControllerRevision"))
     joined = replicas(snapshot.owned_pods())
-    grouped = groups(snapshot.owned("StatefulSet"), snapshot.children.get("Pod", ()), joined)
+    sets = [one for kind in GROUP_KINDS for one in snapshot.owned(kind)]
+    grouped = groups(sets, snapshot.children.get("Pod", ()), joined)
     running = workloads(snapshot.owned("Deployment"), grouped)
     stable = revs.stable_among(recorded, snapshot.reported("revision", "stable"))
     asked = Target(stable)
@@ -232,6 +235,7 @@ def situation(snapshot: Snapshot, context: Context) -> Situation:
         pending=asked.pending,
         workloads=running,
         groups=grouped,
+        group_kind=snapshot.group_kind,
         told=snapshot.told,
         replicas=joined,
         weights=_weights(snapshot),

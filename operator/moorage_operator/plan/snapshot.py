@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from moorage_operator.manifest import Manifest, controller_uid, dig, kind_of, name_of, uid_of
+from moorage_operator.manifest import STATEFUL_SET, Manifest, controller_uid, dig, kind_of, name_of, uid_of
 from moorage_operator.plan.figures import Gateway
 from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.nodes import Nodes
@@ -39,6 +39,8 @@ class Snapshot:
     """What nodes have; None unless a pod of this object waits for accelerators and they have been listed."""
     metrics: MetricsApi | None = None
     """Whether autoscalers can have our metrics; None: nobody has looked yet."""
+    group_kind: str = STATEFUL_SET
+    """What a new group of pods is made as."""
     told: Mapping[str, str] = field(default_factory=dict)
     """Why pods are not made, by the uid of their workload: of those whose controller says so in events only."""
 

@@ -1,4 +1,4 @@
-"""What runs the replicas of each revision: a Deployment, or a StatefulSet for each replica that is a group of pods."""
+"""What runs the replicas of each revision: a Deployment, or a workload for each replica that is a group of pods."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,10 +1,15 @@
-"""What runs the replicas of one revision: a Deployment, or a StatefulSet for each replica that is a group of pods."""
+"""What runs the replicas of one revision: a Deployment, or for each replica that is a group of pods a workload.
 
+That is a StatefulSet or, where the cluster has those, a LeaderWorkerSet with that group alone: which groups there are,
+and which of them goes, is decided here by what each of them is worth, and not by their numbers.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from moorage_api import names
-from moorage_operator.manifest import Manifest, dig
+from moorage_operator.manifest import LEADER_WORKER_SET, STATEFUL_SET, Manifest, dig, kind_of
 from moorage_operator.render.context import Owner
 from moorage_operator.render.sharding import pods_of
 
@@ -46,33 +51,80 @@ def workload(owner: Owner, number: int, template: Manifest, replicas: int, repla
     }
 
 
-def group(owner: Owner, number: int, index: int, template: Manifest, restarted: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Making:
+    """How a group is made, beside what it is made of."""
+
+    kind: str = STATEFUL_SET
+    restarted: str = ""
+    """Which restart it is of; empty for none."""
+
+    @classmethod
+    def of(cls, workload: Manifest) -> "Making":
+        """That of a group that is there."""
+        return cls(kind_of(workload), restart_of(workload))
+
+
+def group(owner: Owner, number: int, index: int, template: Manifest, making: Making) -> dict[str, Any]:
     """Group `index` of revision `number`: all pods of one replica, which start together and find each other by name.
 
     A group never changes, not even by a restart, which makes other groups: its pods are of no use without each other.
     """
     labels = {**owner.labels(number), names.GROUP_LABEL: str(index)}
     metadata = template["metadata"]
-    pods = {**template, "metadata": {**metadata, "labels": {**metadata["labels"], **labels}}}
+    together = {**template, "metadata": {**metadata, "labels": {**metadata["labels"], **labels}}}
+    pods = _restarted(together, making.restarted)
+    leads = making.kind == LEADER_WORKER_SET
     return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
+        "apiVersion": "leaderworkerset.x-k8s.io/v1" if leads else "apps/v1",
+        "kind": making.kind,
         "metadata": owner.metadata(owner.group_name(number, index), labels),
-        "spec": {
-            "replicas": pods_of(template),
-            "revisionHistoryLimit": 0,
-            "podManagementPolicy": "Parallel",
-            "updateStrategy": {"type": "OnDelete"},
-            "serviceName": owner.ranks_name,
-            "selector": {"matchLabels": labels},
-            "template": _restarted(pods, restarted),
-        },
+        "spec": _leader_and_workers(pods) if leads else _stateful(owner, labels, pods),
     }
+
+
+def _stateful(owner: Owner, labels: Mapping[str, str], pods: Manifest) -> dict[str, Any]:
+    return {
+        "replicas": pods_of(pods),
+        "revisionHistoryLimit": 0,
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "OnDelete"},
+        "serviceName": owner.ranks_name,
+        "selector": {"matchLabels": labels},
+        "template": pods,
+    }
+
+
+def _leader_and_workers(pods: Manifest) -> dict[str, Any]:
+    """Its webhook puts the places that it gives into the variables that the template has for them.
+
+    Its restart policy is `None`, since ranks that lose one end together and start again in their pods.
+    Source: https://lws.sigs.k8s.io/docs/reference/leaderworkerset.v1/
+    """
+    return {
+        "replicas": 1,
+        "startupPolicy": "LeaderCreated",
+        "networkConfig": {"subdomainPolicy": "Shared"},
+        "leaderWorkerTemplate": {"size": pods_of(pods), "restartPolicy": "None", "workerTemplate": pods},
+    }
+
+
+def template_of(workload: Manifest) -> Manifest:
+    """That of the pods of a workload of ours."""
+    path = ("leaderWorkerTemplate", "workerTemplate") if kind_of(workload) == LEADER_WORKER_SET else ("template",)
+    found: Manifest = dig(workload, "spec", *path, default={})
+    return found
+
+
+def pods_made(workload: Manifest) -> int:
+    """How many pods a workload of ours makes."""
+    size = dig(workload, "spec", "leaderWorkerTemplate", "size", default=1)
+    return int(dig(workload, "spec", "replicas", default=0)) * int(size)
 
 
 def restart_of(manifest: Manifest) -> str:
     """Which restart the pods of a workload are of; empty for none."""
-    return str(dig(manifest, "spec", "template", "metadata", "annotations", RESTARTED, default=""))
+    return str(dig(template_of(manifest), "metadata", "annotations", RESTARTED, default=""))
 
 
 def _restarted(template: Manifest, restart: str) -> Manifest:

@@ -21,6 +21,7 @@ from moorage_operator.shell.ear import LISTED, Ear, EarError
 from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.health import Pulse
 from moorage_operator.shell.inventory import Inventory
+from moorage_operator.shell.leader_worker_sets import LeaderWorkerSets
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import Backoff, WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
@@ -62,6 +63,8 @@ class Leader:
     """The version that the cluster had when we took or last renewed the lead."""
     inventory: Inventory | None = None
     """None where nodes may not be listed."""
+    leader_worker_sets: LeaderWorkerSets | None = None
+    """None where nobody looks for that kind."""
     refusals: Refusals | None = None
     """None where nobody looks at why pods of groups are missing."""
     registrar: Registrar | None = None
@@ -84,6 +87,8 @@ class Leader:
                 await self.gateways.first_words()
             if self.inventory is not None:
                 tasks.create_task(self.inventory.run())
+            if self.leader_worker_sets is not None:
+                tasks.create_task(self.leader_worker_sets.run(self.hear))
             if self.refusals is not None:
                 tasks.create_task(self.refusals.run())
             if self.registrar is not None:
@@ -132,6 +137,8 @@ class Leader:
                 raise LaggingError(f"the API server lags behind: {resource.plural} of {version}, not of {newest}")
             for gone in self.store.merge(resource.kind, listed, version):
                 self.writer.forget(gone)
+        if self.leader_worker_sets is not None:
+            await self.leader_worker_sets.look()
         for key in self.store.deployments():
             self.queue.add(key)
 

@@ -26,6 +26,7 @@ from moorage_operator.shell import account, credentials, ear, health, session
 from moorage_operator.shell.gateways import Gateways
 from moorage_operator.shell.inventory import ONE_NAMESPACE, Inventory
 from moorage_operator.shell.lead import Leader
+from moorage_operator.shell.leader_worker_sets import LeaderWorkerSets
 from moorage_operator.shell.metrics import Metrics
 from moorage_operator.shell.queue import WorkQueue
 from moorage_operator.shell.reconcile import Reconciler
@@ -119,6 +120,7 @@ def _leader(
     registrar = _registrar(settings, client, store, gateways, queue.add)
     known_metrics = registrar.state if registrar is not None else _no_cluster
     refusals = Refusals(client, store, queue.add)
+    sets = LeaderWorkerSets(client, store, settings.watch_namespace, queue.add)
     reconciler = Reconciler(
         store,
         writer,
@@ -129,6 +131,7 @@ def _leader(
         nodes=nodes,
         metrics=known_metrics,
         told=refusals.of,
+        group_kind=sets.kind,
     )
     return Leader(
         settings=settings,
@@ -144,6 +147,7 @@ def _leader(
         gateways=gateways,
         inventory=inventory,
         registrar=registrar,
+        leader_worker_sets=sets,
         refusals=refusals,
         since=since,
     )

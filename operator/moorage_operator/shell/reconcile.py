@@ -12,7 +12,7 @@ from moorage_operator.cluster.client import RejectedError
 from moorage_operator.cluster.events import Events
 from moorage_operator.cluster.store import Store, keeps_warm
 from moorage_operator.cluster.writer import Writer
-from moorage_operator.manifest import WORKLOADS, Key, Manifest, dig, kind_of, name_of, namespace_of
+from moorage_operator.manifest import STATEFUL_SET, WORKLOADS, Key, Manifest, dig, kind_of, name_of, namespace_of
 from moorage_operator.plan.figures import Gateway
 from moorage_operator.plan.metrics_api import MetricsApi
 from moorage_operator.plan.nodes import Nodes
@@ -50,6 +50,7 @@ class Reconciler:
         nodes: what nodes have, for a deployment that waits for some of it; None where nobody knows yet.
         told: why pods of a deployment's groups are not made, by the uid of their workload.
         metrics: whether autoscalers can have our metrics; None where nobody knows yet.
+        group_kind: what new groups of pods are made as.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Reconciler:
         nodes: Callable[[Key], Nodes | None] = lambda _: None,
         told: Callable[[Key], Mapping[str, str]] = lambda _: {},
         metrics: Callable[[], MetricsApi | None] = lambda: None,
+        group_kind: Callable[[], str] = lambda: STATEFUL_SET,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -74,6 +76,7 @@ class Reconciler:
         self._nodes = nodes
         self._told = told
         self._metrics = metrics
+        self._group_kind = group_kind
         self._untold: dict[Key, deque[tuple[Manifest, Event]]] = {}
         self._held: dict[Key, datetime] = {}  # since when a status waits, since more is to come in a moment
 
@@ -118,6 +121,7 @@ class Reconciler:
             nodes=self._nodes(key) if looks_for_room(self._store, key) else None,
             told=self._told(key),
             metrics=self._metrics(),
+            group_kind=self._group_kind(),
         )
 
     def _too_early(self, key: Key, snapshot: Snapshot, decided: Plan) -> float:

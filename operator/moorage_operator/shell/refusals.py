@@ -1,5 +1,7 @@
 """Why pods of a group are not made, such as by a quota: the controller of StatefulSets says so in events only.
 
+Those of a LeaderWorkerSet are made by two StatefulSets of its controller's: one of its name, and its name with `-0`.
+
 A Deployment has a condition for it. Events are read where pods are missing for longer than it takes to make them.
 """
 
@@ -11,8 +13,19 @@ from typing import Final
 from moorage_operator.cluster.client import Client, ClusterError
 from moorage_operator.cluster.resources import EVENTS
 from moorage_operator.cluster.store import Store
-from moorage_operator.manifest import Key, Manifest, dig, is_deleting, uid_of
+from moorage_operator.manifest import (
+    GROUP_KINDS,
+    STATEFUL_SET,
+    Key,
+    Manifest,
+    dig,
+    is_deleting,
+    kind_of,
+    name_of,
+    uid_of,
+)
 from moorage_operator.plan.groups import maker_of
+from moorage_operator.render.workload import pods_made
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +64,7 @@ class Refusals:
         self._vain: dict[Key, tuple[int, int]] = {}  # how often in a row there was no news, and the next round to look
 
     def of(self, key: Key) -> Mapping[str, str]:
-        """Words by the uid of the StatefulSet; nothing where no pod is missing. `key` hears of the next reading."""
+        """Words by the uid of the workload; nothing where no pod is missing. `key` hears of the next reading."""
         if not any(incomplete(self._store.children(key))):
             self._told.pop(key, None)
             self._vain.pop(key, None)
@@ -75,16 +88,16 @@ class Refusals:
 
     async def _read(self, namespace: str) -> None:
         askers = sorted(key for key in self._askers if key.namespace == namespace)
-        words = await self._words(namespace)
+        events = await self._events(namespace)
         self._askers.difference_update(askers)
         if not self._askers:
             self._asked.clear()
         for key in askers:
-            self._tell(key, words)
+            self._tell(key, events)
 
-    def _tell(self, key: Key, words: Mapping[str, str]) -> None:
-        missing = [uid_of(one) for one in incomplete(self._store.children(key))]
-        said = {uid: words[uid] for uid in missing if uid in words}
+    def _tell(self, key: Key, events: Sequence[Manifest]) -> None:
+        missing = tuple(incomplete(self._store.children(key)))
+        said = {uid_of(one): words for one in missing if (words := _said_of(one, events))}
         if said and said != self._told.get(key, {}):
             self._told[key] = said
             self._vain.pop(key, None)
@@ -95,25 +108,37 @@ class Refusals:
             if not said:  # it may say so yet
                 self._ask(key)
 
-    async def _words(self, namespace: str) -> Mapping[str, str]:
-        """What was last said of each workload."""
+    async def _events(self, namespace: str) -> Sequence[Manifest]:
+        """What was said of any StatefulSet, the latest last."""
         about = f"involvedObject.kind=StatefulSet,reason={_REASON}"
         try:
             events = (await self._client.get(EVENTS.path(namespace), fieldSelector=about)).get("items") or ()
         except ClusterError as error:
             log.warning("%s: cannot tell why pods are missing: %s", namespace, error)
-            return {}
-        return {
-            str(dig(one, "involvedObject", "uid")): str(one.get("message", "")) for one in sorted(events, key=_time)
-        }
+            return ()
+        return sorted(events, key=_time)
 
 
 def incomplete(children: Mapping[str, Sequence[Manifest]]) -> Iterator[Manifest]:
-    """The StatefulSets of which a pod is missing; one that has yet to end has the name of its successor."""
-    for one in children.get("StatefulSet", ()):
+    """The groups of which a pod is missing; one that has yet to end has the name of its successor."""
+    for one in (one for kind in GROUP_KINDS for one in children.get(kind, ())):
         there = sum(1 for pod in children.get("Pod", ()) if maker_of(pod) == maker_of(one))
-        if not is_deleting(one) and there < dig(one, "spec", "replicas", default=0):
+        if not is_deleting(one) and there < pods_made(one):
             yield one
+
+
+def _said_of(workload: Manifest, events: Sequence[Manifest]) -> str:
+    """What was last said of it, or of the StatefulSets that it consists of."""
+    about = (str(one.get("message", "")) for one in reversed(events) if _concerns(one, workload))
+    return next(about, "")
+
+
+def _concerns(event: Manifest, workload: Manifest) -> bool:
+    if kind_of(workload) == STATEFUL_SET:
+        return str(dig(event, "involvedObject", "uid")) == uid_of(workload)
+    # Whose uid we do not know: what was said of an earlier one of that name was said before this one came.
+    name, born = name_of(workload), str(dig(workload, "metadata", "creationTimestamp", default=""))
+    return dig(event, "involvedObject", "name") in {name, f"{name}-0"} and _time(event) >= born
 
 
 def _time(event: Manifest) -> str:

@@ -19,7 +19,11 @@ def one(make):
 
     def of(number, *, ready=True, restart="", stuck=None, there=True, **more):
         metadata = {"annotations": {"moorage.dev/restarted": restart}} if restart else {}
-        workload = {"metadata": {"name": f"g{number}"}, "spec": {"template": {"metadata": metadata}}}
+        workload = {
+            "kind": "StatefulSet",
+            "metadata": {"name": f"g{number}"},
+            "spec": {"template": {"metadata": metadata}},
+        }
         since = None if stuck is None else make.now - timedelta(seconds=stuck)
         told = {"ready_since": make.now - timedelta(minutes=5) if ready else None, "unschedulable_since": since}
         replica = Replica(1, ready, Reason.SCHEDULING, uid=f"u{number}", group=number, **told)

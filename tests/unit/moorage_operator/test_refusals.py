@@ -19,7 +19,7 @@ class Events:
     """The API server's events, by the uid of what they are about; `asked` is each question, and in which round."""
 
     def __init__(self):
-        self.asked, self.by_uid, self.error = [], {}, None
+        self.asked, self.by_uid, self.by_name, self.error = [], {}, {}, None
         self.then, self.again, self.enough, self.rounds, self.at = {}, asyncio.Event(), ENOUGH, 0, []
 
     async def sleep(self, seconds):
@@ -36,9 +36,12 @@ class Events:
             raise self.error
         found, self.by_uid = self.by_uid, self.by_uid | self.then
         said = [(when, words, uid) for uid, all_of_it in found.items() for when, words in all_of_it]
+        about = [(when, words, {"uid": uid}) for when, words, uid in said]
+        named = [(when, words, name) for name, all_of_it in self.by_name.items() for when, words in all_of_it]
+        about += [(when, words, {"uid": f"of-{name}", "name": name}) for when, words, name in named]
         return {
             "items": [
-                {"message": words, "lastTimestamp": when, "involvedObject": {"uid": uid}} for when, words, uid in said
+                {"message": words, "lastTimestamp": when, "involvedObject": whose} for when, words, whose in about
             ]
         }
 
@@ -78,6 +81,30 @@ async def told(store, events):
         await events.again.wait()
     task.cancel()
     return refusals, heard
+
+
+def of_leader_and_workers(born="2026-01-01T12:00:00Z"):
+    one = workload()
+    spec = {"replicas": 1, "leaderWorkerTemplate": {"size": 2}}
+    return {**one, "kind": "LeaderWorkerSet", "metadata": {**one["metadata"], "creationTimestamp": born}, "spec": spec}
+
+
+@pytest.mark.parametrize("whose", ["chat-r1-0", "chat-r1-0-0"])
+async def test_of_a_leaderworkerset_those_of_its_statefulsets_are_told(make, store, events, whose):
+    store.put(of_leader_and_workers())
+    store.put(versioned(make.member(0)))
+    events.by_name[whose] = [("2026-01-01T11:59:00Z", "of one of before"), ("2026-01-01T12:01:00Z", QUOTA)]
+    events.by_name["chat-r1-1"] = [("2026-01-01T12:02:00Z", "of another one")]
+    refusals, heard = await told(store, events)
+    assert heard == [KEY]
+    assert refusals.of(KEY) == {"s0": QUOTA}
+
+
+async def test_what_was_said_of_an_earlier_leaderworkerset_is_not_told(store, events):
+    store.put(of_leader_and_workers())
+    events.by_name["chat-r1-0"] = [("2026-01-01T11:59:00Z", QUOTA)]
+    refusals, heard = await told(store, events)
+    assert (heard, refusals.of(KEY)) == ([], {})
 
 
 async def test_the_controllers_last_words_are_told(make, store, events):

@@ -15,6 +15,7 @@ from moorage_operator.plan.planner import plan
 from moorage_operator.plan.snapshot import Snapshot
 from moorage_operator.render.context import Context, Owner
 from moorage_operator.render.pod import pod_template
+from moorage_operator.render.workload import Making, group, pods_made, template_of
 
 GOLDENS = Path(__file__).with_name("goldens")
 CONTEXT = Context("moorage/runtime:1", "http://gateway/v1")
@@ -208,6 +209,24 @@ def test_the_leaders_address_is_that_of_its_pod():
         assert address == f"{one['metadata']['name']}-0.{one['spec']['serviceName']}.team.svc"
         assert one["spec"]["serviceName"] in services
     assert len({str(one["spec"]["selector"]) for one in sets}) == len(sets) == 2
+
+
+def test_a_leaderworkerset_has_the_same_pods_and_one_group():
+    """Its webhook replaces the variables that say where a pod is in its group."""
+    owner, pods = Owner("chat", "team", "u1"), template("group")
+    one = group(owner, 3, 1, pods, Making("LeaderWorkerSet"))
+    other = group(owner, 3, 1, pods, Making())
+    assert (one["apiVersion"], one["kind"]) == ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet")
+    assert one["metadata"] == other["metadata"]
+    assert template_of(one) == template_of(other)
+    assert (pods_made(one), pods_made(other)) == (2, 2)
+    rest = {**one["spec"], "leaderWorkerTemplate": {**one["spec"]["leaderWorkerTemplate"], "workerTemplate": None}}
+    assert rest == {
+        "replicas": 1,
+        "startupPolicy": "LeaderCreated",
+        "networkConfig": {"subdomainPolicy": "Shared"},
+        "leaderWorkerTemplate": {"size": 2, "restartPolicy": "None", "workerTemplate": None},
+    }
 
 
 def test_least_memory_is_compared_in_the_labels_unit():

@@ -17,8 +17,8 @@ def world(replicas=2, sharding=TWO, **more):
     return made
 
 
-def groups(made):
-    return sorted(name for kind, name in made.objects if kind == "StatefulSet")
+def groups(made, made_as="StatefulSet"):
+    return sorted(name for kind, name in made.objects if kind == made_as)
 
 
 def whole(made):
@@ -34,6 +34,35 @@ def test_each_replica_is_a_group(make):
     assert made.ready == ("True", "Serving")
     assert made.message == "3 of 3 replicas answer requests."
     assert made.status["selector"].startswith("app.kubernetes.io/managed-by=moorage,apps.kubernetes.io/pod-index=0,")
+
+
+def test_where_the_cluster_has_leaderworkersets_new_groups_are_such_and_others_stay():
+    made = world(replicas=2)
+    made.group_kind = "LeaderWorkerSet"
+    made.settle()
+    assert groups(made) == ["chat-r1-0", "chat-r1-1"]
+    made.spec(replicas=3)
+    made.settle()
+    assert groups(made) == ["chat-r1-0", "chat-r1-1"]
+    assert groups(made, "LeaderWorkerSet") == ["chat-r1-2"]
+    assert made.status["ready"] == "3/3"
+    made.group_kind = "StatefulSet"
+    made.edit(OTHER)
+    made.settle()
+    assert (groups(made), groups(made, "LeaderWorkerSet")) == (["chat-r2-0", "chat-r2-1", "chat-r2-2"], [])
+    assert made.status["ready"] == "3/3"
+
+
+def test_a_restart_replaces_leaderworkersets_too():
+    made = World(replicas=2, sharding=TWO)
+    made.group_kind = "LeaderWorkerSet"
+    made.settle()
+    before = groups(made, "LeaderWorkerSet")
+    made.act("restart", 1)
+    made.settle()
+    after = groups(made, "LeaderWorkerSet")
+    assert len(after) == len(before) == 2
+    assert not set(after) & set(before)
 
 
 def test_what_ranks_need_is_there_before_them():

@@ -5,10 +5,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from e2e.cluster.command import lock, run, which
+from e2e.cluster.command import run, which
+from e2e.cluster.images import program
 from e2e.cluster.images.layout import Layout
-from e2e.cluster.images.transfer import canonical
-from e2e.cluster.paths import cache_dir
 from e2e.cluster.progress import Progress
 from e2e.cluster.provider import ClusterError, Image
 
@@ -26,15 +25,7 @@ def ensure_image(progress: Progress) -> Image:
     Raises:
         ClusterError: Go or a C compiler is missing, or a build fails.
     """
-    layout = Layout(cache_dir() / "fake-gpu")
-    image = Image(f"moorage/fake-gpu:{_tag()}", layout.folder)
-    name = canonical(image.reference)
-    with lock(cache_dir() / ".fake-gpu.lock", progress, "the fake GPUs"):
-        if name not in layout.references():
-            with progress.step("build the fake GPUs (once, about a minute)"):
-                _build(layout, name)
-            layout.forget(set(layout.references()) - {name})
-    return image
+    return program.ensure(f"fake-gpu:{_tag()}", "the fake GPUs, about a minute", _build, progress)
 
 
 def _tag() -> str:

@@ -17,6 +17,7 @@ from moorage_cli.paint import Paint
 from moorage_cli.progress import condition, outcome, utc_now
 from moorage_cli.verbs import add_verb
 from moorage_operator.cluster.compare import includes
+from moorage_operator.cluster.resources import LEADER_WORKER_SETS
 from moorage_operator.manifest import dig, label_of, name_of, namespace_of
 from moorage_operator.plan import metrics_api
 
@@ -96,6 +97,7 @@ def examine(cluster: Cluster) -> Iterator[Check]:
     yield from _careful("gateway", _gateway, cluster)
     yield from _careful("metrics", _metrics, cluster)
     yield from (_right(cluster, *right) for right in _RIGHTS)
+    yield from _careful("rights", _more_rights, cluster)
     yield from _careful("models", _models, cluster)
 
 
@@ -106,6 +108,12 @@ def _careful(subject: str, look: Callable[[Cluster], Iterator[Check]], cluster: 
     except KubectlError as error:
         unseen = "(Forbidden)" in error.said
         return [Check(Grade.WARN if unseen else Grade.FAIL, subject, str(error))]
+
+
+def _more_rights(cluster: Cluster) -> Iterator[Check]:
+    """Those about kinds that not every cluster has."""
+    if cluster.serves(LEADER_WORKER_SETS):
+        yield _right(cluster, "list", LEADER_WORKER_SETS.full_name, "plan")
 
 
 def _server(cluster: Cluster) -> Iterator[Check]:

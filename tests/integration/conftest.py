@@ -6,7 +6,9 @@ Nothing is skipped: when the binary is not there yet it is built, and when it ca
 import fcntl
 import itertools
 import json
+import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -231,6 +233,22 @@ def api(plane: ControlPlane) -> Iterator[Api]:
     api = Api(plane.kubeconfig)
     yield api
     api.close()
+
+
+@pytest.fixture
+def moor(plane: ControlPlane, namespace: str) -> Callable[..., tuple[int, str, str]]:
+    """`moor(*arguments)`, as a person in the namespace runs it -> status, stdout, stderr."""
+    path = f"{plane.binaries}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(plane.kubeconfig)}
+
+    def run(*arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
+        command = [Path(sys.executable).with_name("moor"), *arguments, "-n", namespace]
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, timeout=120, env=environment
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
 
 
 @pytest.fixture

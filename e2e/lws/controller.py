@@ -1,6 +1,7 @@
 """The controller of LeaderWorkerSets: compiled from its Go module, installed by the chart that comes with that."""
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,8 @@ from e2e.cluster.images import program
 from e2e.cluster.images.layout import Layout
 from e2e.cluster.progress import Progress
 from e2e.cluster.provider import ClusterError, Image
-from e2e.stack import Stack
+from e2e.stack import CommandError, Stack
+from e2e.waiting import eventually
 
 KIND: Final = "leaderworkersets.leaderworkerset.x-k8s.io"
 _SOURCE: Final = Path(__file__).parent
@@ -24,6 +26,12 @@ _VALUES: Final = {
     "image.manager.pullPolicy": "Never",
     "resources.requests.cpu": "50m",
     "resources.requests.memory": "128Mi",
+}
+_TRIED: Final = {
+    "apiVersion": "leaderworkerset.x-k8s.io/v1",
+    "kind": "LeaderWorkerSet",
+    "metadata": {"name": "tried", "namespace": "default"},
+    "spec": {"leaderWorkerTemplate": {"workerTemplate": {"spec": {"containers": [{"name": "tried"}]}}}},
 }
 
 
@@ -44,12 +52,22 @@ def installed(stack: Stack) -> Iterator[None]:
     try:
         stack.helm("upgrade", "--install", "lws", str(chart), where, "--create-namespace", "--wait", *settings)
         try:
+            eventually(lambda: _refused(stack), lambda words: not words, 60)
             yield
         finally:  # while their webhooks and their controller answer
             stack.kubectl("delete", KIND, "--all", "--all-namespaces")
     finally:
         stack.helm("uninstall", "lws", where, "--ignore-not-found", "--wait")
         stack.kubectl("delete", "namespace", _NAMESPACE, "--ignore-not-found", "--timeout=60s")
+
+
+def _refused(stack: Stack) -> str:
+    """Why none could be made now; nothing once one could: its webhooks listen only after it says that it is ready."""
+    try:
+        stack.kubectl("create", "--dry-run=server", "--filename=-", stdin=json.dumps(_TRIED))
+    except CommandError as error:
+        return str(error)
+    return ""
 
 
 def _image(progress: Progress) -> Image:

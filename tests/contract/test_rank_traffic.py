@@ -11,7 +11,7 @@ from moorage_operator.render.context import Context, Owner
 from moorage_operator.render.pod import pod_template
 from moorage_operator.render.resolve import resolve_pod
 from moorage_operator.render.sharding import ranks_policy, ranks_service
-from moorage_operator.render.workload import group
+from moorage_operator.render.workload import Making, group
 from moorage_runtime.group.place import DEFAULT_PORT
 
 OWNER, OTHER = Owner("chat", "team", "u1"), Owner("mail", "team", "u2")
@@ -29,7 +29,7 @@ def spec_of(pods):
 
 def member(owner=OWNER, revision=1, number=0, index=0):
     """Labels of a pod of a group, as its controller makes it."""
-    workload = group(owner, revision, number, pod_template(owner, revision, spec_of(2), CONTEXT), "")
+    workload = group(owner, revision, number, pod_template(owner, revision, spec_of(2), CONTEXT), Making())
     return {**workload["spec"]["template"]["metadata"]["labels"], names.POD_INDEX_LABEL: str(index)}
 
 

@@ -8,7 +8,7 @@ from moorage_api import names
 from moorage_api.llmdeployment import Spec
 from moorage_operator.render.context import Context, Owner
 from moorage_operator.render.pod import pod_template
-from moorage_operator.render.workload import group
+from moorage_operator.render.workload import Making, group
 from moorage_runtime.group.place import DEFAULT_PORT
 from moorage_runtime.server.command_line import options_of, parser
 
@@ -37,7 +37,7 @@ def started(pod_spec, labels=()):
 @pytest.mark.parametrize(("ranks", "pods"), [(2, 2), (4, 2), (3, 3), (64, 8)])
 @pytest.mark.parametrize("number", [0, 7])
 def test_every_rank_is_in_one_pod_of_a_group_and_all_mean_the_same_leader(ranks, pods, number):
-    workload = group(OWNER, 3, number, template(ranks, pods), "")
+    workload = group(OWNER, 3, number, template(ranks, pods), Making())
     assert workload["spec"]["replicas"] == pods
     made = workload["spec"]["template"]
     found = [started(made["spec"], {**made["metadata"]["labels"], names.POD_INDEX_LABEL: str(i)}) for i in range(pods)]

@@ -1,6 +1,7 @@
 """Groups of pods in a cluster that has LeaderWorkerSets, made by their own controller."""
 
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -23,9 +24,10 @@ def groups(kit, name, kind=KIND):
     return [one["metadata"]["name"] for one in found]
 
 
-def logs(kit):
+def times_noticed(kit):
+    """How often operators have: the case may have run on this cluster before."""
     where = "--namespace=moorage-system", "--selector=app.kubernetes.io/name=moorage-operator"
-    return kit.stack.kubectl("logs", *where, "--tail=-1")
+    return kit.stack.kubectl("logs", *where, "--tail=-1").count("made as LeaderWorkerSet")
 
 
 def uids(pods):
@@ -40,11 +42,19 @@ def before(kit):
 
 
 @pytest.fixture(scope="module")
-def model(kit, before):
-    """The same model, made once the operator knows that the cluster has the kind."""
-    with installed(kit.stack):
-        kit.eventually(lambda: "made as LeaderWorkerSet" in logs(kit), bool, NOTICED)
-        yield start(kit, "chat")
+def remove(kit, before):
+    """The kind is there, and the operator knows it; what takes it away before the end."""
+    earlier = times_noticed(kit)
+    with ExitStack() as there:
+        there.enter_context(installed(kit.stack))
+        kit.eventually(lambda: times_noticed(kit), lambda times: times > earlier, NOTICED)
+        yield there.close
+
+
+@pytest.fixture(scope="module")
+def model(kit, remove):
+    """The same model, made once the cluster has the kind."""
+    return start(kit, "chat")
 
 
 def test_its_pods_are_those_of_a_leaderworkerset_and_answer_alike(kit, before, model, bar):
@@ -71,15 +81,18 @@ def test_a_killed_rank_takes_its_group_out_whole_and_it_comes_back_in_its_pods(k
         back = tables.until(lambda view: view.targets == {1: 2}, since=out)
         load.goes_on(3, 300)
     lost = [record for record in load.failures() if record.started > out]
+    meanwhile = [record for record in load.records if out < record.started < back]
     restarts = {name: restart_count(pod) for name, pod in pods_of(kit, "chat").items()}
     bar(
         "LeaderWorkerSet",
         routed_while_partial=len(lost),
+        requests_meanwhile=len(meanwhile),
         requests=len(load.records),
         out_seconds=out - killed,
         back_seconds=back - killed,
         restarts=restarts,
     )
+    assert meanwhile, "requests came while the group was not whole"
     assert lost == []
     assert uids(pods_of(kit, "chat")) == before, "no pod is made anew"
     assert all(restarts[name] >= 1 for name in ("chat-r1-0-0", victim))
@@ -104,3 +117,21 @@ def test_of_a_pod_that_is_drained_the_whole_group_moves(kit, model, bar):
     kit.eventually(lambda: kit.status("chat")["ready"], lambda ready: ready == "1/1", 300)
     bar("LeaderWorkerSet", gone_seconds=gone, back_seconds=time.time() - began)
     assert "harbour" in "".join(kit.ask(model, stream=True)["pieces"])
+
+
+def test_once_the_kind_is_gone_groups_are_statefulsets_again(kit, before, model, remove, bar):
+    """The kind takes its groups along; none of what they consisted of is left, and what was there before stays."""
+    expected, pods = before
+    began = time.time()
+    remove()
+    gone = time.time() - began
+    kit.eventually(lambda: groups(kit, "chat", "statefulsets.apps"), bool, NOTICED)
+    kit.eventually(lambda: kit.status("chat")["ready"], lambda ready: ready == "1/1", 300)
+    back = time.time() - began
+    kit.eventually(lambda: len(pods_of(kit, "chat")), lambda count: count == 2)
+    (group,) = groups(kit, "chat", "statefulsets.apps")
+    bar("LeaderWorkerSet", removed_seconds=gone, statefulsets_back_seconds=back, group=group)
+    sets = kit.eventually(lambda: kit.get("statefulsets.apps")["items"], lambda left: len(left) == 2)
+    assert {one["metadata"]["name"] for one in sets} == {"early-r1-0", group}
+    assert answers(kit, model) == expected
+    assert uids(pods_of(kit, "early")) == pods

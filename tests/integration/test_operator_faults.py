@@ -66,6 +66,24 @@ def no_json(world):
     world.proxy.hang_up(hard=True)
 
 
+def one_page(world):
+    """The same page for one watch, while all others have been told to try again in a moment: then kopf ends, and may
+    wait for ever for those to end, too."""
+    loop, pages = world.proxy.loop, []
+    until = loop.time() + BUSY_SECONDS
+
+    async def excuse(request):
+        if "watch" not in request.query or loop.time() >= until:
+            return None
+        if request.path.endswith("/services") and not pages:
+            pages.append(request.path)
+            return web.Response(text="<html>back soon</html>", content_type="text/html")
+        return web.Response(status=429, headers={"Retry-After": "3"})
+
+    world.proxy.instead = excuse
+    world.proxy.hang_up(hard=True)
+
+
 @pytest.fixture(scope="module")
 def world(new_world, begun):
     with new_world() as world:
@@ -73,7 +91,7 @@ def world(new_world, begun):
         yield world
 
 
-@pytest.mark.parametrize("fault", [expired, broken, truncated, aborted, too_many, no_json])
+@pytest.mark.parametrize("fault", [expired, broken, truncated, aborted, too_many, no_json, one_page])
 def test_r7_what_happens_while_nothing_is_heard_is_found_afterwards(world, fault, bar):
     world.proxy.hold()
     generation = world.apply(engine=image(fault.__name__))

@@ -155,15 +155,13 @@ class _KopfThread(threading.Thread):
 
     def run(self) -> None:
         """Run until stopped or broken, and say which."""
-        error: BaseException = EarError("kopf ended without a word")
+        failure: BaseException | None = None
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._main())
         except Exception as cause:  # noqa: BLE001 - whatever ends kopf, the supervisor must hear of it
-            error = EarError(f"{type(cause).__name__}: {cause}")
-            error.__cause__ = cause
-        if not self._home.is_closed():
-            self._home.call_soon_threadsafe(self._tell, error)
+            failure = cause
+        self._home_hears(failure)
 
     def stop(self) -> None:
         """Ask kopf to end."""
@@ -174,7 +172,7 @@ class _KopfThread(threading.Thread):
         self._loop = asyncio.get_running_loop()
         self._asked = asyncio.Event()
         namespaces = [self._ear.namespace] if self._ear.namespace else []
-        await kopf.operator(
+        tasks = await kopf.spawn_tasks(
             registry=self._ear.registry(self._deliver),
             settings=self._ear.settings(),
             identity=_IDENTITY,
@@ -182,6 +180,19 @@ class _KopfThread(threading.Thread):
             namespaces=namespaces,
             stop_flag=self._asked,
         )
+        ours = asyncio.current_task()
+        running = asyncio.create_task(kopf.run_tasks(tasks, ignored={ours} if ours is not None else set()))
+        # With the first of them all end, which takes kopf seconds, or for ever: a watch that waits for credentials when
+        # it is told to go takes no notice. Nothing is heard from then on, so it is begun anew meanwhile.
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        self._home_hears(next((cause for one in done if (cause := _failure(one)) is not None), None))
+        await running
+
+    def _home_hears(self, cause: BaseException | None) -> None:
+        error = EarError("kopf ended without a word" if cause is None else f"{type(cause).__name__}: {cause}")
+        error.__cause__ = cause
+        if not self._home.is_closed():
+            self._home.call_soon_threadsafe(self._tell, error)
 
     def _deliver(self, kind: str, manifest: Manifest) -> None:
         self._home.call_soon_threadsafe(self._ear.deliver, kind, manifest)
@@ -189,6 +200,10 @@ class _KopfThread(threading.Thread):
     def _tell(self, error: BaseException) -> None:
         if not self._ended.done():
             self._ended.set_exception(error)
+
+
+def _failure(task: "asyncio.Task[None]") -> BaseException | None:
+    return None if task.cancelled() else task.exception()
 
 
 def quiet() -> None:

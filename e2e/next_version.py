@@ -49,7 +49,8 @@ _POD: Final = "moorage_operator/render/pod.py"
 _WORKLOAD: Final = "moorage_operator/render/workload.py"
 _SCHEDULING: Final = "    scheduling: Scheduling = Scheduling()\n"
 _LIMIT: Final = '"revisionHistoryLimit": '
-_AFTER_IT: Final = tuple(f'            "{key}": ' for key in ("strategy", "podManagementPolicy"))
+_AFTER_IT: Final = ('            "strategy": ', '        "podManagementPolicy": ')
+"""What comes next, in a Deployment and in a StatefulSet."""
 _DEPLOYMENT: Final = "charts/moorage/templates/operator/deployment.yaml"
 _ENV: Final = "          env:\n"
 _MOUNT: Final = "            - {name: tmp, mountPath: /tmp}\n"

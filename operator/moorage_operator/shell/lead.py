@@ -88,7 +88,7 @@ class Leader:
             if self.inventory is not None:
                 tasks.create_task(self.inventory.run())
             if self.leader_worker_sets is not None:
-                tasks.create_task(self.leader_worker_sets.run(self.hear))
+                tasks.create_task(self.leader_worker_sets.run(self.take))
             if self.refusals is not None:
                 tasks.create_task(self.refusals.run())
             if self.registrar is not None:
@@ -102,12 +102,15 @@ class Leader:
                 tasks.create_task(self.work())
 
     def hear(self, kind: str, manifest: Manifest) -> None:
-        """An event: into the store, and its deployment into the queue when that is news."""
+        """An event of kopf's, from which we are known to hear."""
         self.pulse.beat()
         if kind == LISTED:
             self.listed.set()
-        if manifest["kind"] == LEASES.kind:
-            return  # our own heartbeat
+        if manifest["kind"] != LEASES.kind:  # that is our own heartbeat
+            self.take(kind, manifest)
+
+    def take(self, kind: str, manifest: Manifest) -> None:
+        """An event of an object: into the store, and its deployment into the queue when that is news."""
         namespace = namespace_of(manifest)
         unplaced = self.store.unplaced_count(namespace)
         if kind == "DELETED":

@@ -35,6 +35,8 @@ _REFUSALS: Final = frozenset({400, 403, 422})
 _NAMESPACE_GOES: Final = "because it is being terminated"
 """Of a refusal by the admission plugin NamespaceLifecycle: the object itself will be gone in a moment."""
 NAMESPACE_SECONDS: Final = 10.0
+_NOBODY_TO_ASK: Final = "failed calling webhook"
+"""Of an error 500: whoever has to agree to such an object does not answer, as where a controller was taken away."""
 
 
 class Reconciler:
@@ -98,7 +100,7 @@ class Reconciler:
         except RejectedError as error:
             if _NAMESPACE_GOES in error.message:
                 return NAMESPACE_SECONDS
-            if _is_final(error):
+            if _is_for_people(error):
                 await self._report(deployment, plan(replace(snapshot, refused=error.message), self._context))
             raise
         if refused:
@@ -155,7 +157,7 @@ class Reconciler:
             try:
                 changed = await self._writer.apply(deployment, apply.manifest)
             except RejectedError as error:
-                if kind_of(apply.manifest) != AUTOSCALER or not _is_final(error):
+                if kind_of(apply.manifest) != AUTOSCALER or not _is_for_people(error):
                     raise
                 changed, refused = False, error.message
             if changed:
@@ -197,9 +199,10 @@ class Reconciler:
             log.warning("%s: the event %s is refused: %s", _label(deployment), event.reason, error)
 
 
-def _is_final(error: RejectedError) -> bool:
-    """Whether asking again does not help, though the namespace stays."""
-    return error.status in _REFUSALS and _NAMESPACE_GOES not in error.message
+def _is_for_people(error: RejectedError) -> bool:
+    """Whether somebody has to do something about it: asking again does not help, though the namespace stays."""
+    refused = error.status in _REFUSALS or _NOBODY_TO_ASK in error.message
+    return refused and _NAMESPACE_GOES not in error.message
 
 
 def _label(deployment: Manifest) -> str:

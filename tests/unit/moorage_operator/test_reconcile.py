@@ -343,3 +343,27 @@ async def test_who_waits_for_accelerators_is_told_of_once_the_nodes_are_read(mak
     clock.pass_by(10)
     await rests(reconciler)
     assert ready(store)["message"].startswith("Insufficient nvidia.com/gpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ('Internal error occurred: failed calling webhook "m.example": connection refused', "WorkloadRefused"),
+        ("etcdserver: request timed out", None),
+    ],
+)
+async def test_that_nobody_answers_who_has_to_agree_is_told(reconciler, server, store, words, reason):
+    """An error of the API server's own is over in a moment; that one is not."""
+    apply = server.apply
+
+    async def refuse(path, body):
+        if body["kind"] == "Deployment":
+            raise RejectedError(500, words, path)
+        return await apply(path, body)
+
+    server.apply = refuse
+    for _ in range(3):
+        with pytest.raises(RejectedError):
+            await reconciler.reconcile(CHAT)
+    status = store.get("LLMDeployment", "team", "chat").get("status", {})
+    assert next((one["reason"] for one in status.get("conditions", ()) if one["type"] == "Ready"), None) == reason

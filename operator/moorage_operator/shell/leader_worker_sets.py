@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from moorage_operator.cluster.client import Client, ClusterError, NotFoundError, RejectedError
+from moorage_operator.cluster.client import Client, ClusterError, NotFoundError
 from moorage_operator.cluster.resources import LEADER_WORKER_SETS
 from moorage_operator.cluster.slim import slim
 from moorage_operator.cluster.store import Store
@@ -20,7 +20,6 @@ INTERVAL: Final = 30.0
 """Seconds between two looks whether the cluster has them by now."""
 _BETWEEN: Final = 1.0
 """Seconds between the end of a watch and the next list, so that a server that ends watches at once is not flooded."""
-_FORBIDDEN: Final = 403
 
 
 class LeaderWorkerSets:
@@ -58,9 +57,7 @@ class LeaderWorkerSets:
         """
         try:
             listed, version = await self._client.list(LEADER_WORKER_SETS, self._namespace, slim)
-        except RejectedError as error:
-            if not isinstance(error, NotFoundError) and error.status != _FORBIDDEN:
-                raise
+        except NotFoundError as error:
             self._turn(served=False, why=str(error))
             for one in self._store.clear(LEADER_WORKER_SET):
                 self._again(key_of(one))

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from moorage_operator.cluster.client import NotFoundError, RejectedError, UnreachableError
+from moorage_operator.cluster.client import ClusterError, NotFoundError, RejectedError, UnreachableError
 from moorage_operator.cluster.store import Store
 from moorage_operator.manifest import LEADER_WORKER_SET, STATEFUL_SET, Key
 from moorage_operator.shell.leader_worker_sets import LeaderWorkerSets
@@ -62,9 +62,8 @@ async def test_groups_are_statefulsets_until_somebody_has_looked(store):
     assert "status" not in known, "no decision reads it"
 
 
-@pytest.mark.parametrize("error", [ABSENT, FORBIDDEN])
-async def test_where_they_cannot_be_had_groups_are_statefulsets(store, error):
-    sets = made(ApiServer(error=error), store)
+async def test_where_the_cluster_has_none_groups_are_statefulsets(store):
+    sets = made(ApiServer(error=ABSENT), store)
     assert await sets.look() is None
     assert sets.kind() == STATEFUL_SET
 
@@ -90,12 +89,14 @@ async def test_one_that_went_without_a_word_is_found_by_the_next_look(store):
     assert heard == [KEY]
 
 
-async def test_a_server_that_does_not_answer_says_nothing_of_the_kind(store):
+@pytest.mark.parametrize("error", [UnreachableError("GET: refused"), FORBIDDEN])
+async def test_who_gets_no_answer_knows_nothing_new(store, error):
+    """Nor who may not ask: groups that are there and not seen would be made once more."""
     server = ApiServer(group())
     sets = made(server, store)
     await sets.look()
-    server.error = UnreachableError("GET: refused")
-    with pytest.raises(UnreachableError):
+    server.error = error
+    with pytest.raises(ClusterError):
         await sets.look()
     assert sets.kind() == LEADER_WORKER_SET
     assert len(store.children(KEY)[LEADER_WORKER_SET]) == 1

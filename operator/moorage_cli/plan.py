@@ -168,7 +168,8 @@ def online(manifest: Manifest, cluster: Cluster, context: Context, manager: str 
     found = inside.read("get", LLMDEPLOYMENTS, f"--field-selector=metadata.name={name_of(after)}")
     before = next(iter(found["items"]), None)
     kinds, group_kind = _CHILD_KINDS, STATEFUL_SET
-    if cluster.serves(LEADER_WORKER_SETS):
+    sharded = any(dig(one, "spec", "sharding", "pods", default=1) > 1 for one in (before, after))
+    if sharded and cluster.serves(LEADER_WORKER_SETS):  # who plans another one needs no right to see them
         kinds, group_kind = f"{kinds},{LEADER_WORKER_SETS.full_name}", LEADER_WORKER_SET
     children = inside.read("get", kinds, f"--selector={names.DEPLOYMENT_LABEL}={name_of(after)}")["items"]
     return _planned(before, after, children, context, group_kind)

@@ -26,8 +26,8 @@ from moorage_operator.manifest import Manifest
 
 FIELD_MANAGER: Final = "moorage-operator"
 REQUEST_TIMEOUT: Final = 30.0
-CONNECTIONS: Final = 18
-"""One for each worker, one for the watch that is not kopf's, and one for whoever lists: resync and inventory."""
+CONNECTIONS: Final = 19
+"""One for each worker, one for each watch that is not kopf's (gateways, LeaderWorkerSets), and one for whoever lists: resync and inventory."""
 WATCH_SECONDS: Final = 60
 """After which the API server ends a watch. It is dead when nothing comes for a little longer."""
 _SHORT: Final = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10)
@@ -207,8 +207,10 @@ class Client:
         params = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
         return await self._request("PATCH", path, body=body, params=params, content_type=_APPLY)
 
-    async def delete(self, path: str, *, uid: str, resource_version: str) -> None:
+    async def delete(self, path: str, *, uid: str, resource_version: str, propagation: str = "Background") -> None:
         """Delete exactly the object that was seen; its dependents follow by garbage collection.
+
+        Each of them once its owner is gone (`Background`), or all of them at once and the object last (`Foreground`).
 
         Raises:
             NotFoundError: it is gone already.
@@ -219,7 +221,7 @@ class Client:
             "kind": "DeleteOptions",
             "apiVersion": "v1",
             "preconditions": preconditions,
-            "propagationPolicy": "Background",
+            "propagationPolicy": propagation,
         }
         await self._request("DELETE", path, body=body)
 

@@ -17,6 +17,7 @@ from moorage_operator.cluster.compare import includes
 from moorage_operator.cluster.resources import DEPLOYMENTS, PODS, address
 from moorage_operator.cluster.store import Store
 from moorage_operator.manifest import (
+    LEADER_WORKER_SET,
     Key,
     Manifest,
     controller_uid,
@@ -105,7 +106,9 @@ class Writer:
         """
         version = str(manifest["metadata"]["resourceVersion"])
         with contextlib.suppress(NotFoundError):  # somebody was faster, which is what was wanted
-            await self._client.delete(address(manifest), uid=uid_of(manifest), resource_version=version)
+            # The pods of a LeaderWorkerSet but the first belong to the first one, which may take minutes to end.
+            order = {"propagation": "Foreground"} if kind_of(manifest) == LEADER_WORKER_SET else {}
+            await self._client.delete(address(manifest), uid=uid_of(manifest), resource_version=version, **order)
         self.forget(manifest)
         self._store.removed(manifest)
 

@@ -98,17 +98,12 @@ def _stateful(owner: Owner, labels: Mapping[str, str], pods: Manifest) -> dict[s
 def _leader_and_workers(pods: Manifest) -> dict[str, Any]:
     """Its webhook puts the places that it gives into the variables that the template has for them.
 
-    Its restart policy is `None`, since ranks that lose one end together and start again in their pods. The partition
-    lets no pod be replaced for another template, whatever a newer controller makes of the same one.
+    Its restart policy is `None`, since ranks that lose one end together and start again in their pods.
     Source: https://lws.sigs.k8s.io/docs/reference/leaderworkerset.v1/
     """
     return {
         "replicas": 1,
         "startupPolicy": "LeaderCreated",
-        "rolloutStrategy": {
-            "type": "RollingUpdate",
-            "rollingUpdateConfiguration": {"partition": 1, "maxUnavailable": 1, "maxSurge": 0},
-        },
         "networkConfig": {"subdomainPolicy": "Shared"},
         "leaderWorkerTemplate": {"size": pods_of(pods), "restartPolicy": "None", "workerTemplate": pods},
     }

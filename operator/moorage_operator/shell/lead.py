@@ -141,7 +141,9 @@ class Leader:
             for gone in self.store.merge(resource.kind, listed, version):
                 self.writer.forget(gone)
         if self.leader_worker_sets is not None:
-            await self.leader_worker_sets.look()
+            seen = await self.leader_worker_sets.look()
+            if seen is not None and seen < newest:
+                raise LaggingError(f"the API server lags behind: LeaderWorkerSets of {seen}, not of {newest}")
         for key in self.store.deployments():
             self.queue.add(key)
 

@@ -84,4 +84,6 @@ class LeaderWorkerSets:
             return
         if served or self._served:
             log.info("new groups of pods are made as %s: %s", LEADER_WORKER_SET if served else STATEFUL_SET, why)
-        self._served = served
+        first, self._served = self._served is None, served
+        for key in () if first else self._store.deployments():  # one that was refused may wait for minutes
+            self._again(key)

@@ -35,8 +35,8 @@ _REFUSALS: Final = frozenset({400, 403, 422})
 _NAMESPACE_GOES: Final = "because it is being terminated"
 """Of a refusal by the admission plugin NamespaceLifecycle: the object itself will be gone in a moment."""
 NAMESPACE_SECONDS: Final = 10.0
-_NOBODY_TO_ASK: Final = "failed calling webhook"
-"""Of an error 500: whoever has to agree to such an object does not answer, as where a controller was taken away."""
+_NOT_BY_ITSELF: Final = ("failed calling webhook", "field not declared in schema")
+"""Of errors 500 that do not pass: who has to agree to such an object does not answer, or the kind is an older one."""
 
 
 class Reconciler:
@@ -201,7 +201,7 @@ class Reconciler:
 
 def _is_for_people(error: RejectedError) -> bool:
     """Whether somebody has to do something about it: asking again does not help, though the namespace stays."""
-    refused = error.status in _REFUSALS or _NOBODY_TO_ASK in error.message
+    refused = error.status in _REFUSALS or any(words in error.message for words in _NOT_BY_ITSELF)
     return refused and _NAMESPACE_GOES not in error.message
 
 

@@ -76,6 +76,24 @@ async def test_when_the_kind_goes_nothing_of_it_is_left(store):
     assert await sets.look() is None
     assert sets.kind() == STATEFUL_SET
     assert store.children(KEY)[LEADER_WORKER_SET] == ()
+    assert set(heard) == {KEY}
+
+
+async def test_when_the_kind_comes_or_goes_everybody_is_looked_at_again(make, store):
+    """One whose groups were refused meanwhile would wait until it tries again by itself."""
+    deployment = make.deployment()
+    deployment["metadata"]["resourceVersion"] = "2"
+    store.put(deployment)
+    server, heard = ApiServer(error=ABSENT), []
+    sets = made(server, store, heard.append)
+    await sets.look()
+    assert heard == [], "at the start everybody is anyway"
+    server.error = None
+    for _ in range(2):
+        await sets.look()
+    assert heard == [KEY]
+    server.error = ABSENT
+    await sets.look()
     assert heard == [KEY, KEY]
 
 

@@ -224,10 +224,6 @@ def test_a_leaderworkerset_has_the_same_pods_and_one_group():
     assert rest == {
         "replicas": 1,
         "startupPolicy": "LeaderCreated",
-        "rolloutStrategy": {
-            "type": "RollingUpdate",
-            "rollingUpdateConfiguration": {"partition": 1, "maxUnavailable": 1, "maxSurge": 0},
-        },
         "networkConfig": {"subdomainPolicy": "Shared"},
         "leaderWorkerTemplate": {"size": 2, "restartPolicy": "None", "workerTemplate": None},
     }

@@ -209,3 +209,22 @@ async def test_what_was_found_as_wanted_is_not_taken_for_another_wish(store):
     store.put(workload("somebody's own", version=9))
     await writer.apply(OWNER, workload("x:2"))
     assert server.applies == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "api", "order"),
+    [
+        ("LeaderWorkerSet", "leaderworkerset.x-k8s.io/v1", {"propagation": "Foreground"}),
+        ("StatefulSet", "apps/v1", {}),
+    ],
+)
+async def test_all_pods_of_a_group_are_told_to_go_at_once(kind, api, order):
+    """Those of a LeaderWorkerSet belong to its first pod: in the background they would go after that one has ended."""
+
+    class Deletions:
+        async def delete(self, path, **how):
+            self.how = how
+
+    server, group = Deletions(), {**workload("x", version=7), "kind": kind, "apiVersion": api}
+    await Writer(server, Store()).delete(group)
+    assert server.how == {"uid": "u1", "resource_version": "7", **order}

@@ -27,7 +27,7 @@ from moorage_operator.manifest import Manifest
 FIELD_MANAGER: Final = "moorage-operator"
 REQUEST_TIMEOUT: Final = 30.0
 CONNECTIONS: Final = 19
-"""One for each worker, one for each watch that is not kopf's (gateways, LeaderWorkerSets), and one for whoever lists: resync and inventory."""
+"""One for each worker, one for each of the two watches that are not kopf's, and one for whoever lists."""
 WATCH_SECONDS: Final = 60
 """After which the API server ends a watch. It is dead when nothing comes for a little longer."""
 _SHORT: Final = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=10)

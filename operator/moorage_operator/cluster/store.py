@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from moorage_api import names
+from moorage_operator.cluster.sharing import Sharing
 from moorage_operator.cluster.slim import slim
 from moorage_operator.manifest import (
     KINDS,
@@ -50,6 +51,7 @@ class Store:
     def __init__(self) -> None:
         """Start empty."""
         self._objects: dict[_Address, Manifest] = {}
+        self._sharing = Sharing()
         self._family: dict[Key, set[_Address]] = {}
         self._foreign: dict[_Address, Key] = {}
         self._unplaced: dict[str, set[_Address]] = {}  # pods by namespace that no node has room for
@@ -80,7 +82,8 @@ class Store:
         if known is not None and version_of(manifest) <= version_of(known):
             return False
         self._drop(address)
-        kept = slim(manifest) if known is None else _reusing(known, slim(manifest))
+        now = self._sharing.of(slim(manifest))
+        kept = now if known is None else _reusing(known, now)
         self._keep(address, kept)
         return known is None or _content(known) != _content(kept)
 

@@ -1,8 +1,11 @@
 """What the operator knows: late, repeated and missed events do no harm."""
 
+import json
+
 import pytest
 
 from moorage_operator.cluster.compare import includes
+from moorage_operator.cluster.sharing import Sharing
 from moorage_operator.cluster.store import Store
 from moorage_operator.manifest import Key
 
@@ -179,6 +182,25 @@ def test_what_stays_the_same_is_in_memory_once(store):
     assert second["spec"] is first["spec"]
     assert second["metadata"]["labels"] is first["metadata"]["labels"]
     assert first["metadata"]["resourceVersion"] == "1"
+
+
+def test_what_objects_say_in_the_same_words_is_in_memory_once(store):
+    for name in ("chat-r1", "chat-r2"):
+        spec = {"image": "moorage/runtime:1", "args": ["--max-running", 64]}
+        store.put(json.loads(json.dumps(child(1, name=name, uid=name, spec=spec))))
+    first, second = (store.get("Deployment", "team", name)["spec"] for name in ("chat-r1", "chat-r2"))
+    assert first == second == {"image": "moorage/runtime:1", "args": ["--max-running", 64]}
+    assert first["image"] is second["image"]
+    assert first["args"][0] is second["args"][0]
+    assert first["args"] is not second["args"], "of an object nothing changes with another one"
+    assert {id(name) for name in first} == {id(name) for name in second}
+
+
+def test_words_of_single_objects_do_not_pile_up():
+    sharing = Sharing()
+    documents = [json.loads(f'{{"uid": "{number}", "ready": true, "restarts": null}}') for number in range(20_000)]
+    assert [sharing.of(one) for one in documents] == documents
+    assert len(sharing) < len(documents) / 2
 
 
 def test_an_object_of_somebody_else_is_seen_by_the_deployment_that_needs_its_name(store):

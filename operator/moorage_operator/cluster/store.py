@@ -11,7 +11,7 @@ Three things make it safe to decide from memory:
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from moorage_api import names
 from moorage_operator.cluster.sharing import Sharing
@@ -82,10 +82,20 @@ class Store:
         if known is not None and version_of(manifest) <= version_of(known):
             return False
         self._drop(address)
-        now = self._sharing.of(slim(manifest))
+        now = self.slim(manifest)
         kept = now if known is None else _reusing(known, now)
         self._keep(address, kept)
         return known is None or _content(known) != _content(kept)
+
+    def slim(self, manifest: Manifest) -> Manifest:
+        """What memory is to hold of an object: what it holds already, where that is this version.
+
+        So a list of all that there is takes no more than what has changed since the last one.
+        """
+        known = self._objects.get(_address(manifest))
+        if known is not None and version_of(known) == version_of(manifest):
+            return known
+        return cast("Manifest", self._sharing.of(slim(manifest)))
 
     def put_foreign(self, key: Key, manifest: Manifest) -> None:
         """Remember somebody else's object that has a name that `key` needs, so that the plan sees it."""

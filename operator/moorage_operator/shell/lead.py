@@ -12,7 +12,6 @@ from typing import Any, Final
 from moorage_api import names
 from moorage_operator.cluster.client import Client, ClusterError, ConflictError
 from moorage_operator.cluster.resources import LEASES, WATCHED
-from moorage_operator.cluster.slim import slim
 from moorage_operator.cluster.store import Store
 from moorage_operator.cluster.writer import Writer
 from moorage_operator.manifest import Key, Manifest, key_of, namespace_of
@@ -135,7 +134,7 @@ class Leader:
             ClusterError: something could not be read, or it is older than that.
         """
         for resource in WATCHED:
-            listed, version = await self.client.list(resource, self.settings.watch_namespace, slim)
+            listed, version = await self.client.list(resource, self.settings.watch_namespace, self.store.slim)
             if version < newest:
                 raise LaggingError(f"the API server lags behind: {resource.plural} of {version}, not of {newest}")
             for gone in self.store.merge(resource.kind, listed, version):

@@ -56,7 +56,7 @@ class LeaderWorkerSets:
             ClusterError: they could not be read.
         """
         try:
-            listed, version = await self._client.list(LEADER_WORKER_SETS, self._namespace, slim)
+            listed, version = await self._client.list(LEADER_WORKER_SETS, self._namespace, self._store.slim)
         except NotFoundError as error:
             self._turn(served=False, why=str(error))
             for one in self._store.clear(LEADER_WORKER_SET):

@@ -196,6 +196,18 @@ def test_what_objects_say_in_the_same_words_is_in_memory_once(store):
     assert {id(name) for name in first} == {id(name) for name in second}
 
 
+def test_a_list_holds_what_is_known_already_a_second_time_only_where_it_changed(store):
+    for name in ("chat-r1", "chat-r2"):
+        store.put(child(1, name=name, uid=name, spec={"replicas": 1}))
+    listed = [child(1, name="chat-r1", uid="chat-r1", spec={"replicas": 1}), child(2, name="chat-r2", uid="chat-r2")]
+    same, changed = (store.slim(one) for one in listed)
+    assert same is store.get("Deployment", "team", "chat-r1")
+    assert "spec" not in changed
+    store.merge("Deployment", [same, changed], version=3)
+    assert store.get("Deployment", "team", "chat-r1") is same
+    assert store.get("Deployment", "team", "chat-r2")["metadata"]["resourceVersion"] == "2"
+
+
 def test_words_of_single_objects_do_not_pile_up():
     sharing = Sharing()
     documents = [json.loads(f'{{"uid": "{number}", "ready": true, "restarts": null}}') for number in range(20_000)]

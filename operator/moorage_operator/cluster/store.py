@@ -124,12 +124,11 @@ class Store:
         """
         if version < self._complete.get(kind, 0):
             return ()
-        present, uids = set(), set()
+        uids = set()
         for manifest in listed:
-            present.add(_address(manifest))
             uids.add(uid_of(manifest))
             self.put(manifest)
-        missing = [one for address, one in self._objects.items() if address[0] == kind and address not in present]
+        missing = [one for address, one in self._objects.items() if address[0] == kind and uid_of(one) not in uids]
         gone = tuple(one for one in missing if version_of(one) <= version)
         for one in gone:
             self._drop(_address(one))

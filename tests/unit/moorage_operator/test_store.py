@@ -82,14 +82,22 @@ def test_late_events_do_not_bring_back_what_we_deleted(store):
 
 
 def test_a_list_brings_what_was_missed_and_takes_what_is_gone(store):
-    store.put(child(5, name="gone"))
-    store.put(child(30, name="written-after-the-list"))
+    store.put(child(5, name="gone", uid="u2"))
+    store.put(child(30, name="written-after-the-list", uid="u3"))
     store.put(child(6, kind="Service", name="chat"))
     gone = store.merge("Deployment", [child(10)], version=20)
     assert [one["metadata"]["name"] for one in gone] == ["gone"]
     names = {one["metadata"]["name"] for one in store.children(CHAT)["Deployment"]}
     assert names == {"chat-r1", "written-after-the-list"}
     assert store.children(CHAT)["Service"]
+
+
+def test_a_list_takes_what_is_gone_though_another_one_of_that_name_came_and_went_since(store):
+    store.remove(child(6, uid="u2"))
+    store.merge("Deployment", [child(3, uid="u1")], version=4)
+    gone = store.merge("Deployment", [child(5, uid="u2")], version=5)
+    assert [one["metadata"]["uid"] for one in gone] == ["u1"]
+    assert version(store) is None
 
 
 def test_a_watch_that_begins_in_the_past_brings_nothing_back(store):

@@ -68,7 +68,8 @@ class Thrifty(WithinABudget, Trajectory):
     def check(self):
         super().check()
         seen.add(self.ready[1])
-        seen.update("cut" for one in self.status.get("decisions", ()) if " allows " in one["reason"])
+        if self.serving is not None and self.wanted < self.deployment["spec"]["replicas"]:
+            seen.add("cut")
 
 
 @settings(max_examples=TRAJECTORIES)
@@ -118,6 +119,22 @@ def test_the_only_replica_is_not_taken_away_for_a_new_one_and_no_time_counts_unt
     world.allow(2)
     world.settle()
     assert world.there() == {2: 1}
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_an_edit_at_zero_has_put_aside_gives_way_though_it_is_all_there_is(replicas):
+    """It gets no requests any more, so nobody loses any by it, and nothing else would ever start."""
+    world = Thrifty(replicas, replicas=replicas)
+    world.settle()
+    world.lag(0)
+    world.edit(OTHER)
+    world.scale(0)
+    world.ticks(4)
+    world.scale(replicas)
+    assert world.there() == {1: replicas}, "one gateway has not yet heard that it is put aside"
+    world.lagging.clear()
+    world.settle()
+    assert world.there() == {2: replicas}
 
 
 def test_the_only_replica_gives_way_when_it_answers_nobody():

@@ -1,5 +1,6 @@
 """Random shortages of accelerators: what is promised serves, who waits says for what, and nothing is given up."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,3 +73,20 @@ def test_so_many_shortages_were_gone_through(bar):
     bar("GPU shortage", shortages=len(gone), pods_without_room=sum(gone), below_the_promise=0, over_budget=0)
     assert len(gone) >= SHORTAGES
     assert {"WaitingForGPU", "WaitingForBudget", "Serving"} <= said
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_what_an_edit_at_zero_has_put_aside_gives_way_on_a_full_cluster(replicas):
+    """It gets no requests any more, so nobody loses any by it, and nothing else would ever start."""
+    world = ScarceWorld(replicas=replicas)
+    world.settle()
+    world.crowd()
+    world.lag(0)
+    world.edit(OTHER)
+    world.scale(0)
+    world.ticks(4)
+    world.scale(replicas)
+    assert world.there() == {1: replicas}, "one gateway has not yet heard that it is put aside"
+    world.lagging.clear()
+    world.settle()
+    assert world.there() == {2: replicas}

@@ -12,6 +12,7 @@ The stages of a canary and of a blue-green rollout leave the stable revision who
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import compress
 
 from moorage_operator.plan.capacity import Budget
 
@@ -33,6 +34,8 @@ class Crew:
     """It has been told that it takes no part any more."""
     drained: bool = False
     """It has been retired for long enough that its requests go elsewhere."""
+    in_the_way: bool = False
+    """It is drained, every gateway says so, and somebody waits for its accelerators: perhaps what shall replace it."""
     failed: bool = False
     """It was given up: it gets no requests, however few others there are."""
     kept: int = 0
@@ -199,7 +202,7 @@ def _leftover(crew: Crew, needed: int, *, covered: bool, alone: bool) -> Share:
     if not crew.retired and not covered:
         unheard = crew.ready - crew.relied_on
         return Share(crew.number, min(there, max(kept, needed + unheard)), 0, "its ready replicas are still needed")
-    if not crew.drained or not (covered or (crew.failed and not alone)):
+    if not crew.drained or not (covered or crew.in_the_way or (crew.failed and not alone)):
         return Share(crew.number, there, 0, "its last requests finish", retired=True)
     if kept:
         return Share(crew.number, kept, 0, "kept warm to go back to", retired=True)
@@ -209,12 +212,11 @@ def _leftover(crew: Crew, needed: int, *, covered: bool, alone: bool) -> Share:
 def _kept_promise(shares: tuple[Share, ...], crews: tuple[Crew, ...], promise: int) -> tuple[Share, ...]:
     """Give back what must not go yet: no more ready replicas than were there, and no fewer than promised."""
     left = [min(crew.ready, share.replicas or 0) for share, crew in zip(shares, crews, strict=True)]
-    missing = min(promise, sum(crew.ready for crew in crews if not crew.failed)) - sum(
-        count for count, crew in zip(left, crews, strict=True) if not crew.failed
-    )
+    counts = [not crew.failed and not crew.in_the_way for crew in crews]
+    missing = min(promise, sum(crew.ready for crew in compress(crews, counts))) - sum(compress(left, counts))
     given = []
-    for share, crew, count in zip(shares, crews, left, strict=True):
-        back = 0 if crew.failed else max(0, min(missing, crew.ready - count))
+    for share, crew, count, counted in zip(shares, crews, left, counts, strict=True):
+        back = max(0, min(missing, crew.ready - count)) if counted else 0
         missing -= back
         reason = f"{share.reason}; needed until others are ready"
         given.append(replace(share, replicas=count + back, reason=reason) if back else share)

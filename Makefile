@@ -99,6 +99,11 @@ model: setup kernels ## The runtime with the real model on this machine's CPU
 e2e: setup kernels ## Whole cluster, real images, real model; PROVIDER=local|kind CASE=quickstart narrow it
 	@MOORAGE_PROVIDER=$(PROVIDER) $(PYTEST) -q $(if $(CASE),e2e/cases/$(CASE),--numprocesses=$(LANES) --dist=loadfile e2e/cases e2e/tests)
 
+.PHONY: search
+search: setup ## Property tests along ways that no run has gone yet, until one fails (ROUNDS=10, about 3 min each)
+	@for round in $$(seq $(or $(ROUNDS),10)); do \
+		echo "search: round $$round" && $(PYTEST) -q --hypothesis-profile=search tests/property || exit 1; done
+
 .PHONY: engine-soak
 engine-soak: setup ## 1,000,000 random steps of the scheduler under every policy (about 3 min; STEPS=, SEED= change it)
 	@MOORAGE_SOAK_STEPS=$(or $(STEPS),1000000) MOORAGE_SOAK_SEED=$(or $(SEED),1) \

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
-import random
 import socket
 import sys
 from pathlib import Path
@@ -13,12 +11,13 @@ from pathlib import Path
 import aiohttp
 
 from moorage_api import names
+from tests.integration.loopback import own_addresses
 
 EVENT = b'data: {"choices":[{"delta":{"content":"hi"}}]}\n\n'
 DEADLINE = 60
 
-# Targets are always on port 8000: each replica gets a loopback address of its own.
-_addresses = (f"127.77.{random.randint(1, 250)}.{n}" for n in itertools.count(1))
+# Targets are always on port 8000: each replica gets an address of its own.
+_addresses = own_addresses(77)
 
 
 async def until(look, accept=bool, seconds=DEADLINE):

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import itertools
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -21,6 +19,7 @@ from aiohttp import web
 
 from moorage_api import names
 from tests.integration.api_kit import MERGE, NO_LIMIT, NOT_FOUND, Background, RefusedError, address, admin
+from tests.integration.loopback import own_addresses
 
 READS = frozenset({"GET", "HEAD"})
 HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "host"})
@@ -245,8 +244,8 @@ READY = {
 }
 
 
-# Telemetry is always on port 8081: each gateway gets a loopback address of its own.
-addresses = (f"127.78.{random.randint(1, 250)}.{n}" for n in itertools.count(1))
+# Telemetry is always on port 8081: each gateway gets an address of its own.
+addresses = own_addresses(78)
 BUCKETS = {"ttft": [0.1, 1.0], "itl": [0.01, 0.1]}
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-import random
 import ssl
 
 import pytest
@@ -18,8 +17,10 @@ from tests.integration.gateway_kit import (
     metrics_service,
     until,
 )
+from tests.integration.loopback import own_addresses
 
 ROOT = "/apis/custom.metrics.k8s.io/v1beta2"
+_addresses = own_addresses(79)
 ASLEEP = {"Accepted": True, "Available": True}
 
 
@@ -47,7 +48,7 @@ async def replicas(cluster):
 @pytest.fixture
 async def gateways(cluster, address, http, kubeconfig, replicas):
     """One that the API server asks, and another whose figures count as well."""
-    port, other = free_port(), f"127.79.{random.randint(1, 250)}.1"
+    port, other = free_port(), next(_addresses)
     environ = {"MOORAGE_KUBECONFIG": str(kubeconfig), "MOORAGE_NAMESPACE": cluster.namespace}
     started = []
     for name, host, more in (("one", address, [f"--metrics-port={port}"]), ("two", other, [])):

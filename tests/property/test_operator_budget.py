@@ -137,6 +137,18 @@ def test_what_an_edit_at_zero_has_put_aside_gives_way_though_it_is_all_there_is(
     assert world.there() == {2: replicas}
 
 
+def test_two_earlier_ones_give_way_together_and_not_each_for_itself():
+    world = Thrifty(2, replicas=2)
+    world.run()
+    world.edit("engine:second")
+    world.tick()
+    world.edit("engine:third")
+    world.until(lambda: sum(pod.ready for pod in world.pods) == 2)
+    assert world.there() == {1: 1, 2: 1}
+    world.settle()
+    assert world.there() == {3: 2}
+
+
 def test_the_only_replica_gives_way_when_it_answers_nobody():
     world = Thrifty(1, replicas=1)
     world.settle()

@@ -120,7 +120,7 @@ def divide(
     alone = not any(crew.ready for crew in current)
     # Without surge what replaces them needs their place, so no more of them stay than are needed.
     needed = wanted if course.budget.surge else missing
-    rest = tuple(_leftover(crew, needed, covered=missing <= 0, alone=alone) for crew in leftovers)
+    rest = _leftovers(leftovers, needed, covered=missing <= 0, alone=alone)
     crowded = not _cannot_wait(stable, course) and any(map(_in_the_way, rest, leftovers))
     crews = (*current, *leftovers)
     shares = _kept_promise((*_steps(wanted, stable, candidate, course, crowded=crowded), *rest), crews, promise)
@@ -193,15 +193,31 @@ def _one_after_the_other(
     )
 
 
+def _leftovers(crews: tuple[Crew, ...], needed: int, *, covered: bool, alone: bool) -> tuple[Share, ...]:
+    """Of all together as many as are needed, of the latest revision first."""
+    shares = []
+    for crew in reversed(crews):
+        share = _leftover(crew, needed, covered=covered, alone=alone)
+        if not share.retired:
+            needed -= min(needed, max(0, (share.replicas or 0) - _unheard(crew)))
+        shares.append(share)
+    return tuple(reversed(shares))
+
+
+def _unheard(crew: Crew) -> int:
+    """Ready replicas of it that nobody else may be taken away for."""
+    return crew.ready - crew.relied_on
+
+
 def _leftover(crew: Crew, needed: int, *, covered: bool, alone: bool) -> Share:
     """A revision that is neither stable nor candidate keeps what is ready for as long as that is needed, then goes."""
     kept = min(crew.replicas, crew.kept)
     there = max(kept, min(crew.replicas, crew.ready))
     if not there:
         return Share(crew.number, None, 0, "no longer wanted, and nothing of it serves", retired=True)
-    if not crew.retired and not covered:
-        unheard = crew.ready - crew.relied_on
-        return Share(crew.number, min(there, max(kept, needed + unheard)), 0, "its ready replicas are still needed")
+    still = needed + _unheard(crew)
+    if still and not crew.retired and not covered:
+        return Share(crew.number, min(there, max(kept, still)), 0, "its ready replicas are still needed")
     if not crew.drained or not (covered or crew.in_the_way or (crew.failed and not alone)):
         return Share(crew.number, there, 0, "its last requests finish", retired=True)
     if kept:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 # No deadline per example: nothing here asserts time, and a machine may be busy. The same examples each time, so that
-# what is red has been made so by a change; `make search` goes where no run has been, and its blob makes that repeatable.
+# what is red has been made so by a change. `make search` goes where no run has been; a blob makes its find repeatable.
 settings.register_profile("moorage", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, print_blob=True)
 settings.load_profile("moorage")

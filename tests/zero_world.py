@@ -93,9 +93,11 @@ class ZeroWorld(LawfulWorld):
 
     @property
     def waking(self):
-        """Whether it was woken, and nothing that came up then can have been measured yet."""
+        """Whether it was made or woken, and nothing that came up then can have been measured yet."""
         stable = self._stable()
-        woken = stable is not None and WOKEN in stable["metadata"]["annotations"]
+        if stable is None:
+            return not self.stopped
+        woken = WOKEN in stable["metadata"]["annotations"]
         up = [one.ready_since for one in self.pods if one.ready]
         return woken and not self.stopped and (not up or self.now - min(up) < MEASURED)
 

@@ -34,7 +34,7 @@ class Crew:
     """It has been told that it takes no part any more."""
     drained: bool = False
     """It has been retired for long enough that its requests go elsewhere."""
-    in_the_way: bool = False
+    dispensable: bool = False
     """It is drained, every gateway says so, and somebody waits for its accelerators: perhaps what shall replace it."""
     failed: bool = False
     """It was given up: it gets no requests, however few others there are."""
@@ -118,9 +118,7 @@ def divide(
     promise = max(0, wanted - course.budget.unavailable)
     missing = promise - sum(crew.relied_on for crew in current)
     alone = not any(crew.ready for crew in current)
-    # Without surge what replaces them needs their place, so no more of them stay than are needed.
-    needed = wanted if course.budget.surge else missing
-    rest = _leftovers(leftovers, needed, covered=missing <= 0, alone=alone)
+    rest = _leftovers(leftovers, wanted, missing, alone=alone, surge=course.budget.surge)
     crowded = not _cannot_wait(stable, course) and any(map(_in_the_way, rest, leftovers))
     crews = (*current, *leftovers)
     shares = _kept_promise((*_steps(wanted, stable, candidate, course, crowded=crowded), *rest), crews, promise)
@@ -193,12 +191,16 @@ def _one_after_the_other(
     )
 
 
-def _leftovers(crews: tuple[Crew, ...], needed: int, *, covered: bool, alone: bool) -> tuple[Share, ...]:
-    """Of all together as many as are needed, of the latest revision first."""
-    shares = []
+def _leftovers(crews: tuple[Crew, ...], wanted: int, missing: int, *, alone: bool, surge: int) -> tuple[Share, ...]:
+    """Revisions that are neither stable nor candidate.
+
+    Without surge what replaces them needs their place, so no more of them stay than are needed: of all together, and of
+    the latest first.
+    """
+    needed, shares = wanted if surge else missing, []
     for crew in reversed(crews):
-        share = _leftover(crew, needed, covered=covered, alone=alone)
-        if not share.retired:
+        share = _leftover(crew, needed, covered=missing <= 0, alone=alone)
+        if not surge and not share.retired:
             needed -= min(needed, max(0, (share.replicas or 0) - _unheard(crew)))
         shares.append(share)
     return tuple(reversed(shares))
@@ -218,7 +220,7 @@ def _leftover(crew: Crew, needed: int, *, covered: bool, alone: bool) -> Share:
     still = needed + _unheard(crew)
     if still and not crew.retired and not covered:
         return Share(crew.number, min(there, max(kept, still)), 0, "its ready replicas are still needed")
-    if not crew.drained or not (covered or crew.in_the_way or (crew.failed and not alone)):
+    if not crew.drained or not (covered or crew.dispensable or (crew.failed and not alone)):
         return Share(crew.number, there, 0, "its last requests finish", retired=True)
     if kept:
         return Share(crew.number, kept, 0, "kept warm to go back to", retired=True)
@@ -228,7 +230,7 @@ def _leftover(crew: Crew, needed: int, *, covered: bool, alone: bool) -> Share:
 def _kept_promise(shares: tuple[Share, ...], crews: tuple[Crew, ...], promise: int) -> tuple[Share, ...]:
     """Give back what must not go yet: no more ready replicas than were there, and no fewer than promised."""
     left = [min(crew.ready, share.replicas or 0) for share, crew in zip(shares, crews, strict=True)]
-    counts = [not crew.failed and not crew.in_the_way for crew in crews]
+    counts = [not crew.failed and not crew.dispensable for crew in crews]
     missing = min(promise, sum(crew.ready for crew in compress(crews, counts))) - sum(compress(left, counts))
     given = []
     for share, crew, count, counted in zip(shares, crews, left, counts, strict=True):

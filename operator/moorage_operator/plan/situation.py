@@ -127,7 +127,7 @@ class Situation:
             weight=weight,
             retired=retired,
             drained=drained,
-            in_the_way=drained and self.accelerators_short and self.routing.all_answer,
+            dispensable=drained and self.accelerators_short and self.routing.all_answer,
             failed=role is Role.FAILED or bool(role is Role.RETIRED and revision and revision.standing.reason),
             kept=self._kept(revision),
         )

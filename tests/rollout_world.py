@@ -12,7 +12,6 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from moorage_operator.cluster.slim import slim
-from moorage_operator.plan.accelerators import Accelerators
 from moorage_operator.plan.figures import Gateway, RevisionFigures
 from moorage_operator.plan.nodes import Nodes, nodes
 from moorage_operator.plan.planner import plan
@@ -309,20 +308,10 @@ class World:
             known,
             self.now,
             gateways=gateways,
-            accelerators_short=self.short or self._waits(),
+            accelerators_short=self.short,
             nodes=self.listing if any(pod.unschedulable for pod in self.pods) else None,
             group_kind=self.group_kind,
         )
-
-    def _waits(self):
-        """Whether a pod waits for accelerators, by what the scheduler says of it."""
-        stuck = [pod for pod in self.pods if pod.unschedulable is not None]
-        given = [(Accelerators.of(self._data(pod.revision)), pod.scheduler_said) for pod in stuck]
-        return any(one is not None and one.lacked(said) for one, said in given)
-
-    def _data(self, number):
-        record = self.objects.get(("ControllerRevision", f"chat-r{number}"))
-        return record["data"] if record else None
 
     @staticmethod
     def _lookup(asked):
@@ -471,7 +460,7 @@ class World:
             int(one["metadata"]["labels"]["moorage.dev/revision"])
             for one in self._records()
             if _role(one) == "failed" or "moorage.dev/reason" in one["metadata"]["annotations"]
-        } | {number for number, role in self.roles().items() if role == "retired" and self._in_the_way(number)}
+        }
         tables = [one.table for one in self.gateways if one.answering and self.gateways_installed]
         for table in (None, *tables):
             was, left = (
@@ -484,13 +473,6 @@ class World:
                 for pods in (before, after)
             )
             assert left >= min(was, self.promise), f"{was} were routable, {self.promise} are promised, {left} are left"
-
-    def _in_the_way(self, number):
-        """Whether no gateway sends it requests any more, while others wait for its accelerators."""
-        gateways = self.gateways if self.gateways_installed else ()
-        sent = any(not one.answering or one.weights.get(number) for one in gateways)
-        budget = (self.deployment["spec"].get("autoscaling") or {}).get("budget")
-        return not sent and (self.short or self._waits() or bool(budget))
 
     @property
     def status(self):

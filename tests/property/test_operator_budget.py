@@ -68,7 +68,8 @@ class Thrifty(WithinABudget, Trajectory):
     def check(self):
         super().check()
         seen.add(self.ready[1])
-        if self.serving is not None and self.wanted < self.deployment["spec"]["replicas"]:
+        told = int(self.status.get("ready", "0/0").partition("/")[2])
+        if 0 < told == self.wanted < self.deployment["spec"]["replicas"]:
             seen.add("cut")
 
 
@@ -121,9 +122,8 @@ def test_the_only_replica_is_not_taken_away_for_a_new_one_and_no_time_counts_unt
     assert world.there() == {2: 1}
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_what_an_edit_at_zero_has_put_aside_gives_way_though_it_is_all_there_is(replicas):
-    """It gets no requests any more, so nobody loses any by it, and nothing else would ever start."""
+def put_aside(replicas):
+    """A world in which an edit at zero has put aside what has all the budget, and is back before that had gone."""
     world = Thrifty(replicas, replicas=replicas)
     world.settle()
     world.lag(0)
@@ -131,10 +131,27 @@ def test_what_an_edit_at_zero_has_put_aside_gives_way_though_it_is_all_there_is(
     world.scale(0)
     world.ticks(4)
     world.scale(replicas)
-    assert world.there() == {1: replicas}, "one gateway has not yet heard that it is put aside"
     world.lagging.clear()
+    assert (world.there(), world.roles()) == ({1: replicas}, {1: "retired", 2: "stable"})
+    return world
+
+
+def test_what_an_edit_at_zero_has_put_aside_gives_way_one_after_the_other():
+    world = put_aside(3)
     world.settle()
-    assert world.there() == {2: replicas}
+    assert world.there() == {2: 3}
+
+
+def test_the_only_one_that_an_edit_at_zero_has_put_aside_stays_until_there_is_room():
+    """Gateways go on sending it requests, since they have nobody else."""
+    world = put_aside(1)
+    for _ in range(20):
+        world.tick(6)
+    assert world.there() == {1: 1}
+    assert world.ready[0] == "False"
+    world.allow(2)
+    world.settle()
+    assert world.there() == {2: 1}
 
 
 def test_two_earlier_ones_give_way_together_and_not_each_for_itself():

@@ -12,7 +12,6 @@ The stages of a canary and of a blue-green rollout leave the stable revision who
 """
 
 from dataclasses import dataclass, field, replace
-from itertools import compress
 
 from moorage_operator.plan.capacity import Budget
 
@@ -34,8 +33,6 @@ class Crew:
     """It has been told that it takes no part any more."""
     drained: bool = False
     """It has been retired for long enough that its requests go elsewhere."""
-    dispensable: bool = False
-    """It is drained, every gateway says so, and somebody waits for its accelerators: perhaps what shall replace it."""
     failed: bool = False
     """It was given up: it gets no requests, however few others there are."""
     kept: int = 0
@@ -194,16 +191,16 @@ def _one_after_the_other(
 def _leftovers(crews: tuple[Crew, ...], wanted: int, missing: int, *, alone: bool, surge: int) -> tuple[Share, ...]:
     """Revisions that are neither stable nor candidate.
 
-    Without surge what replaces them needs their place, so no more of them stay than are needed: of all together, and of
-    the latest first.
+    Without surge what replaces them needs their place, so no more of them stay than are needed: of all together, those
+    that take part first, and of the latest first.
     """
-    needed, shares = wanted if surge else missing, []
-    for crew in reversed(crews):
+    needed, shares = wanted if surge else missing, {}
+    for crew in sorted(crews, key=lambda one: (one.retired, -one.number)):
         share = _leftover(crew, needed, covered=missing <= 0, alone=alone)
-        if not surge and not share.retired:
-            needed -= min(needed, max(0, (share.replicas or 0) - _unheard(crew)))
-        shares.append(share)
-    return tuple(reversed(shares))
+        if not surge and not crew.failed:
+            needed = max(0, needed - max(0, (share.replicas or 0) - _unheard(crew)))
+        shares[crew.number] = share
+    return tuple(shares[crew.number] for crew in crews)
 
 
 def _unheard(crew: Crew) -> int:
@@ -220,8 +217,11 @@ def _leftover(crew: Crew, needed: int, *, covered: bool, alone: bool) -> Share:
     still = needed + _unheard(crew)
     if still and not crew.retired and not covered:
         return Share(crew.number, min(there, max(kept, still)), 0, "its ready replicas are still needed")
-    if not crew.drained or not (covered or crew.dispensable or (crew.failed and not alone)):
+    if not crew.drained:
         return Share(crew.number, there, 0, "its last requests finish", retired=True)
+    if still and not covered and not (crew.failed and not alone):
+        # Where nothing else has a target, gateways send it requests all the same.
+        return Share(crew.number, min(there, max(kept, still)), 0, "needed until others are ready", retired=True)
     if kept:
         return Share(crew.number, kept, 0, "kept warm to go back to", retired=True)
     return Share(crew.number, None, 0, "no longer wanted, and its requests go elsewhere", retired=True)
@@ -230,11 +230,12 @@ def _leftover(crew: Crew, needed: int, *, covered: bool, alone: bool) -> Share:
 def _kept_promise(shares: tuple[Share, ...], crews: tuple[Crew, ...], promise: int) -> tuple[Share, ...]:
     """Give back what must not go yet: no more ready replicas than were there, and no fewer than promised."""
     left = [min(crew.ready, share.replicas or 0) for share, crew in zip(shares, crews, strict=True)]
-    counts = [not crew.failed and not crew.dispensable for crew in crews]
-    missing = min(promise, sum(crew.ready for crew in compress(crews, counts))) - sum(compress(left, counts))
+    missing = min(promise, sum(crew.ready for crew in crews if not crew.failed)) - sum(
+        count for count, crew in zip(left, crews, strict=True) if not crew.failed
+    )
     given = []
-    for share, crew, count, counted in zip(shares, crews, left, counts, strict=True):
-        back = max(0, min(missing, crew.ready - count)) if counted else 0
+    for share, crew, count in zip(shares, crews, left, strict=True):
+        back = 0 if crew.failed else max(0, min(missing, crew.ready - count))
         missing -= back
         reason = f"{share.reason}; needed until others are ready"
         given.append(replace(share, replicas=count + back, reason=reason) if back else share)

@@ -22,11 +22,6 @@ class Routing:
         return tuple(gateway for gateway in self.gateways or () if gateway.answering)
 
     @property
-    def all_answer(self) -> bool:
-        """Whether nobody routes by a table that nothing is known of."""
-        return self.gateways is None or all(gateway.answering for gateway in self.gateways)
-
-    @property
     def silent(self) -> str:
         """Why nothing is known of any table; empty when something is."""
         if self.gateways is None or self.answering:

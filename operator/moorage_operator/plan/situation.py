@@ -64,7 +64,7 @@ class Situation:
     """What is wrong with the action that a person asked for; empty when nothing is."""
     action: Action | None
     accelerators_short: bool
-    """Whether somebody waits for some: then nothing is kept warm, and what is drained goes."""
+    """Whether somebody of the namespace waits for some: then nothing is kept warm."""
     nodes: Nodes | None
     """What nodes have, where somebody waits for it."""
     revisions: tuple[Revision, ...]
@@ -117,7 +117,6 @@ class Situation:
         there = self.of(number)
         weight = self.weights.get(number, 0)
         retired = role in _GONE
-        drained = retired and self._drained(number, weight, revision)
         return Crew(
             number=number,
             replicas=self.workloads.get(number, Workload()).replicas,
@@ -126,8 +125,7 @@ class Situation:
             relied_on=self.routing.relied_on(there),
             weight=weight,
             retired=retired,
-            drained=drained,
-            dispensable=drained and self.accelerators_short and self.routing.all_answer,
+            drained=retired and self._drained(number, weight, revision),
             failed=role is Role.FAILED or bool(role is Role.RETIRED and revision and revision.standing.reason),
             kept=self._kept(revision),
         )

@@ -34,7 +34,7 @@ class Snapshot:
     """One for each gateway pod, sorted by name. None: the installation has no gateways, so requests come through the
     Service and a ready pod is a routable one. Empty: there should be some, and none is known."""
     accelerators_short: bool = False
-    """Whether a pod of this object waits for accelerators, or, where it keeps replicas warm, any of its namespace."""
+    """Whether a pod of any LLMDeployment of the namespace waits for accelerators."""
     nodes: Nodes | None = None
     """What nodes have; None unless a pod of this object waits for accelerators and they have been listed."""
     metrics: MetricsApi | None = None

@@ -119,8 +119,7 @@ class Reconciler:
             children=self._store.children(key),
             now=self._now(),
             gateways=None if self._gateways is None else self._gateways(key),
-            accelerators_short=waits(self._store, key)
-            or (keeps_warm(deployment) and is_short(self._store, key.namespace)),
+            accelerators_short=keeps_warm(deployment) and is_short(self._store, key.namespace),
             nodes=self._nodes(key) if looks_for_room(self._store, key) else None,
             told=self._told(key),
             metrics=self._metrics(),

@@ -1,5 +1,6 @@
 """What every tier of tests shares."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -12,6 +13,14 @@ from hypothesis import settings
 settings.register_profile("moorage", deadline=None, derandomize=True)
 settings.register_profile("search", deadline=None, print_blob=True)
 settings.load_profile("moorage")
+
+if importlib.util.find_spec("triton"):
+    # Triton decides when it is loaded, which torch does when it is loaded itself, whether its own functions are
+    # interpreted: so this comes before all tests. The variable is not left behind: engines that tests start on a
+    # machine with a GPU would run by the interpreter.
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TRITON_INTERPRET", "1")
+        importlib.import_module("triton.language")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """A small model with random weights, written as a checkpoint, and engines over it."""
 
-import importlib
-import importlib.util
 import json
 from pathlib import Path
 
@@ -18,13 +16,6 @@ from moorage_runtime.model.checkpoint import open_checkpoint
 from moorage_runtime.model.torch_path.cache import KVCache
 from moorage_runtime.model.torch_path.llama import Llama
 from moorage_runtime.model.torch_path.runner import ModelRunner
-
-if importlib.util.find_spec("triton"):
-    # Triton decides when it is loaded, which torch may do in any test, whether its own functions are interpreted. The
-    # variable is not left behind: engines that tests start on a machine with a GPU would run by the interpreter.
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TRITON_INTERPRET", "1")
-        importlib.import_module("triton.language")
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, MLP, VOCABULARY, LAYERS = 64, 4, 2, 16, 96, 211, 2
 CONFIG = {

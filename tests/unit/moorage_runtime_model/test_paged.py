@@ -102,7 +102,7 @@ def triton_attend():
     """The kernel, run by Triton's interpreter, so that it needs no GPU."""
     pytest.importorskip("triton", reason="triton is not installed: `pip install triton`, and this needs no GPU")
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TRITON_INTERPRET", "1")  # as conftest.py did for Triton itself
+        environment.setenv("TRITON_INTERPRET", "1")  # as tests/conftest.py did for Triton itself
         yield importlib.import_module("moorage_runtime.model.torch_path.paged_kernel").attend
 
 

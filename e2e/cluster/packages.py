@@ -6,13 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from e2e.cluster.command import run, which
+from e2e.cluster.command import lock, run, which
+from e2e.cluster.paths import cache_dir
 from e2e.cluster.progress import Progress
 from e2e.cluster.provider import ClusterError
 
 CNI_FOLDERS: Final = (Path("/usr/lib/cni"), Path("/opt/cni/bin"))
 _FOLDERS: Final = (*CNI_FOLDERS, Path("/usr/lib/podman"), Path("/usr/libexec/podman"))
 """Where programs lie that only other programs run."""
+
+_OTHERS_SECONDS: Final = 300
+"""How long apt-get waits for somebody else's dpkg, such as the upgrades that Debian runs by itself."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,14 @@ def ensure(requirements: Sequence[Requirement], progress: Progress) -> None:
     """
     if (message := obstacle(requirements)) is not None:
         raise ClusterError(message)
-    packages = missing(requirements)
-    if not packages:
+    if not missing(requirements):
         return
-    with progress.step(f"install {' '.join(packages)}"):
-        _install(packages)
+    # Of two that run at once apt-get ends one, and takes what the other has fetched away before it is unpacked.
+    with lock(cache_dir() / ".packages.lock", progress, "packages"):
+        packages = missing(requirements)
+        if packages:
+            with progress.step(f"install {' '.join(packages)}"):
+                _install(packages)
     if still := missing(requirements):
         raise ClusterError(
             f"apt-get installed {' '.join(still)}, but the programs that they should bring are not there"
@@ -81,7 +88,8 @@ def ensure(requirements: Sequence[Requirement], progress: Progress) -> None:
 
 def _install(packages: Sequence[str]) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
+    install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends"]
+    install += [f"--option=DPkg::Lock::Timeout={_OTHERS_SECONDS}", *packages]
     try:
         run(install, env=quiet)
     except ClusterError:  # a machine without package lists, or with old ones
